@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/dcgan
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint format bench
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make .venv and install everything, at the tested versions
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; name another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	@touch $@
+
+run: setup ## Train a DCGAN on the bundled digits (minutes), or ARGS="--config=..." for another run
+	$(BIN)/python -m gan.main $(or $(ARGS),--config=configs/dcgan.py --workdir=$(WORKDIR))
+
+test: setup ## Run the tests (minutes)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+
+test-all: setup ## Run the tests, the long ones too
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '' $(ARGS)
+
+lint: setup ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## Put style and formatting right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Time the turns of the shipped configs
+	$(BIN)/python -m experiments.benchmarks.turns $(ARGS)

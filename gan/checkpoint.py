@@ -1,0 +1,117 @@
+"""Checkpoints by Orbax: the whole TrainState, saved while training goes on, verified when read.
+
+A leaf: it knows trees of arrays, not what they mean. The averaged generator is an item of its own, so that drawing
+samples reads nothing else. Each leaf's CRC-32 is stored beside it: a flipped byte is found, not trained on.
+"""
+
+import logging
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gan.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+KEEP = 3
+
+
+def open_manager(directory: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
+    """The manager of a run's checkpoints: the last `KEEP` are kept, saves run in the background."""
+    return ocp.CheckpointManager(
+        directory.absolute(),
+        item_names=("state", "average", "digests"),
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=KEEP, create=not read_only, read_only=read_only, enable_async_checkpointing=True
+        ),
+    )
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Begins to save `state` as step `step`; errors of the save before come out here."""
+    if step in manager.all_steps():
+        return
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state.replace(average=None)),
+            average=ocp.args.StandardSave(state.average),
+            digests=ocp.args.JsonSave(
+                {"state": digests(state.replace(average=None)), "average": digests(state.average)}
+            ),
+        ),
+    )
+
+
+def restore(manager: ocp.CheckpointManager, target: Any, *, set_aside: Path | None = None) -> Any | None:
+    """The newest checkpoint that is whole, as a state like `target` (shapes and shardings); None where there is none.
+
+    A damaged one is told and passed over for the one before it, and moved to `set_aside` if given, so that its step
+    can be saved again. Raises `UserError` where there are checkpoints and none can be read.
+    """
+    state, average = target.replace(average=None), target.average
+
+    def read(step: int) -> Any:
+        items = _read(manager, step, {"state": state, "average": average})
+        return items["state"].replace(average=items["average"])
+
+    return _newest(manager, read, set_aside)
+
+
+def restore_average(manager: ocp.CheckpointManager, target: Any) -> tuple[int, Any] | None:
+    """The newest whole checkpoint's step and averaged generator; None where there is no checkpoint."""
+    return _newest(manager, lambda step: (step, _read(manager, step, {"average": target})["average"]), None)
+
+
+def digests(tree: Any) -> dict[str, int]:
+    """The CRC-32 of every leaf, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_plain, tree))
+    return {
+        jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
+        for path, leaf in zip([path for path, _ in leaves], jax.device_get([leaf for _, leaf in leaves]), strict=True)
+    }
+
+
+def _read(manager: ocp.CheckpointManager, step: int, targets: dict[str, Any]) -> dict[str, Any]:
+    arguments = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
+    restored = manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore(), **arguments))
+    for name in targets:
+        if digests(restored[name]) != restored["digests"][name]:
+            raise ValueError(f"the bytes of {name!r} are not those that were saved")
+    return {name: restored[name] for name in targets}
+
+
+def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -> Any | None:
+    failures = []
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            found = read(step)
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file; all are told below.
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            failures.append((step, reason))
+            continue
+        for damaged, reason in failures:
+            logger.warning("checkpoint %d is damaged (%s): going on from checkpoint %d", damaged, reason[:200], step)
+            if set_aside is not None:
+                set_aside.mkdir(exist_ok=True)
+                shutil.rmtree(set_aside / str(damaged), ignore_errors=True)
+                shutil.move(Path(manager.directory) / str(damaged), set_aside / str(damaged))
+        if failures and set_aside is not None:
+            manager.reload()
+        return found
+    if failures:
+        step, reason = failures[0]
+        raise UserError(
+            f"none of the {len(failures)} checkpoints in {manager.directory} can be read; "
+            f"the newest, {step}: {reason[:300]}"
+        )
+    return None
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf

@@ -1,0 +1,337 @@
+"""The story of a run: build, restore, play turn after turn, and do what is due. The top of the spine below `main`."""
+
+import functools
+import logging
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from gan import checkpoint, data, evaluation, report, schedules, sharding, steps, workdir
+from gan import game as rules
+from gan import state as states
+from gan.diagnostics import Diagnostics
+from gan.errors import Diverged, UserError
+from gan.game import Game
+
+logger = logging.getLogger(__name__)
+
+GRID = 64
+"""Samples in a run's pictures."""
+
+RESIDENT_BYTES = 2**30
+"""Decoded datasets up to this size are kept on the device where `config.data.resident` is "auto"."""
+
+
+def train(config: ConfigDict, folder: Path, launched: float) -> int:
+    """Trains the run of `config` in `folder`, from its last checkpoint or from the start. Returns the exit status.
+
+    `launched` is the `time.time()` of the launch. Raises `UserError` for a mistake of the user's, `Diverged` where a
+    figure is not finite.
+    """
+    _check_numbers(config)
+    with workdir.lock(folder):
+        return _train(config, folder, launched)
+
+
+def due(step: int, every: int, total: int) -> bool:
+    """Whether something that happens every `every` steps, and at the last one, happens at `step`; 0: never."""
+    return every > 0 and (step % every == 0 or step == total)
+
+
+def _train(config: ConfigDict, folder: Path, launched: float) -> int:
+    mesh = sharding.device_mesh()
+    sharding.check_batch(config.batch_size, mesh)
+    dataset = data.load(
+        name=config.data.name,
+        data_dir=config.data.dir,
+        split=config.data.split,
+        image_size=config.data.image_size or None,
+        channels=config.data.channels,
+        crop=config.data.crop,
+        skip_broken=config.data.skip_broken,
+    )
+    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+    schedule = schedules.build(config)
+    initial = functools.partial(states.create, game, schedule(0), config.seed)
+    shapes = sharding.abstract(jax.eval_shape(initial), mesh)
+    record = _record(config, dataset, shapes)
+    old = workdir.read(folder)
+    changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
+
+    manager = checkpoint.open_manager(folder / "checkpoints")
+    state = checkpoint.restore(manager, shapes, set_aside=folder / "damaged_checkpoints")
+    if state is None:
+        state = sharding.replicate(jax.jit(initial)(), mesh)
+    first = int(state.step)
+    if first >= config.steps:
+        logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
+        return 0
+    record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
+    workdir.write(folder, record)
+    _announce(record, folder, first)
+
+    source = _Resident(dataset, config, mesh) if _is_resident(dataset, config) else _Streamed(dataset, config, mesh)
+    turn = sharding.compile_turn(
+        functools.partial(_turn, game=game, schedule=schedule, batch_of=source.batch_of),
+        mesh,
+        wrapper=config.parallel,
+        batch_size=config.batch_size,
+        data_axis=source.data_axis,
+    )
+    run = _Run(config, folder, game, manager, Diagnostics(source.real_images), first, launched)
+    with _Interruption() as interruption, run:
+        for step, batch, waited in source.batches(first, config.steps, game.discriminator_steps):
+            if step == 0 and config.sample_every:
+                run.sample(0, state)
+            state, metrics = turn(state, batch)
+            run.played(step + 1, metrics, waited)
+            run.due(step + 1, state)
+            if interruption.signal:
+                run.stop(step + 1, state, interruption.signal)
+                return 128 + interruption.signal
+    _farewell(config, folder)
+    return 0
+
+
+def _turn(
+    state: states.TrainState, arrays: Any, rows: Array, *, game: Game, schedule: Callable, batch_of: Callable,
+    axis_name: str | None
+) -> tuple[states.TrainState, dict]:  # fmt: skip
+    raw = batch_of(arrays, state.step, rows, game.discriminator_steps)
+    shape = raw["label"].shape
+    batches = {
+        "image": data.to_range(raw["image"], game.output.image_range),
+        "label": raw["label"],
+        "row": jax.lax.broadcast_in_dim(rows, shape, (1,)),
+    }
+    return steps.train_step(state, batches, schedule(state.images), game=game, axis_name=axis_name)
+
+
+class _Resident:
+    """All examples on every device; a turn's batches are gathered inside the program."""
+
+    data_axis = None
+
+    def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
+        images, labels = dataset.arrays()
+        self._arrays = sharding.replicate((images, labels), mesh)
+        self._order = {"seed": config.seed, "batch_size": config.batch_size}
+        self.real_images = images[:GRID]
+
+    def batch_of(self, arrays: Any, step: Array, rows: Array, batches: int) -> dict:
+        """Inside the program: the turn's examples of these rows."""
+        return data.gather(*arrays, step=step, rows=rows, batches=batches, **self._order)
+
+    def batches(self, first: int, last: int, batches: int) -> Iterator[tuple[int, Any, float]]:
+        """Yields each step, its data, and the seconds that were spent waiting for it."""
+        for step in range(first, last):
+            yield step, self._arrays, 0.0
+
+
+class _Streamed:
+    """Examples read and decoded by threads of the host, a few turns ahead."""
+
+    data_axis = 1
+
+    def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
+        self._dataset = dataset
+        self._order = {"seed": config.seed, "batch_size": config.batch_size}
+        self._sharding = sharding.split_rows(mesh, 1)
+        self.real_images = dataset.read(np.arange(min(GRID, len(dataset))))[0]
+
+    def batch_of(self, arrays: Any, step: Array, rows: Array, batches: int) -> dict:
+        """Inside the program: the examples are those that were given."""
+        return arrays
+
+    def batches(self, first: int, last: int, batches: int) -> Iterator[tuple[int, Any, float]]:
+        """Yields each step, its data, and the seconds that were spent waiting for it."""
+        stream = data.stream(self._dataset, first_step=first, last_step=last, batches=batches, **self._order)
+        try:
+            for step in range(first, last):
+                begun = time.perf_counter()
+                batch = next(stream)
+                waited = time.perf_counter() - begun
+                yield step, jax.device_put(batch, self._sharding), waited
+        finally:
+            stream.close()
+
+
+class _Run:
+    """What happens beside the turns: figures, pictures, checkpoints, and the end."""
+
+    def __init__(
+        self, config: ConfigDict, folder: Path, game: Game, manager: Any, diagnostics: Diagnostics, first: int,
+        launched: float
+    ):  # fmt: skip
+        self._config, self._game, self._manager, self._diagnostics = config, game, manager, diagnostics
+        self._report = report.Report(folder, step=first, total=config.steps)
+        self._launched = launched
+        self._recent: deque[dict] = deque()
+        self._waited = 0.0
+        self._since = (first, time.perf_counter())
+
+    def __enter__(self) -> "_Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._manager.wait_until_finished()  # errors of the last save come out here
+        finally:
+            self._manager.close()
+            self._report.close()
+
+    def played(self, step: int, metrics: dict, waited: float) -> None:
+        """Notes the figures of a turn without waiting for them, but never runs more than two turns ahead."""
+        self._recent.append(metrics)
+        self._waited += waited
+        if len(self._recent) > 2:
+            jax.block_until_ready(self._recent[-3])
+        self._report.advance(step)
+
+    def due(self, step: int, state: states.TrainState) -> None:
+        """Does what is due after a step."""
+        config = self._config
+        if due(step, config.log_every, config.steps):
+            self._log(step, int(state.images))
+        if due(step, config.sample_every, config.steps):
+            self.sample(step, state)
+        if due(step, config.checkpoint_every, config.steps) or step == config.steps:
+            self._save(step, state)
+
+    def stop(self, step: int, state: states.TrainState, number: int) -> None:
+        """Saves everything before the time."""
+        self._save(step, state)
+        logger.info("%s: saved at step %d; the same command goes on from there", signal.Signals(number).name, step)
+
+    def sample(self, step: int, state: states.TrainState) -> None:
+        """Draws the run's picture: the same latents at every step."""
+        drawn = evaluation.draw(self._game, state.average, seed=self._config.seed, count=GRID, batch_size=GRID)
+        images = next(drawn)["image"]
+        self._report.samples(step, images)
+        self._diagnostics.observe_samples(step, images)
+
+    def _save(self, step: int, state: states.TrainState) -> None:
+        self._fetch(step)  # what is not finite is never saved
+        checkpoint.save(self._manager, step, state)
+
+    def _log(self, step: int, images: int) -> None:
+        figures = self._fetch(step)
+        begun, since = self._since
+        now = time.perf_counter()
+        seconds_per_step = (now - since) / (step - begun)
+        figures = {name: float(np.mean([entry[name] for entry in figures])) for name in figures[-1]}
+        self._report.metrics(
+            step,
+            {
+                "images": images,
+                "seconds": round(time.time() - self._launched, 3),
+                **figures,
+                "images_per_second": self._config.batch_size * self._game.discriminator_steps / seconds_per_step,
+                "seconds_per_step": seconds_per_step,
+                "seconds_waiting_for_data": self._waited,
+            },
+        )
+        self._diagnostics.observe_metrics(step, figures)
+        self._recent.clear()
+        self._waited = 0.0
+        self._since = (step, now)
+
+    def _fetch(self, step: int) -> list[dict]:
+        """The figures of the turns since the last log. Raises `Diverged` at the first that is not finite."""
+        self._recent = deque(jax.device_get(list(self._recent)))
+        for turn, figures in enumerate(self._recent, start=step - len(self._recent) + 1):
+            for name, value in figures.items():
+                if not math.isfinite(value):
+                    raise Diverged(f"step {turn}: {name} is {value}")
+        return list(self._recent)
+
+
+class _Interruption:
+    """Notes the first SIGINT or SIGTERM, to be acted on between two turns; a second one acts at once."""
+
+    def __init__(self):
+        self.signal = 0
+
+    def __enter__(self) -> "_Interruption":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _is_resident(dataset: data.Dataset, config: ConfigDict) -> bool:
+    choice = config.data.resident
+    if choice not in ("auto", "always", "never"):
+        raise UserError(f"config.data.resident={choice!r} is unknown; legal: auto, always, never")
+    return choice == "always" or (choice == "auto" and len(dataset) * math.prod(dataset.image_shape) <= RESIDENT_BYTES)
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    if config.steps < 1:
+        raise UserError(f"config.steps={config.steps} must be at least 1")
+    if config.log_every < 1:
+        raise UserError(f"config.log_every={config.log_every} must be at least 1")
+    for field in ("sample_every", "checkpoint_every"):
+        if config[field] < 0:
+            raise UserError(f"config.{field}={config[field]} must not be negative (0: only at the end, or never)")
+    if config.evaluate_every != 0:
+        raise UserError(
+            f"config.evaluate_every={config.evaluate_every} must be 0: there are no metrics to evaluate yet"
+        )
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed={config.seed} must be in 0 .. 2^32 - 1")
+    images = config.steps * config.batch_size * config.discriminator_steps
+    if images >= 2**32:
+        raise UserError(f"config.steps={config.steps} shows {images} images; at most {2**32 - 1} can be counted")
+
+
+def _record(config: ConfigDict, dataset: data.Dataset, shapes: states.TrainState) -> dict:
+    """The content of `config.json`: what the run is, and what it runs with."""
+    return {
+        "config": config.to_dict(),
+        "dataset": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "fingerprint": dataset.fingerprint,
+            "examples": len(dataset),
+            "image_shape": list(dataset.image_shape),
+            "class_names": list(dataset.class_names),
+        },
+        "parameters": {
+            "generator": rules.parameter_count(shapes.generator.params),
+            "discriminator": rules.parameter_count(shapes.discriminator.params),
+        },
+        "versions": workdir.versions(),
+    }
+
+
+def _announce(record: dict, folder: Path, first: int) -> None:
+    dataset, parameters, total = record["dataset"], record["parameters"], record["config"]["steps"]
+    size = "x".join(map(str, dataset["image_shape"]))
+    logger.info("%s: %d images of %s", dataset["name"], dataset["examples"], size)
+    logger.info("G has %s parameters, D %s", f"{parameters['generator']:,}", f"{parameters['discriminator']:,}")
+    logger.info("%s in %s", f"going on from step {first} of {total}" if first else f"{total} steps", folder)
+
+
+def _farewell(config: ConfigDict, folder: Path) -> None:
+    logger.info("step %d of %d done. In %s lie:", config.steps, config.steps, folder)
+    logger.info("  samples/        the same latents through training")
+    logger.info("  losses.png      both losses; metrics.jsonl and tensorboard/: every figure")
+    logger.info("  checkpoints/    the last steps, whole")
+    logger.info("Next: more samples   python -m gan.main --mode=sample --workdir=%s --num_samples=1000", folder)
+    logger.info("      train longer   the same command with --config.steps=%d", 2 * config.steps)

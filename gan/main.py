@@ -1,0 +1,146 @@
+"""Train a GAN, or draw samples from a trained one.
+
+python -m gan.main --config=configs/NAME.py[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
+python -m gan.main --mode=sample --workdir=DIR --num_samples=64 --seed=0 [--out=FILE.npz]
+
+Any field of a config is overridden by --config.FIELD=VALUE. The same command again resumes a run.
+"""
+
+import time
+
+LAUNCHED = time.time()  # before the slow imports: a run's `seconds` count from here
+
+import difflib  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from absl import app, flags  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
+from ml_collections import ConfigDict, config_flags  # noqa: E402
+
+from gan.errors import Diverged, UserError, nearest  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/, with an argument after a colon.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. Default: runs/NAME, or runs/NAME-ARG.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do with the run.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many samples to draw.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the samples: sample i of a seed is always the same image.", 0, 2**32 - 1
+)
+OUT = flags.DEFINE_string("out", None, "The NPZ file of the samples. Default: samples_seedSEED.npz in the workdir.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs a mode, and turns how it ends into the exit status."""
+    _set_up_logging()
+    try:
+        if argv[1:]:
+            raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
+        sys.exit(_run())
+    except UserError as error:
+        sys.exit(_told(error))
+    except Diverged as error:
+        print(f"diverged: {error}. The last checkpoint stands", file=sys.stderr)
+        sys.exit(3)
+    except KeyboardInterrupt:
+        print("interrupted before the first step", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """The flags of `argv`; what is left of it. Ends the process with one line where a flag or the config is wrong."""
+    if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in argv[1:]):
+        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
+        sys.exit(0)
+    try:
+        _check_config(argv)
+        return flags.FLAGS(argv)
+    except UserError as error:
+        sys.exit(_told(error))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        sys.exit(_told(" ".join(str(error).split())))
+
+
+def _run() -> int:
+    if CONFIG.value is None and MODE.value == "train":
+        raise UserError(f"--config is missing; legal: {', '.join(map(str, sorted(Path('configs').glob('*.py'))))}")
+    workdir = Path(WORKDIR.value) if WORKDIR.value else _default_workdir()
+    if MODE.value == "sample":
+        from gan import evaluation  # late: --help and mistakes in flags need not wait for JAX
+
+        out = Path(OUT.value) if OUT.value else None
+        evaluation.sample(workdir, count=NUM_SAMPLES.value, seed=SEED.value, out=out)
+        return 0
+    from gan import loop
+
+    return loop.train(CONFIG.value, workdir, LAUNCHED)
+
+
+def _default_workdir() -> Path:
+    if CONFIG.value is None:
+        raise UserError("--workdir is missing: the folder of the run")
+    path, _, argument = flags.FLAGS["config"].config_filename.partition(":")
+    return Path("runs") / "-".join(filter(None, (Path(path).stem, argument)))
+
+
+def _check_config(argv: list[str]) -> None:
+    """Loads the config file by itself, so that what is wrong with it, or with an override, can be said in one line."""
+    values = dict(argument.lstrip("-").partition("=")[::2] for argument in argv[1:] if argument.startswith("-"))
+    if "config" not in values:
+        return
+    path = values["config"].partition(":")[0]
+    if not Path(path).is_file():
+        legal = [str(entry) for entry in Path("configs").glob("*.py")]
+        raise UserError(f"--config={path} is not a file{nearest(path, legal)}; legal: {', '.join(sorted(legal))}")
+    try:
+        config = flags.FLAGS["config"].parser.parse(values["config"])
+    except Exception as error:  # a config is code: whatever it raises is told
+        raise UserError(f"--config={values['config']}: {type(error).__name__}: {_last_line(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={path}: get_config returns no ConfigDict")
+    legal = _leaves(config)
+    for name in values:
+        field = name.removeprefix("config.")
+        if name.startswith("config.") and field not in legal:
+            near = difflib.get_close_matches(field, legal, n=1, cutoff=0.0)
+            raise UserError(f"--{name} is no field of {path}; nearest: --config.{near[0]}")
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> list[str]:
+    leaves = []
+    for name, value in config.items():
+        leaves += _leaves(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [f"{prefix}{name}"]
+    return leaves
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _told(error: object) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _set_up_logging() -> None:
+    """Our own lines go to stderr as they are, above the progress bar; libraries speak from warnings up."""
+    from tqdm import tqdm
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+            tqdm.write(prefix + self.format(record), file=sys.stderr)
+
+    logger = logging.getLogger("gan")
+    logger.handlers = [Handler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own start-up lines
+    app.run(main, flags_parser=parse)

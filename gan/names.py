@@ -1,0 +1,47 @@
+"""How a string in a config names a function: `name` or `name(1.0, key=2)`, literals only.
+
+A leaf: losses, priors, initialisers and schedules are chosen with it, so that one string says which and how.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gan.errors import UserError, lookup
+
+
+def parse(text: str, field: str) -> tuple[str, list, dict]:
+    """Splits `name(1, key=2)` into `("name", [1], {"key": 2})`; a bare `name` has no arguments.
+
+    Only Python literals are accepted as arguments: nothing in the string is executed.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, [], {}
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            raise ValueError
+        arguments = [ast.literal_eval(argument) for argument in node.args]
+        keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+        if None in keywords:  # **mapping
+            raise ValueError
+        return node.func.id, arguments, keywords
+    except (SyntaxError, ValueError) as error:
+        raise UserError(
+            f"{field}={text!r} is not a name or a call with literals, such as 'name(1.0, key=2)'"
+        ) from error
+
+
+def call(table: Mapping[str, Callable], text: str, field: str) -> Any:
+    """Looks the name of `text` up in `table` and calls the entry with the arguments of `text`.
+
+    Raises `UserError` for an unknown name (the nearest is shown) and for arguments that the entry does not take.
+    """
+    name, arguments, keywords = parse(text, field)
+    entry = lookup(table, name, field)
+    try:
+        inspect.signature(entry).bind(*arguments, **keywords)
+    except TypeError as error:
+        raise UserError(f"{field}={text!r}: {error}; legal: {name}{inspect.signature(entry)}") from error
+    return entry(*arguments, **keywords)

@@ -1,0 +1,25 @@
+"""The architectures by name. A leaf: each file holds a generator and a discriminator side by side.
+
+A generator is called as `(latent [B, Z], label int32 [B], train)` and returns an image before its activation,
+[B, H, W, C]; a discriminator as `(image, label, train)` and returns logits [B]. Both are told `image_shape` and
+`num_classes`, and may have an `axis_name` over which to take batch statistics.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flax import linen as nn
+
+from gan.networks import dcgan
+
+
+class Players(NamedTuple):
+    """The two module classes of an architecture."""
+
+    generator: type[nn.Module]
+    discriminator: type[nn.Module]
+
+
+NETWORKS: Mapping[str, Players] = {
+    "dcgan": Players(dcgan.Generator, dcgan.Discriminator),
+}

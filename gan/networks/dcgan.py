@@ -1,0 +1,107 @@
+"""DCGAN (Radford, Metz and Chintala 2016, arXiv:1511.06434), for any height, width and number of channels.
+
+A network file: generator and discriminator side by side. Each stage halves or doubles the image, with kernels
+4x4, stride 2; the feature maps double in number as they halve in size. At 64x64x3, width 64, a latent of 100 the
+parameters are the 3,576,704 and 2,765,568 of the widespread PyTorch form.
+"""
+
+import math
+
+import jax
+from flax import linen as nn
+from jax import Array
+
+from gan.errors import UserError
+from gan.networks.conv import Conv, ConvTranspose
+from gan.networks.layers import BatchNorm, initializer, leaky_relu
+
+
+def stage_sizes(image_shape: tuple[int, int, int], depth: int) -> list[tuple[int, int]]:
+    """The sizes [(H, W), ceil of half, ...] of `depth` stages; depth 0: as many as leave a shorter side near 4.
+
+    Raises `UserError` where a side is too small to be halved `depth` times.
+    """
+    height, width, _ = image_shape
+    depth = depth or max(1, round(math.log2(min(height, width) / 4)))
+    smallest = 2**depth
+    if min(height, width) < smallest:
+        legal = tuple(max(side, smallest) for side in (height, width))
+        raise UserError(
+            f"config.data.image_size={(height, width)} is too small for dcgan with depth {depth}; "
+            f"nearest legal: {legal}"
+        )
+    return [(-(-height // 2**stage), -(-width // 2**stage)) for stage in range(depth + 1)]
+
+
+class Generator(nn.Module):
+    """Latent [B, Z] to an image before its activation [B, H, W, C].
+
+    A dense layer to the smallest size with width * 2^(depth - 1) maps, then transposed convolutions, each but the
+    last with batch normalisation and ReLU. Convolutions have no bias where a normalisation follows, as in the
+    authors' code; nor does the last one.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    width: int = 64
+    depth: int = 0
+    kernel_init: str = "normal(0.02)"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latent: Array, label: Array, train: bool) -> Array:
+        init = initializer(self.kernel_init)
+        sizes = stage_sizes(self.image_shape, self.depth)
+        depth = len(sizes) - 1
+
+        def normalize(x: Array) -> Array:
+            return jax.nn.relu(BatchNorm(self.axis_name, scale_init=_scale_init)(x, train))
+
+        maps = self.width * 2 ** (depth - 1)
+        height, width = sizes[depth]
+        x = nn.Dense(height * width * maps, use_bias=False, kernel_init=init)(latent)
+        x = normalize(x.reshape(-1, height, width, maps))
+        for stage in range(depth - 1, 0, -1):
+            x = ConvTranspose(
+                self.width * 2 ** (stage - 1),
+                (4, 4),
+                stride=2,
+                output_size=sizes[stage],
+                use_bias=False,
+                kernel_init=init,
+            )(x)
+            x = normalize(x)
+        channels = self.image_shape[2]
+        return ConvTranspose(channels, (4, 4), stride=2, output_size=sizes[0], use_bias=False, kernel_init=init)(x)
+
+
+class Discriminator(nn.Module):
+    """Image [B, H, W, C] to logits [B].
+
+    Strided convolutions with leaky ReLU 0.2, each but the first with batch normalisation; a dense layer without
+    bias to one logit.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    width: int = 64
+    depth: int = 0
+    kernel_init: str = "normal(0.02)"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: Array, label: Array, train: bool) -> Array:
+        init = initializer(self.kernel_init)
+        depth = len(stage_sizes(self.image_shape, self.depth)) - 1
+        x = image
+        for stage in range(depth):
+            x = Conv(self.width * 2**stage, (4, 4), stride=2, use_bias=False, kernel_init=init)(x)
+            if stage > 0:
+                x = BatchNorm(self.axis_name, scale_init=_scale_init)(x, train)
+            x = leaky_relu(x)
+        return nn.Dense(1, use_bias=False, kernel_init=init)(x.reshape(len(x), -1))[:, 0]
+
+
+def _scale_init(key: Array, shape: tuple[int, ...], dtype) -> Array:
+    """N(1, 0.02^2), the authors' initial scale of batch normalisation."""
+    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)

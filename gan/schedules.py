@@ -1,0 +1,149 @@
+"""Every number that may change in a run, as a function of the images seen. The foot of the spine.
+
+`Hyperparams` is a pytree of traced scalars: it is computed inside the compiled program, never stored in the state,
+so a resumed run obeys its config, and a population of runs is a `vmap` over it.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from ml_collections import ConfigDict
+
+from gan import names
+from gan.errors import UserError, lookup
+from gan.penalties import PENALTIES
+
+Schedule = Callable[[Array], Array]
+
+
+@struct.dataclass
+class PlayerHyperparams:
+    """The numbers of one player's optimiser, float32 scalars."""
+
+    learning_rate: Array
+    beta1: Array
+    beta2: Array
+    epsilon: Array
+
+
+@struct.dataclass
+class Hyperparams:
+    """All scheduled numbers of a turn, float32 scalars."""
+
+    generator: PlayerHyperparams
+    discriminator: PlayerHyperparams
+    average_halflife: Array
+    """Images after which a generator's weight in the average has fallen to one half; 0: no averaging."""
+    penalties: dict[str, Array]
+    """The weights of the penalties that the game has, by name."""
+
+
+def constant(base: float) -> Schedule:
+    """The config's value, always."""
+    return lambda images: jnp.float32(base)
+
+
+def linear(base: float, end: float, images_to_end: float) -> Schedule:
+    """From the config's value to `end` in a straight line over `images_to_end` images, then `end`."""
+    progress = _progress(images_to_end)
+    return lambda images: base + (end - base) * progress(images)
+
+
+def cosine(base: float, end: float, images_to_end: float) -> Schedule:
+    """From the config's value to `end` along half a cosine over `images_to_end` images, then `end`.
+
+    Reference: Loshchilov and Hutter 2017, SGDR, arXiv:1608.03983, equation 5, without restarts.
+    """
+    progress = _progress(images_to_end)
+    return lambda images: end + (base - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress(images)))
+
+
+def phases(base: float, *changes: tuple[float, float]) -> Schedule:
+    """The config's value until the first change; each change is `(images, value)`, in rising order of images."""
+    if any(len(change) != 2 for change in changes) or sorted(changes) != list(changes):
+        raise ValueError("phases take pairs (images, value) in rising order of images")
+
+    def schedule(images: Array) -> Array:
+        value = jnp.float32(base)
+        for start, new in changes:
+            value = jnp.where(images >= start, jnp.float32(new), value)
+        return value
+
+    return schedule
+
+
+def rampup(base: float, fraction: float) -> Schedule:
+    """The smaller of the config's value and `fraction` of the images seen: a half-life that is short while G is bad.
+
+    Reference: Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676
+    (its code, `ema_rampup`).
+    """
+    return lambda images: jnp.minimum(jnp.float32(base), fraction * images)
+
+
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "phases": phases,
+    "rampup": rampup,
+}
+
+
+def build(config: ConfigDict) -> Callable[[Array], Hyperparams]:
+    """The function `images seen -> Hyperparams` of a config.
+
+    Each scheduled field stands in the config as a number, `config.discriminator.learning_rate = 2e-4`, and may have
+    a schedule of the same name under `config.schedules`, such as
+    `config.schedules.discriminator.learning_rate = "linear(5e-5, 1e6)"`; an empty string means constant.
+    """
+
+    def scheduled(path: str) -> Schedule:
+        base, text = _leaf(config, path), _leaf(config.schedules, path) or "constant"
+        field = f"config.schedules.{path}"
+        table = {name: functools.partial(entry, base) for name, entry in SCHEDULES.items()}
+        try:
+            return names.call(table, text, field)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{field}={text!r}: {error}") from error
+
+    def player(name: str) -> dict[str, Schedule]:
+        return {field: scheduled(f"{name}.{field}") for field in PlayerHyperparams.__dataclass_fields__}
+
+    generator, discriminator = player("generator"), player("discriminator")
+    average_halflife = scheduled("average_halflife")
+    penalties = {name: scheduled(f"penalties.{name}") for name in penalties_in(config)}
+
+    def hyperparams(images: Array) -> Hyperparams:
+        images = jnp.asarray(images, jnp.float32)
+        return Hyperparams(
+            generator=PlayerHyperparams(**{field: schedule(images) for field, schedule in generator.items()}),
+            discriminator=PlayerHyperparams(**{field: schedule(images) for field, schedule in discriminator.items()}),
+            average_halflife=average_halflife(images),
+            penalties={name: schedule(images) for name, schedule in penalties.items()},
+        )
+
+    return hyperparams
+
+
+def penalties_in(config: ConfigDict) -> tuple[str, ...]:
+    """The names of the penalties that a config's game has: those with a weight, or a schedule that may bring one."""
+    for name in config.penalties:
+        lookup(PENALTIES, name, "config.penalties: the name")
+    return tuple(name for name, weight in config.penalties.items() if weight or config.schedules.penalties[name])
+
+
+def _progress(images_to_end: float) -> Schedule:
+    if images_to_end <= 0:
+        raise ValueError("images_to_end must be positive")
+    return lambda images: jnp.clip(images / images_to_end, 0.0, 1.0)
+
+
+def _leaf(tree: ConfigDict, path: str) -> Any:
+    for part in path.split("."):
+        tree = tree[part]
+    return tree

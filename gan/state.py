@@ -1,0 +1,96 @@
+"""The position of a game: `TrainState`, a pytree of arrays only, and how its one key is split by name.
+
+On the spine between `game` and `steps`. No constant lives here: what a config says is never read from a checkpoint.
+"""
+
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from gan import game as rules
+from gan.game import Game
+from gan.schedules import Hyperparams
+
+
+@struct.dataclass
+class Player:
+    """One player's parameters, batch statistics and optimiser state."""
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict:
+        """What the player's module is applied to."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@struct.dataclass
+class Average:
+    """The generator's parameters and batch statistics, averaged over its updates: what samples are drawn from."""
+
+    params: Any
+    batch_stats: Any
+
+    @property
+    def variables(self) -> dict:
+        """What the generator's module is applied to."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that the next turn depends on, besides the config and the data."""
+
+    step: Array
+    """Turns played, int32."""
+    images: Array
+    """Real images shown to the discriminator, uint32."""
+    key: Array
+    """One typed PRNG key, the same on every device; each player's step splits it once."""
+    generator: Player
+    discriminator: Player
+    average: Average
+    memory: dict
+    """Slow statistics of penalties and augmentations, by name."""
+
+
+def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
+    """The state before the first turn, a pure function of the game and the seed."""
+    key = jax.random.key(seed)
+    generator, discriminator = rules.initial_variables(
+        game, named_key(key, "generator"), named_key(key, "discriminator")
+    )
+    return TrainState(
+        step=jnp.int32(0),
+        images=jnp.uint32(0),
+        key=named_key(key, "train"),
+        generator=Player(
+            **generator, opt_state=game.generator_optimizer(hyperparams.generator).init(generator["params"])
+        ),
+        discriminator=Player(
+            **discriminator,
+            opt_state=game.discriminator_optimizer(hyperparams.discriminator).init(discriminator["params"]),
+        ),
+        # A copy: a donated state must not hold one buffer twice.
+        average=Average(**jax.tree.map(jnp.copy, generator)),
+        memory={},
+    )
+
+
+def named_key(key: Array, name: str) -> Array:
+    """The child of `key` for one use. A new use takes a new name and leaves all other draws as they were."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def example_keys(key: Array, rows: Array) -> Array:
+    """One key for each row of the whole batch, rows int32 [B] to keys [B].
+
+    What is drawn for an example depends on its row alone, not on its batch-mates or on how the batch is split.
+    """
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)

@@ -1,0 +1,140 @@
+"""A run's folder: its lock, its `config.json`, and whether a config may go on with it. A leaf.
+
+`config.json` holds the resolved config, what it ran with, the dataset's fingerprint, parameter counts, and every
+change of a number since the run began.
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gan.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FREE_FIELDS = ("steps", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel", "data.dir",
+               "data.resident")  # fmt: skip
+"""Fields that change nothing of the game or of its course: told, not recorded as a change of the run."""
+
+SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "average_halflife")
+"""Numbers that a schedule could have changed too: a run may go on with others, and `config.json` keeps the record."""
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Makes the folder and holds it for this process, which the lock never outlives.
+
+    Raises `UserError` where the folder cannot be written, or another process trains in it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = open(workdir / ".lock", "a+")  # noqa: SIM115 (closed below, on every way out)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} is not writable: {error.strerror}") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            holder = handle.read().strip() or "unknown"
+            raise UserError(
+                f"--workdir={workdir} is in use by process {holder}; wait for it, or take another"
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def read(workdir: Path) -> dict | None:
+    """The content of `config.json`, or None where there is no run. Raises `UserError` if the file is damaged."""
+    path = workdir / "config.json"
+    try:
+        record = json.loads(path.read_text())
+        record["config"], record["dataset"]  # noqa: B018 (both must be there)
+        return record
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no record of a run ({error!r})") from error
+
+
+def write(workdir: Path, record: dict) -> None:
+    """Writes `config.json` whole or not at all."""
+    path = workdir / "config.json"
+    draft = path.with_suffix(".json.tmp")
+    try:
+        draft.write_text(json.dumps(record, indent=1) + "\n")
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> list[dict]:
+    """What `config` changes in the recorded run, told field by field: the changed numbers, as records to keep.
+
+    Raises `UserError` where it would be another game, or the data are not those that the run began with.
+    """
+    old, new = _flat(record["config"]), _flat(config)
+    changes, refused = [], []
+    for field in sorted(old.keys() | new.keys()):
+        before, after = old.get(field), new.get(field)
+        if before == after:
+            continue
+        line = f"config.{field}: {before!r} -> {after!r}"
+        if field in FREE_FIELDS:
+            logger.info("changed: %s", line)
+        elif _is_number_of_the_course(field, before, after):
+            logger.warning("changed from here on: %s", line)
+            changes.append({"field": field, "from": before, "to": after})
+        else:
+            refused.append(line)
+    if refused:
+        raise UserError(
+            f"--workdir={workdir} holds another run; {'; '.join(refused)}. "
+            f"Take another --workdir, or the run's own values"
+        )
+    if record["dataset"]["fingerprint"] != dataset["fingerprint"]:
+        raise UserError(
+            f"--workdir={workdir} was trained on other data: {dataset['name']}'s fingerprint was "
+            f"{record['dataset']['fingerprint']}, is {dataset['fingerprint']}. "
+            f"Take another --workdir, or restore the data"
+        )
+    return changes
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run's numbers depend on, and the git commit where there is one."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
+    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository: an installed copy
+        return found
+    return found | {"git_commit": commit.stdout.strip()}
+
+
+def _is_number_of_the_course(field: str, before: Any, after: Any) -> bool:
+    if field.startswith("penalties."):
+        return bool(before) and bool(after)  # a penalty that comes or goes makes another game
+    return field.startswith("schedules.") or field.rsplit(".", 1)[-1] in SCHEDULED_FIELDS
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{prefix}{name}.")
+        else:  # JSON has no tuples
+            leaves[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return leaves

@@ -1,0 +1,32 @@
+"""What holds for every test: four virtual CPU devices, strict shapes, no writes outside a test's own folder."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+if "GAN_TEST_FOLDER" not in os.environ:  # the first process; workers and the runs that tests start inherit it
+    os.environ["GAN_TEST_FOLDER"] = tempfile.mkdtemp(prefix="gan-tests-")
+    atexit.register(shutil.rmtree, os.environ["GAN_TEST_FOLDER"], ignore_errors=True)
+os.environ["GAN_CACHE_DIR"] = f"{os.environ['GAN_TEST_FOLDER']}/data"
+# The small runs are compiled over and over, here and in processes of their own.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['GAN_TEST_FOLDER']}/programs"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+from pathlib import Path  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# [B, 1] - [B] is [B, B] without a word; here it raises.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_runtest_setup(item):
+    """Skips a test that reads a dataset which is not prepared, and says what to set."""
+    for name in ("mnist", "cifar10"):
+        folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+        if item.get_closest_marker(f"needs_{name}") and not (folder / name).is_dir():
+            pytest.skip(f"{name} is not prepared under {folder}: set TFDS_DATA_DIR to a folder where TFDS has it")

@@ -1,0 +1,102 @@
+"""Small players and games that several tests use, made of plain Flax modules: no config, no file of ours."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gan import losses
+from gan.game import Game, Normal, Output, adam
+from gan.networks.layers import BatchNorm, Dropout
+from gan.schedules import Hyperparams, PlayerHyperparams
+
+
+def identity(image):
+    return image
+
+
+class PointGenerator(nn.Module):
+    """Latent to a point in the plane, as an image of 1x1 pixel with two channels."""
+
+    @nn.compact
+    def __call__(self, latent, label, train):
+        x = latent
+        for _ in range(2):
+            x = nn.relu(nn.Dense(128)(x))
+        return nn.Dense(2)(x).reshape(-1, 1, 1, 2)
+
+
+class PointDiscriminator(nn.Module):
+    @nn.compact
+    def __call__(self, image, label, train):
+        x = image.reshape(len(image), -1)
+        for _ in range(2):
+            x = nn.relu(nn.Dense(128)(x))
+        return nn.Dense(1)(x)[:, 0]
+
+
+class NoisyGenerator(nn.Module):
+    """Batch normalisation and dropout: all that can make one example's output depend on others or on devices.
+
+    No biases: one that a normalisation removes again, here or in the discriminator, has no gradient but rounding,
+    and Adam makes a full step of that.
+    """
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latent, label, train):
+        x = nn.Dense(16, use_bias=False)(latent)
+        x = nn.relu(BatchNorm(self.axis_name)(x, train))
+        x = Dropout(0.3, self.axis_name)(x, train)
+        return nn.Dense(12, use_bias=False)(x).reshape(-1, 2, 2, 3)
+
+
+class NoisyDiscriminator(nn.Module):
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image, label, train):
+        x = nn.Dense(16, use_bias=False)(image.reshape(len(image), -1))
+        x = nn.leaky_relu(BatchNorm(self.axis_name)(x, train))
+        x = Dropout(0.3, self.axis_name)(x, train)
+        return nn.Dense(1)(x)[:, 0]
+
+
+def hyperparams(learning_rate=1e-3, beta1=0.5, average_halflife=100.0, **penalties):
+    player = PlayerHyperparams(*map(jnp.float32, (learning_rate, beta1, 0.999, 1e-8)))
+    weights = {name: jnp.float32(weight) for name, weight in penalties.items()}
+    return Hyperparams(player, player, jnp.float32(average_halflife), weights)
+
+
+def point_game(**changes):
+    """The game of the ring: points in the plane, MLP players."""
+    game = Game(
+        generator=PointGenerator(),
+        discriminator=PointDiscriminator(),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+        loss=losses.non_saturating(),
+        prior=Normal(),
+        latent_size=8,
+        output=Output(identity, (-1.0, 1.0)),
+        image_shape=(1, 1, 2),
+    )
+    return dataclasses.replace(game, **changes)
+
+
+def noisy_game(**changes):
+    """A game on 2x2x3 images whose players draw random numbers and look at the whole batch."""
+    game = point_game(generator=NoisyGenerator(), discriminator=NoisyDiscriminator(), image_shape=(2, 2, 3))
+    return dataclasses.replace(game, **changes)
+
+
+def batches(game, *, size=16, seed=0):
+    """A turn's batches of random images: [discriminator_steps, size, ...]."""
+    shape = (game.discriminator_steps, size)
+    return {
+        "image": jax.random.uniform(jax.random.key(seed), (*shape, *game.image_shape), minval=-1.0),
+        "label": jnp.zeros(shape, jnp.int32),
+        "row": jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32)[None], shape),
+    }

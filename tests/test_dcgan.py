@@ -1,0 +1,43 @@
+"""gan.networks.dcgan: the published parameter counts, any size, any channels."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gan.game import parameter_count
+from gan.networks.dcgan import Discriminator, Generator, stage_sizes
+
+
+def count(module, inputs):
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), inputs, jnp.zeros(2, jnp.int32), False))
+    return parameter_count(shapes["params"])
+
+
+def test_the_counts_of_the_widespread_64_pixel_form():
+    # G: 100*512*16 + 512*256*16 + 256*128*16 + 128*64*16 + 64*3*16 + 2*(512+256+128+64) = 3,576,704.
+    # D: 3*64*16 + 64*128*16 + 128*256*16 + 256*512*16 + 512*16 + 2*(128+256+512) = 2,765,568.
+    shape = (64, 64, 3)
+    assert count(Generator(shape), jnp.zeros((2, 100))) == 3_576_704
+    assert count(Discriminator(shape), jnp.zeros((2, *shape))) == 2_765_568
+
+
+@pytest.mark.parametrize(
+    "shape", [(28, 28, 1), (32, 32, 3), (64, 64, 3), (48, 80, 1), (8, 8, 1), (33, 17, 3), (128, 128, 3)]
+)
+def test_any_height_width_and_channels(shape):
+    def play(key):
+        generator, discriminator = Generator(shape, width=4), Discriminator(shape, width=4)
+        latent, label = jnp.zeros((2, 16)), jnp.zeros(2, jnp.int32)
+        image, _ = generator.init_with_output(key, latent, label, False)
+        logits, _ = discriminator.init_with_output(key, image, label, False)
+        return image, logits
+
+    image, logits = jax.eval_shape(play, jax.random.key(0))
+    assert image.shape == (2, *shape)
+    assert logits.shape == (2,)
+
+
+def test_sizes_are_halved_to_about_four():
+    assert stage_sizes((28, 28, 1), 0) == [(28, 28), (14, 14), (7, 7), (4, 4)]
+    assert stage_sizes((64, 64, 1), 0)[-1] == (4, 4)
+    assert stage_sizes((64, 64, 1), 2)[-1] == (16, 16)

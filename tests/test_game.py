@@ -1,0 +1,107 @@
+"""gan.game: names become functions, or one line; priors, ranges and counts are what they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+
+from gan import game as rules
+from gan.errors import UserError
+from gan.networks.layers import INITIALIZERS, Dropout, initializer
+
+SHAPE = (32, 32, 1)
+
+
+def build(image_shape=SHAPE, **overrides):
+    return rules.build(runs.config(**overrides), image_shape=image_shape, num_classes=10)
+
+
+def test_a_game_is_frozen_and_hashable():
+    assert hash(build()) == hash(build())
+    assert build() == build()
+    assert build() != build(discriminator_steps=2)
+
+
+@pytest.mark.parametrize(
+    "overrides, line",
+    [
+        ({"loss": "hinje"}, "config.loss='hinje' is unknown"),
+        ({"loss": "minimax(3)"}, r"config.loss='minimax\(3\)'.*legal: minimax\(\)"),
+        ({"generator__network": "dcgn"}, "config.generator.network='dcgn' is unknown; nearest: 'dcgan'"),
+        ({"latent__prior": "gaussian"}, "config.latent.prior='gaussian' is unknown"),
+        ({"latent__prior": "uniform(0, 1, 2)"}, "config.latent.prior"),
+        ({"latent__size": 0}, "config.latent.size=0"),
+        ({"output": "relu"}, "config.output='relu' is unknown; legal: linear, sigmoid, tanh"),
+        ({"generator__optimizer": "adma"}, "config.generator.optimizer='adma'.*nearest: 'adam'"),
+        ({"discriminator_steps": 0}, "config.discriminator_steps=0"),
+        ({"penalties__r1": 1.0}, "config.penalties.r1 needs .* without batch normalisation"),
+    ],
+)
+def test_an_impossible_game_is_one_line(overrides, line):
+    with pytest.raises(UserError, match=line) as caught:
+        build(**overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_the_network_does_not_take_is_named():
+    config = runs.config()
+    config.unlock()
+    config.generator.witdh = 3
+    with pytest.raises(
+        UserError, match=r"config\.generator\.witdh is not a field of network 'dcgan'; nearest: 'width'"
+    ):
+        rules.build(config, image_shape=SHAPE)
+
+
+def test_an_image_too_small_shows_the_nearest_size():
+    with pytest.raises(UserError, match=r"image_size=\(1, 20\) is too small .* nearest legal: \(2, 20\)"):
+        build(image_shape=(1, 20, 1))
+
+
+def test_priors_have_their_moments():
+    keys = jax.random.split(jax.random.key(0), 4000)
+
+    def drawn(prior):
+        return np.asarray(build(latent__prior=prior).latents(keys))
+
+    # The mean of 400,000 draws is within 5 sd / 632 of the prior's.
+    np.testing.assert_allclose([drawn("normal").mean(), drawn("normal").std()], [0, 1], atol=0.008)
+    np.testing.assert_allclose(drawn("normal(-1)").mean(), -1, atol=0.008)
+    np.testing.assert_allclose(drawn("normal(-1, 3)").std(), 3, atol=0.024)
+    uniform = drawn("uniform(0, 1)")
+    assert uniform.min() >= 0 and uniform.max() < 1
+    np.testing.assert_allclose([uniform.mean(), uniform.var()], [1 / 2, 1 / 12], atol=0.003)
+
+
+@pytest.mark.parametrize("output, low, high", [("tanh", -1.0, 1.0), ("sigmoid", 0.0, 1.0)])
+def test_images_are_in_the_range_of_the_game(output, low, high):
+    game = build(output=output)
+    variables, _ = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
+    image, _ = game.generate(variables, 1e4 * jnp.ones((2, 100)), jnp.zeros(2, jnp.int32), train=False)
+    assert game.output.image_range == (low, high)
+    assert image.shape == (2, *SHAPE)
+    assert low <= image.min() < image.max() <= high
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_initialisers_by_name(name):
+    weights = initializer(f"{name}(0.02)" if name[-6:] == "normal" and name in ("normal", "truncated_normal") else name)
+    drawn = np.asarray(weights(jax.random.key(0), (400, 100), jnp.float32))
+    expected = {
+        "normal": 0.02,
+        "truncated_normal": 0.02 * 0.8796,  # N(0, 1) cut at 2 has standard deviation 0.8796
+        "xavier_uniform": np.sqrt(2 / 500),
+        "xavier_normal": np.sqrt(2 / 500),
+        "he_normal": np.sqrt(2 / 400),
+        "orthogonal": np.sqrt(1 / 400),  # 100 orthonormal columns of 400 entries
+    }[name]
+    np.testing.assert_allclose(drawn.std(), expected, rtol=0.02)
+
+
+def test_dropout_keeps_the_mean_and_loses_its_share():
+    x = jnp.ones((64, 1000))
+    dropped = Dropout(0.3).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
+    np.testing.assert_allclose(np.mean(dropped == 0), 0.3, atol=0.01)
+    np.testing.assert_array_equal(Dropout(0.3).apply({}, x, False), x)

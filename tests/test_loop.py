@@ -1,0 +1,246 @@
+"""gan.loop: a run and what it leaves behind; stopped and resumed in every way, it ends in the same bits."""
+
+import json
+import random
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from gan import loop
+from gan.errors import Diverged, UserError
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of 12 steps that nothing disturbed, on this process's devices."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert runs.train(folder, sample_every=6) == 0
+    return folder
+
+
+def test_due():
+    assert [step for step in range(1, 11) if loop.due(step, 4, 10)] == [4, 8, 10]
+    assert not any(loop.due(step, 0, 10) for step in range(1, 11))
+
+
+def test_a_run_leaves_its_contract_behind(whole):
+    record = json.loads((whole / "config.json").read_text())
+    assert record["config"]["batch_size"] == 8
+    assert record["dataset"]["examples"] == 1797
+    # 8x8, depth 1, width 4. G: 100 * 4*4*4 + BN 2*4 + 4*4*4*1; D: 4*4*1*4 + 4*4*4.
+    assert record["parameters"] == {"generator": 6400 + 8 + 64, "discriminator": 64 + 64}
+    assert {"jax", "flax", "orbax-checkpoint", "python"} <= record["versions"].keys()
+    lines = runs.logged(whole)
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert [line["images"] for line in lines] == [32, 64, 96]
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+    for line in lines:
+        assert {"discriminator_loss", "generator_loss", "discriminator_real", "discriminator_fake",
+                "discriminator_gradient_norm", "generator_gradient_norm", "images_per_second",
+                "seconds_waiting_for_data"} <= line.keys()  # fmt: skip
+        assert 0 < line["discriminator_real"] < 1
+    assert sorted(path.name for path in (whole / "samples").iterdir()) == [
+        "00000000.png", "00000006.png", "00000012.png"]  # fmt: skip
+    assert sorted(int(path.name) for path in (whole / "checkpoints").iterdir()) == [4, 8, 12]
+    assert any((whole / "tensorboard").iterdir())
+    assert Image.open(whole / "losses.png").size[0] > 400
+
+
+def test_the_same_command_again_says_that_the_run_is_complete(whole, caplog):
+    before = (whole / "metrics.jsonl").read_bytes()
+    with caplog.at_level("INFO", "gan"):
+        assert runs.train(whole, sample_every=6) == 0
+    assert "the run is complete: step 12 of 12" in caplog.text
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_n_and_n_steps_are_2n_steps(whole, tmp_path):
+    runs.train(tmp_path, steps=5)
+    runs.train(tmp_path, steps=12)
+    assert runs.final_digests(tmp_path) == runs.final_digests(whole)
+    assert [line["step"] for line in runs.logged(tmp_path)] == [4, 5, 8, 12]
+
+
+def test_another_seed_is_another_run(whole, tmp_path):
+    runs.train(tmp_path, seed=1)
+    assert runs.final_digests(tmp_path) != runs.final_digests(whole)
+
+
+def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path):
+    runs.train(tmp_path, data__resident="never")
+    assert runs.final_digests(tmp_path) == runs.final_digests(whole)
+
+
+def test_pmap_gives_the_same_run_to_rounding(tmp_path):
+    runs.train(tmp_path / "jit", log_every=1, steps=4)
+    runs.train(tmp_path / "pmap", log_every=1, steps=4, parallel="pmap")
+    for a, b in zip(runs.logged(tmp_path / "jit"), runs.logged(tmp_path / "pmap"), strict=True):
+        for name in ("discriminator_loss", "generator_loss", "discriminator_real", "generator_gradient_norm"):
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-3, err_msg=name)
+
+
+def test_a_run_of_four_devices_goes_on_with_one(tmp_path):
+    assert jax.device_count() == 4
+    runs.train(tmp_path, steps=4)
+    process = runs.start(tmp_path)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert runs.final_digests(tmp_path)[0] == 12
+
+
+def test_another_game_in_the_same_folder_is_refused(whole):
+    before = (whole / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"config\.discriminator\.width: 4 -> 8"):
+        runs.train(whole, discriminator__width=8, steps=20)
+    with pytest.raises(UserError, match=r"config\.loss: 'non_saturating' -> 'minimax'"):
+        runs.train(whole, loss="minimax", steps=20)
+    assert (whole / "config.json").read_bytes() == before
+
+
+def test_a_changed_number_is_told_obeyed_and_recorded(tmp_path, caplog):
+    runs.train(tmp_path, steps=4)
+    runs.train(tmp_path, steps=8, generator__learning_rate=0.0)
+    assert "config.generator.learning_rate: 0.0002 -> 0.0" in caplog.text
+    changes = json.loads((tmp_path / "config.json").read_text())["changes"]
+    assert changes == [{"step": 4, "field": "generator.learning_rate", "from": 0.0002, "to": 0.0}]
+    crcs = {step: runs.json.loads((tmp_path / f"checkpoints/{step}/digests/metadata").read_text()) for step in (4, 8)}
+    kernel = "['Dense_0']['kernel']"
+    same = [crcs[4]["state"][f".{player}.params{kernel}"] == crcs[8]["state"][f".{player}.params{kernel}"]
+            for player in ("generator", "discriminator")]  # fmt: skip
+    assert same == [True, False]
+
+
+def test_nan_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
+    runs.train(tmp_path, steps=4)
+    good = runs.final_digests(tmp_path)
+    with pytest.raises(Diverged, match=r"step [5-7]: \w+ is (nan|inf)"):
+        runs.train(tmp_path, steps=40, discriminator__learning_rate=1e38)
+    assert runs.final_digests(tmp_path) == good
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_within_a_step_and_the_next_launch_goes_on(number, undisturbed, tmp_path):
+    process = runs.start(tmp_path, steps=UNDISTURBED_STEPS, checkpoint_every=0)
+    wait_for_a_line(process, tmp_path)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"{signal.Signals(number).name}: saved at step" in told
+    assert 0 < runs.final_digests(tmp_path)[0] < UNDISTURBED_STEPS
+    finish(tmp_path)
+    assert runs.final_digests(tmp_path) == undisturbed
+
+
+UNDISTURBED_STEPS = 400
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The final bits of a longer run as a process of its own."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(folder)
+    return runs.final_digests(folder)
+
+
+def finish(folder):
+    process = runs.start(folder, steps=UNDISTURBED_STEPS, checkpoint_every=20)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+
+
+def wait_for_a_line(process, folder, lines=2):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        path = folder / "metrics.jsonl"
+        if path.exists() and path.read_text().count("\n") >= lines:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no line of metrics: {process.communicate()[1]}")
+
+
+def kill_and_finish(folder, moments):
+    """Kills the run at each moment (seconds after its first logged line, or after launch if negative), then ends it."""
+    for moment in moments:
+        process = runs.start(folder, steps=UNDISTURBED_STEPS, checkpoint_every=20)
+        if moment >= 0:
+            already = len(runs.logged(folder)) if (folder / "metrics.jsonl").exists() else 0
+            try:
+                wait_for_a_line(process, folder, lines=max(1, already - 20))
+            except AssertionError:
+                break  # it was already complete
+        time.sleep(abs(moment))
+        process.kill()
+        process.communicate()
+    finish(folder)
+
+
+def test_sigkill_leaves_no_trace(undisturbed, tmp_path):
+    kill_and_finish(tmp_path, [-3.0, 0.3])
+    assert runs.final_digests(tmp_path) == undisturbed
+    steps = [line["step"] for line in runs.logged(tmp_path)]
+    assert steps == list(range(4, UNDISTURBED_STEPS + 1, 4))
+
+
+@pytest.mark.slow
+def test_sigkill_at_ten_random_moments_leaves_no_trace(undisturbed, tmp_path):
+    draw = random.Random(0)
+    kill_and_finish(tmp_path, [draw.choice([-6 * draw.random(), 1.5 * draw.random()]) for _ in range(10)])
+    assert runs.final_digests(tmp_path) == undisturbed
+
+
+def test_a_second_process_on_the_folder_refuses(tmp_path):
+    process = runs.start(tmp_path, steps=100_000)
+    try:
+        wait_for_a_line(process, tmp_path, lines=1)
+        with pytest.raises(UserError, match=f"in use by process {process.pid}"):
+            runs.train(tmp_path, steps=100_000)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(whole, tmp_path, damage, caplog):
+    runs.train(tmp_path)
+    files = [
+        path for path in (tmp_path / "checkpoints/12/state").rglob("*") if path.is_file() and path.parent.name == "d"
+    ]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if damage == "truncate":
+        largest.write_bytes(content[: len(content) // 2])
+    elif damage == "delete":
+        largest.unlink()
+    else:
+        content[len(content) // 2] ^= 0x10
+        largest.write_bytes(content)
+    assert runs.train(tmp_path) == 0
+    assert "checkpoint 12 is damaged" in caplog.text
+    assert "going on from checkpoint 8" in caplog.text
+    assert (tmp_path / "damaged_checkpoints/12").is_dir()
+    assert runs.final_digests(tmp_path) == runs.final_digests(whole)
+
+
+def test_a_half_written_checkpoint_is_passed_over(whole, tmp_path):
+    runs.train(tmp_path, steps=8)
+    half = tmp_path / "checkpoints/11.orbax-checkpoint-tmp"
+    (half / "state").mkdir(parents=True)
+    (half / "state/manifest.ocdbt").write_bytes(b"half")
+    runs.train(tmp_path)
+    assert runs.final_digests(tmp_path) == runs.final_digests(whole)
+
+
+def test_when_no_checkpoint_can_be_read_nothing_is_begun_anew(tmp_path):
+    runs.train(tmp_path, steps=4)
+    for path in (tmp_path / "checkpoints/4").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 1 checkpoints"):
+        runs.train(tmp_path)
+    assert (tmp_path / "checkpoints/4").is_dir()

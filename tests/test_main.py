@@ -1,0 +1,100 @@
+"""gan.main: every mistake a user can make at the door is one line and exit status 2; help is fast and ours."""
+
+import re
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+CONFIG = "--config=configs/dcgan.py"
+
+
+def told(*arguments, status=2):
+    process = runs.command(*arguments)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == status, error
+    assert "Traceback" not in error
+    lines = error.strip().splitlines()
+    assert status != 2 or len(lines) == 1, error
+    return out if status == 0 else lines[-1]
+
+
+def test_help_is_fast_and_shows_our_flags_only():
+    begun = time.monotonic()
+    shown = told("--help", status=0)
+    assert time.monotonic() - begun < 2
+    flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
+    assert sorted(flags) == ["config", "mode", "num_samples", "out", "seed", "workdir"]
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        ([], "--config is missing"),
+        (["--config=configs/dcgam.py"], r"--config=configs/dcgam.py is not a file; nearest: 'configs/dcgan.py'"),
+        ([CONFIG, "--config.batchsize=3"], "--config.batchsize is no field of .* nearest: --config.batch_size"),
+        ([CONFIG, "--config.generator.widht=3"], "nearest: --config.generator.width"),
+        ([CONFIG, "--config.batch_size=3.5"], "--config.batch_size=3.5"),
+        ([CONFIG, "--config.generator.learning_rate=fast"], "--config.generator.learning_rate=fast"),
+        ([CONFIG, "--cofnig=1"], "cofnig"),
+        ([CONFIG, "--mode=trian"], "--mode=trian.*train"),
+        ([CONFIG, "extra"], "'extra' is no flag"),
+        (["--mode=sample"], "--workdir is missing"),
+        (["--mode=sample", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_one_line(arguments, line):
+    assert re.search(line, told(*arguments))
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("def get_config(:", "SyntaxError"),
+        ("import nothing_of_this_name", "nothing_of_this_name"),
+        ("x = 1", "get_config"),
+        ("def get_config(): return 3", "ConfigDict"),
+        ("def get_config(): raise ValueError('no such variant')", "no such variant"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_one_line(tmp_path, text, line):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    assert line in told(f"--config={path}")
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "is not writable" in told(CONFIG, f"--workdir={tmp_path / 'file'}")
+
+
+def test_divergence_is_exit_3_with_the_step_and_the_term(tmp_path):
+    flags = [f"--config.{name}={value}" for name, value in runs.SMALL.items()]
+    line = told(CONFIG, *flags, "--config.discriminator.learning_rate=1e38", f"--workdir={tmp_path}", status=3)
+    assert re.search(r"diverged: step \d+: \w+ is (nan|inf)", line)
+
+
+def test_a_trained_run_gives_samples(tmp_path):
+    runs.train(tmp_path, steps=4)
+    files = []
+    for name in ("a", "b"):
+        files.append(tmp_path / f"{name}.npz")
+        told("--mode=sample", f"--workdir={tmp_path}", "--num_samples=130", "--seed=7", f"--out={files[-1]}", status=0)
+    first, second = (np.load(path) for path in files)
+    assert first["images"].shape == (130, 8, 8, 1)
+    assert first["images"].dtype == np.uint8
+    np.testing.assert_array_equal(first["images"], second["images"])
+    np.testing.assert_array_equal(first["labels"], np.arange(130) % 10)
+    assert zipfile.is_zipfile(files[0])
+    assert Image.open(tmp_path / "a.png").mode == "L"
+
+
+def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):
+    runs.train(tmp_path, steps=4)
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    assert "holds no checkpoint yet" in told("--mode=sample", f"--workdir={tmp_path}")
+    assert "must end in .npz" in told("--mode=sample", f"--workdir={tmp_path}", "--out=x.png")
+    assert "--num_samples=0" in told("--mode=sample", f"--workdir={tmp_path}", "--num_samples=0")

@@ -1,0 +1,44 @@
+"""gan.names and gan.errors: what a string in a config may say, and what is said back."""
+
+import pytest
+
+from gan import names
+from gan.errors import UserError, lookup
+
+
+def pair(first, second=2):
+    return first, second
+
+
+TABLE = {"pair": pair, "nothing": lambda: None}
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("pair(1)", (1, 2)),
+        ("pair(1, second=-3.5)", (1, -3.5)),
+        (" pair((1, 2), 'x') ", ((1, 2), "x")),
+        ("nothing", None),
+    ],
+)
+def test_a_name_with_literals_calls_its_entry(text, expected):
+    assert names.call(TABLE, text, "config.loss") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["pair(", "pair(x)", "__import__('os')", "pair.real(1)", "pair(**{'first': 1})", "", "1", "pair(open('f'))"]
+)
+def test_anything_else_is_refused_and_never_executed(text):
+    with pytest.raises(UserError, match="config.loss"):
+        names.call(TABLE, text, "config.loss")
+
+
+def test_arguments_that_do_not_fit_show_the_signature():
+    with pytest.raises(UserError, match=r"legal: pair\(first, second=2\)"):
+        names.call(TABLE, "pair(1, third=3)", "config.loss")
+
+
+def test_an_unknown_name_shows_the_nearest_and_all():
+    with pytest.raises(UserError, match="config.loss='pear' is unknown; nearest: 'pair'; legal: nothing, pair"):
+        lookup(TABLE, "pear", "config.loss")

@@ -1,0 +1,88 @@
+"""gan.report and gan.diagnostics: figures stand once, grids are exact, trouble is named once."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from gan import report
+from gan.diagnostics import WINDOW, Diagnostics, diversity
+
+FIGURES = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1}
+
+
+def test_a_resumed_run_cuts_off_what_was_written_after_its_step(tmp_path):
+    first = report.Report(tmp_path, step=0, total=10)
+    for step in (2, 4, 6):
+        first.metrics(step, FIGURES)
+    first.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 8, "ima')  # a process that was killed in mid-write
+    again = report.Report(tmp_path, step=4, total=10)
+    again.metrics(6, FIGURES)
+    again.close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2, 4, 6]
+    assert (tmp_path / "losses.png").stat().st_size > 1000
+
+
+def test_a_grid_holds_every_image_in_reading_order():
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 8, 1), np.uint8)
+    sheet = report.grid(images)
+    # Six images of 4x8: columns = ceil(sqrt(6 * 4 / 8)) = 2, rows 3; each with a line of one pixel.
+    assert sheet.shape == (3 * 5 + 1, 2 * 9 + 1, 1)
+    for index in range(6):
+        top, left = index // 2 * 5 + 1, index % 2 * 9 + 1
+        np.testing.assert_array_equal(sheet[top : top + 4, left : left + 8], images[index])
+    assert (sheet[0] == 128).all()
+
+
+def test_colour_and_grey_grids_become_pngs(tmp_path):
+    for channels, mode in ((1, "L"), (3, "RGB")):
+        report.save_png(tmp_path / "grid.png", np.zeros((10, 10, channels), np.uint8))
+        assert Image.open(tmp_path / "grid.png").mode == mode
+
+
+def observe(diagnostics, real, fake, losses, times=WINDOW):
+    for step in range(times):
+        d, g = losses(step)
+        diagnostics.observe_metrics(
+            step, {"discriminator_real": real, "discriminator_fake": fake, "discriminator_loss": d, "generator_loss": g}
+        )
+
+
+REAL = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.uint8)
+
+
+def test_a_saturated_discriminator_is_named_once(caplog):
+    diagnostics = Diagnostics(REAL)
+    observe(diagnostics, 0.999, 0.001, lambda step: (0.1 / (step + 1), 5 + step), times=2 * WINDOW)
+    assert caplog.text.count("D is saturated") == 1
+
+
+def test_frozen_losses_are_named(caplog):
+    observe(Diagnostics(REAL), 0.5, 0.5, lambda step: (1.386, 0.693))
+    assert "both losses stand still" in caplog.text
+
+
+def test_a_healthy_run_is_left_in_peace(caplog):
+    diagnostics = Diagnostics(REAL)
+    observe(diagnostics, 0.7, 0.3, lambda step: (1.0 + 0.1 * step, 0.9 - 0.1 * step), times=20)
+    for step in range(5):
+        diagnostics.observe_samples(step, REAL)
+    assert caplog.text == ""
+
+
+def test_a_collapse_is_named_when_diversity_is_lost(caplog):
+    diagnostics = Diagnostics(REAL)
+    alike = np.repeat(REAL[:1], 64, axis=0)
+    assert diagnostics.observe_samples(0, alike) == 0.0
+    assert caplog.text == ""  # not yet: a young generator draws one blur
+    assert diagnostics.observe_samples(1, REAL) == 1.0
+    diagnostics.observe_samples(2, alike)
+    assert "nearly all alike, 0% of the diversity" in caplog.text
+
+
+def test_diversity_is_the_standard_deviation_over_images():
+    # Half black, half white: standard deviation 127.5 in every pixel.
+    images = np.repeat(np.uint8([0, 255]), 3)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    assert diversity(images) == 127.5

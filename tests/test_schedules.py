@@ -1,0 +1,50 @@
+"""gan.schedules: values at known image counts, in and out of a compiled program, and refusals."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from gan import schedules
+from gan.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "schedule, images, expected",
+    [
+        ("", 1e9, 0.5),
+        ("constant", 1e9, 0.5),
+        ("linear(0.1, 1000)", 0, 0.5),
+        ("linear(0.1, 1000)", 250, 0.4),  # 0.5 - 0.4 * 0.25
+        ("linear(0.1, 1000)", 5000, 0.1),
+        ("cosine(0.1, 1000)", 0, 0.5),
+        ("cosine(0.1, 1000)", 500, 0.3),  # half way: the mean of both ends
+        ("cosine(0.1, 1000)", 2000, 0.1),
+        ("phases((100, 0.2), (200, 0.05))", 99, 0.5),
+        ("phases((100, 0.2), (200, 0.05))", 100, 0.2),
+        ("phases((100, 0.2), (200, 0.05))", 1e6, 0.05),
+        ("rampup(0.01)", 10, 0.1),
+        ("rampup(0.01)", 1000, 0.5),
+    ],
+)
+def test_values(schedule, images, expected):
+    config = default.get_config()
+    config.generator.learning_rate = 0.5
+    config.schedules.generator.learning_rate = schedule
+    hyperparams = schedules.build(config)
+    np.testing.assert_allclose(hyperparams(images).generator.learning_rate, expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(hyperparams)(images).generator.learning_rate, expected, rtol=1e-6)
+    np.testing.assert_allclose(hyperparams(images).discriminator.learning_rate, 2e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["linaer(0.1, 10)", "linear(0.1)", "linear(0.1, 0)", "cosine(0.1, -1)", "phases((2, 1), (1, 1))", "phases(1)",
+     "linear('a', 10, 3)"],
+)  # fmt: skip
+def test_a_schedule_that_makes_no_sense_is_refused_in_one_line(schedule):
+    config = default.get_config()
+    config.schedules.generator.learning_rate = schedule
+    with pytest.raises(UserError, match=r"config\.schedules\.generator\.learning_rate") as caught:
+        schedules.build(config)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,234 @@
+"""gan.steps and gan.state: who is updated, by how much, and what the numbers do not depend on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from players import NoisyDiscriminator, PointGenerator, batches, hyperparams, noisy_game, point_game
+
+from gan import sharding, state, steps
+
+discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
+generator_step = jax.jit(steps.generator_step, static_argnames="game")
+train_step = jax.jit(steps.train_step, static_argnames="game")
+
+
+def first(tree):
+    return jax.tree.map(lambda leaf: leaf[0], tree)
+
+
+def differ(a, b):
+    return any(bool(jnp.any(x != y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def assert_close(a, b, atol):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_allclose(x, y, atol=atol)
+
+
+def test_a_discriminator_update_leaves_the_generator_untouched_and_the_reverse():
+    game = noisy_game()
+    before = state.create(game, hyperparams(), seed=0)
+    batch = first(batches(game))
+    after_d, _ = discriminator_step(before, batch, hyperparams(), game=game)
+    assert differ(after_d.discriminator, before.discriminator)
+    assert not differ(after_d.generator, before.generator)
+    after_g, _ = generator_step(before, batch, hyperparams(), game=game)
+    assert differ(after_g.generator, before.generator)
+    assert not differ(after_g.discriminator, before.discriminator)
+
+
+def test_a_turn_is_its_updates_in_order():
+    game = noisy_game(discriminator_steps=3, generator_steps=2)
+    turn_batches = batches(game)
+    start = state.create(game, hyperparams(), seed=0)
+    turned, metrics = train_step(start, turn_batches, hyperparams(), game=game)
+    by_hand = start
+    for index in range(3):
+        batch = jax.tree.map(lambda leaf, index=index: leaf[index], turn_batches)
+        by_hand, _ = discriminator_step(by_hand, batch, hyperparams(), game=game)
+    for _ in range(2):
+        by_hand, _ = generator_step(by_hand, batch, hyperparams(), game=game)
+    assert_close(turned.generator, by_hand.generator, atol=1e-6)
+    assert_close(turned.discriminator, by_hand.discriminator, atol=1e-6)
+    assert int(turned.step) == 1
+    assert int(turned.images) == 3 * 16
+    assert set(metrics) == {
+        "discriminator_loss", "discriminator_real", "discriminator_fake", "discriminator_gradient_norm",
+        "generator_loss", "generator_gradient_norm",
+    }  # fmt: skip
+
+
+def test_the_first_adam_update_moves_every_parameter_by_the_learning_rate():
+    # Adam's first update is lr * g / (|g| + eps'): lr in size wherever the gradient is not tiny.
+    game = point_game()
+    before = state.create(game, hyperparams(), seed=0)
+    after, _ = discriminator_step(before, first(batches(game)), hyperparams(3e-3), game=game)
+    moved = jax.tree.map(lambda a, b: jnp.abs(a - b), before.discriminator.params, after.discriminator.params)
+    moved = np.asarray(moved["Dense_2"]["kernel"])
+    live = moved > 0  # a unit of the layer below that is dead on this batch has no gradient
+    np.testing.assert_allclose(moved[live], 3e-3, rtol=1e-2)
+    assert live.mean() > 0.8
+
+
+def test_losses_and_gradient_norms_are_those_of_plain_jax():
+    game = point_game()
+    start = state.create(game, hyperparams(), seed=0)
+    batch = first(batches(game))
+    _, metrics = discriminator_step(start, batch, hyperparams(), game=game)
+    step_key = jax.random.split(start.key)[1]
+    latent = game.latents(state.example_keys(state.named_key(step_key, "latent"), batch["row"]))
+    fake = game.generator.apply(start.generator.variables, latent, None, True)
+
+    def loss(params):
+        real_logits = game.discriminator.apply({"params": params}, batch["image"], None, True)
+        fake_logits = game.discriminator.apply({"params": params}, fake, None, True)
+        cross_entropy = optax.sigmoid_binary_cross_entropy
+        return jnp.mean(cross_entropy(real_logits, jnp.ones(16)) + cross_entropy(fake_logits, jnp.zeros(16)))
+
+    value, gradient = jax.value_and_grad(loss)(start.discriminator.params)
+    np.testing.assert_allclose(metrics["discriminator_loss"], value, rtol=1e-6)
+    np.testing.assert_allclose(metrics["discriminator_gradient_norm"], optax.tree.norm(gradient), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_players_share_their_latents_within_a_turn_if_the_game_says_so(shared):
+    seen = []
+
+    class Watched(nn.Module):
+        @nn.compact
+        def __call__(self, latent, label, train):
+            seen.append(np.asarray(latent))
+            return PointGenerator(name="inner")(latent, label, train)
+
+    game = point_game(generator=Watched(), discriminator_steps=2, generator_steps=2, shared_latents=shared)
+    position = state.create(game, hyperparams(), seed=0)
+    seen.clear()
+    for _ in range(2):  # not compiled: every update shows its latents
+        position, _ = steps.train_step(position, batches(game), hyperparams(), game=game)
+    assert len(seen) == 8
+    # Draws are continuous: they are equal only if they are the same.
+    alike = np.array([[np.array_equal(a, b) for b in seen] for a in seen])
+    np.testing.assert_array_equal(alike, np.kron(np.eye(2), np.ones((4, 4))) if shared else np.eye(8))
+
+
+@pytest.mark.parametrize("halflife, kept", [(100.0, 2 ** (-16 / 100)), (16.0, 0.5), (0.0, 0.0)])
+def test_the_average_keeps_half_after_its_halflife(halflife, kept):
+    game = noisy_game()
+    before = state.create(game, hyperparams(), seed=0)
+    after, _ = train_step(before, batches(game), hyperparams(average_halflife=halflife), game=game)
+    for part in ("params", "batch_stats"):
+        expected = jax.tree.map(
+            lambda old, new: kept * old + (1 - kept) * new,
+            getattr(before.average, part),
+            getattr(after.generator, part),
+        )
+        assert_close(getattr(after.average, part), expected, atol=1e-6)
+        assert differ(getattr(after.average, part), getattr(before.average, part))
+
+
+def test_same_seed_same_run_and_another_seed_another():
+    game = noisy_game()
+
+    def play(seed):
+        position = state.create(game, hyperparams(), seed=seed)
+        for _ in range(3):
+            position, _ = train_step(position, batches(game), hyperparams(), game=game)
+        return position.generator
+
+    assert not differ(play(1), play(1))
+    assert differ(play(1), play(2))
+
+
+def test_another_name_for_a_key_leaves_the_other_draws_alone():
+    key = jax.random.key(0)
+    latent = jax.random.normal(state.named_key(key, "latent"))
+    state.named_key(key, "a new augmentation")
+    assert latent == jax.random.normal(state.named_key(key, "latent"))
+    assert latent != jax.random.normal(state.named_key(key, "a new augmentation"))
+
+
+def test_an_example_s_draw_depends_on_its_row_alone():
+    key, game = jax.random.key(0), point_game()
+    whole = game.latents(state.example_keys(key, jnp.arange(8)))
+    part = game.latents(state.example_keys(key, jnp.array([6, 2])))
+    np.testing.assert_array_equal(part, whole[jnp.array([6, 2])])
+
+
+def test_in_evaluation_a_sample_does_not_depend_on_its_batch_mates():
+    game = noisy_game()
+    position, _ = train_step(state.create(game, hyperparams(), seed=0), batches(game), hyperparams(), game=game)
+    latent = jax.random.normal(jax.random.key(1), (8, 8))
+    together, _ = game.generate(position.average.variables, latent, None, train=False)
+    alone, _ = game.generate(position.average.variables, latent[3:4], None, train=False)
+    np.testing.assert_allclose(alone[0], together[3], atol=1e-6)
+    trained, _ = game.generate(position.average.variables, latent, None, train=True, key=jax.random.key(0))
+    assert jnp.abs(trained - together).max() > 1e-3  # the check can fail: training mode does look at the batch
+
+
+def play_on(devices, wrapper, game, turns=3):
+    """Plays turns with dropout and batch statistics, the batch split over the first `devices` devices."""
+    mesh = jax.make_mesh((devices,), (sharding.AXIS,), devices=jax.devices()[:devices],
+                         axis_types=(jax.sharding.AxisType.Auto,))  # fmt: skip
+    settings = hyperparams()
+
+    def turn(position, data, rows, axis_name):
+        shape = data["label"].shape
+        data = data | {"row": jnp.broadcast_to(rows[None], shape)}
+        return steps.train_step(position, data, settings, game=game, axis_name=axis_name)
+
+    compiled = sharding.compile_turn(turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1)
+    position = sharding.replicate(state.create(game, settings, seed=0), mesh)
+    for number in range(turns):
+        data = {name: np.asarray(leaf) for name, leaf in batches(game, seed=number).items() if name != "row"}
+        position, metrics = compiled(position, data)
+    return jax.device_get((position.replace(key=jax.random.key_data(position.key)), metrics))
+
+
+@pytest.mark.parametrize("devices, wrapper", [(4, "jit"), (1, "pmap"), (4, "pmap")])
+def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, wrapper):
+    game = noisy_game(discriminator_steps=2)
+    # Adam divides by the root of a second moment that starts at zero: 1e-7 in a gradient can be 1e-4 in a parameter.
+    assert_close(play_on(devices, wrapper, game), play_on(1, "jit", game), atol=2e-4)
+
+
+def test_without_the_axis_name_devices_would_disagree():
+    # The check above can fail: a discriminator whose statistics stay on its device gives other numbers.
+    class Deaf(nn.Module):
+        @nn.compact
+        def __call__(self, image, label, train):
+            return NoisyDiscriminator(name="inner")(image, label, train)
+
+    game = noisy_game(discriminator=Deaf())
+    whole, _ = play_on(1, "jit", game)
+    split, _ = play_on(4, "pmap", game)
+    weights = [position.discriminator.params["inner"]["Dense_0"]["kernel"] for position in (whole, split)]
+    assert np.abs(weights[0] - weights[1]).max() > 1e-3
+
+
+def test_a_turn_can_be_scanned_and_vmapped():
+    game = point_game()
+    settings = hyperparams()
+    turn = functools.partial(steps.train_step, game=game)
+    data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(batches(game, seed=seed) for seed in range(3)))
+    start = state.create(game, settings, seed=0)
+    scanned, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, d: turn(s, d, settings), s, data))(start)
+    looped = start
+    for index in range(3):
+        looped, _ = jax.jit(turn)(looped, jax.tree.map(lambda leaf, index=index: leaf[index], data), settings)
+    assert metrics["generator_loss"].shape == (3,)
+    assert_close(scanned.generator, looped.generator, atol=1e-5)
+
+    population = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(state.create(game, settings, seed=s) for s in (0, 1))
+    )
+    rates = jax.tree.map(lambda *leaves: jnp.stack(leaves), hyperparams(1e-3), hyperparams(1e-2))
+    together, _ = jax.vmap(turn, in_axes=(0, None, 0))(population, batches(game), rates)
+    alone, _ = turn(state.create(game, settings, seed=1), batches(game), hyperparams(1e-2))
+    assert_close(jax.tree.map(lambda leaf: leaf[1], together).generator.params, alone.generator.params, atol=1e-4)
