@@ -29,6 +29,7 @@ CASES = [
     ((6, 7), (3, 2), 2, ((0, 2), (1, 0)), 2, 3, 1),
     ((5, 5), (2, 2), 1, ((3, 0), (0, 4)), 2, 3, 1),  # rows and columns of outputs that read padding alone
     ((7, 9), (4, 4), 2, ((1, 1), (1, 1)), 2, 3, 1),
+    ((5, 4), (3, 2), 2, "SAME", 64, 64, 1),  # wide enough for the weight gradient tap by tap
     ((6, 5), (3, 3), 1, "SAME", 4, 6, 2),
     ((5, 6), (3, 3), 1, "SAME", 3, 6, 3),  # depthwise, two outputs per input
     ((6, 5), (3, 3), 2, ((1, 1), (0, 1)), 3, 3, 3),  # depthwise
