@@ -105,3 +105,17 @@ def test_dropout_keeps_the_mean_and_loses_its_share():
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
     np.testing.assert_allclose(np.mean(dropped == 0), 0.3, atol=0.01)
     np.testing.assert_array_equal(Dropout(0.3).apply({}, x, False), x)
+
+
+def test_dropout_draws_are_independent_between_examples_places_and_keys():
+    x = jnp.ones((400, 300))
+    kept = np.asarray(Dropout(0.5).apply({}, x, True, rngs={"dropout": jax.random.key(0)}) > 0, np.float64)
+    other = np.asarray(Dropout(0.5).apply({}, x, True, rngs={"dropout": jax.random.key(1)}) > 0, np.float64)
+    # The correlation of independent rows of 300 draws has standard deviation 1 / sqrt(300) = 0.058; six of them bound
+    # all 80,000 pairs. Columns of 400: 0.05.
+    rows, columns = (np.corrcoef(matrix) - np.eye(len(matrix)) for matrix in (kept, kept.T))
+    assert np.abs(rows).max() < 6 * 0.058
+    assert np.abs(columns).max() < 6 * 0.05
+    np.testing.assert_allclose([rows.std(), columns.std()], [0.058, 0.05], rtol=0.1)
+    assert abs(np.corrcoef(kept.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(kept.size)
+    np.testing.assert_allclose(kept.mean(), 0.5, atol=5 * 0.5 / np.sqrt(kept.size))
