@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from gan.networks import dcgan
+from gan.networks import conv_gan, dcgan, flag, mlp
 
 
 class Players(NamedTuple):
@@ -22,4 +22,7 @@ class Players(NamedTuple):
 
 NETWORKS: Mapping[str, Players] = {
     "dcgan": Players(dcgan.Generator, dcgan.Discriminator),
+    "mlp": Players(mlp.Generator, mlp.Discriminator),
+    "conv_gan": Players(conv_gan.Generator, conv_gan.Discriminator),
+    "flag": Players(flag.Generator, flag.Discriminator),
 }

@@ -1,0 +1,51 @@
+"""A convolutional GAN with dropout in both players, on a folder of images of any sizes: flags, in its tutorial.
+
+python -m gan.main --config=configs/flag_gan.py --config.data.dir=FOLDER
+
+As its tutorial has it: images stretched to 64x64, grey, in [0, 1], latents from U(0, 1), batches of 32. Its thousands
+of epochs are 2,000 here, of 8 turns for the 251 flags of a folder. There is no averaged generator: samples come from
+the last one, without dropout and with running statistics in its batch normalisations. The players' rates differ with
+--config.generator.learning_rate=2e-4, and change between phases, by images seen, with
+--config.schedules.generator.learning_rate="phases((256000,5e-5))".
+
+What it reaches: see docs/tutorials.md.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Two-class cross-entropy; Adam 1e-4."""
+    config = default.get_config()
+    config.steps = 16_000
+    config.batch_size = 32
+    config.data.name = "folder"
+    config.data.image_size = (64, 64)
+    config.data.channels = 1
+    config.data.crop = "none"
+    config.latent.prior = "uniform(0, 1)"
+    config.output = "sigmoid"
+    config.generator = default.player(
+        network="flag",
+        maps=(100, 64, 32),
+        dropout=0.5,
+        dense_init="xavier_normal",
+        kernel_init="xavier_uniform",
+        learning_rate=1e-4,
+        beta1=0.9,
+    )
+    config.discriminator = default.player(
+        network="flag",
+        maps=(128, 64),
+        hidden=32,
+        dropout=0.25,
+        kernel_init="xavier_uniform",
+        learning_rate=1e-4,
+        beta1=0.9,
+    )
+    config.average_halflife = 0.0
+    config.schedules.average_halflife = ""
+    config.log_every = 10  # seconds a turn on a CPU
+    config.sample_every = 200
+    config.checkpoint_every = 200
+    return config

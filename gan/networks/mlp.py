@@ -1,0 +1,63 @@
+"""Multi-layer perceptrons, for any height, width and number of channels.
+
+A network file: generator and discriminator side by side. One hidden layer for each entry of `layers`, that many times
+`width` wide; `slope` 0 makes the leaky ReLU a ReLU.
+"""
+
+import math
+
+from flax import linen as nn
+from jax import Array
+
+from gan.networks.layers import Dropout, initializer, leaky_relu
+
+
+class Generator(nn.Module):
+    """Latent [B, Z] to an image before its activation [B, H, W, C].
+
+    Dense layers, each but the last with leaky ReLU and dropout. For 28x28x1 and a latent of 100 the parameters are
+    1,486,352.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    width: int = 256
+    layers: tuple[int, ...] = (1, 2, 4)
+    slope: float = 0.2
+    dropout: float = 0.0
+    kernel_init: str = "xavier_uniform"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latent: Array, label: Array, train: bool) -> Array:
+        init = initializer(self.kernel_init)
+        x = latent
+        for multiple in self.layers:
+            x = leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
+            x = Dropout(self.dropout, self.axis_name)(x, train)
+        return nn.Dense(math.prod(self.image_shape), kernel_init=init)(x).reshape(-1, *self.image_shape)
+
+
+class Discriminator(nn.Module):
+    """Image [B, H, W, C] to logits [B].
+
+    Dense layers, each but the last with leaky ReLU and dropout. For 28x28x1 the parameters are 1,460,225.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    width: int = 256
+    layers: tuple[int, ...] = (4, 2, 1)
+    slope: float = 0.2
+    dropout: float = 0.0
+    kernel_init: str = "xavier_uniform"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: Array, label: Array, train: bool) -> Array:
+        init = initializer(self.kernel_init)
+        x = image.reshape(len(image), -1)
+        for multiple in self.layers:
+            x = leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
+            x = Dropout(self.dropout, self.axis_name)(x, train)
+        return nn.Dense(1, kernel_init=init)(x)[:, 0]
