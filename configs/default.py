@@ -51,8 +51,9 @@ def get_config() -> ConfigDict:
             "penalties": {"r1": 0.0, "r2": 0.0},  # weights of |grad D|^2, at real and at fake images; 0: none
             "discriminator_steps": 1,  # updates of D in a turn, each on a batch of its own
             "generator_steps": 1,  # updates of G in a turn
-            "generator": player(width=64),
-            "discriminator": player(width=64),
+            # Of dcgan: maps at full size, halvings of the image (0: down to about 4 pixels), initial weights.
+            "generator": player(width=64, depth=0, kernel_init="normal(0.02)"),
+            "discriminator": player(width=64, depth=0, kernel_init="normal(0.02)"),
             "average_halflife": 10_000.0,  # images; samples come from the averaged generator; 0: the last one
             "schedules": {  # of the numbers above, by images seen: "linear(5e-5, 1e6)", "cosine(5e-5, 1e6)", ...
                 "generator": scheduled(),

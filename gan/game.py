@@ -203,7 +203,15 @@ def _network(config: ConfigDict, player: str, **facts) -> nn.Module:
                 f"config.{player}.{setting} is not a field of network {name!r}{nearest(setting, legal)}; "
                 f"legal: {', '.join(legal)}"
             )
+        _check_sizes(f"config.{player}.{setting}", settings[setting])
     return module(**facts, **settings)
+
+
+def _check_sizes(field: str, value: Any) -> None:
+    smallest = 1 if field.endswith((".width", ".hidden")) or isinstance(value, tuple) else 0
+    for size in value if isinstance(value, tuple) else (value,):
+        if isinstance(size, int) and size < smallest:
+            raise UserError(f"{field}={value}; legal: {smallest} or more")
 
 
 def _apply(module: nn.Module, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None):

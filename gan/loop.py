@@ -42,6 +42,20 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
         return _train(config, folder, launched)
 
 
+def open_dataset(config: ConfigDict) -> data.Dataset:
+    """The dataset of a config, prepared first where it is not prepared yet."""
+    settings = config.data
+    return data.load(
+        name=settings.name,
+        data_dir=settings.dir,
+        split=settings.split,
+        image_size=settings.image_size or None,
+        channels=settings.channels,
+        crop=settings.crop,
+        skip_broken=settings.skip_broken,
+    )
+
+
 def due(step: int, every: int, total: int) -> bool:
     """Whether something that happens every `every` steps, and at the last one, happens at `step`; 0: never."""
     return every > 0 and (step % every == 0 or step == total)
@@ -50,15 +64,7 @@ def due(step: int, every: int, total: int) -> bool:
 def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
-    dataset = data.load(
-        name=config.data.name,
-        data_dir=config.data.dir,
-        split=config.data.split,
-        image_size=config.data.image_size or None,
-        channels=config.data.channels,
-        crop=config.data.crop,
-        skip_broken=config.data.skip_broken,
-    )
+    dataset = open_dataset(config)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     schedule = schedules.build(config)
     initial = functools.partial(states.create, game, schedule(0), config.seed)

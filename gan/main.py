@@ -11,6 +11,7 @@ import time
 LAUNCHED = time.time()  # before the slow imports: a run's `seconds` count from here
 
 import difflib  # noqa: E402
+import itertools  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -68,6 +69,9 @@ def _run() -> int:
         raise UserError(f"--config is missing; legal: {', '.join(map(str, sorted(Path('configs').glob('*.py'))))}")
     workdir = Path(WORKDIR.value) if WORKDIR.value else _default_workdir()
     if MODE.value == "sample":
+        if CONFIG.value is not None and flags.FLAGS["config"].override_values:
+            field = next(iter(flags.FLAGS["config"].override_values))
+            raise UserError(f"--config.{field} has no meaning with --mode=sample: a run is sampled with its own config")
         from gan import evaluation  # late: --help and mistakes in flags need not wait for JAX
 
         out = Path(OUT.value) if OUT.value else None
@@ -87,7 +91,11 @@ def _default_workdir() -> Path:
 
 def _check_config(argv: list[str]) -> None:
     """Loads the config file by itself, so that what is wrong with it, or with an override, can be said in one line."""
-    values = dict(argument.lstrip("-").partition("=")[::2] for argument in argv[1:] if argument.startswith("-"))
+    values = {}
+    for argument, following in itertools.pairwise([*argv[1:], ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-"):
+            values[name] = value if equals else following
     if "config" not in values:
         return
     path = values["config"].partition(":")[0]

@@ -5,6 +5,7 @@ so a resumed run obeys its config, and a population of runs is a `vmap` over it.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -85,6 +86,15 @@ def rampup(base: float, fraction: float) -> Schedule:
     return lambda images: jnp.minimum(jnp.float32(base), fraction * images)
 
 
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda value: 0 <= value < math.inf, "0 or more"),
+    "beta1": (lambda value: 0 <= value < 1, "0 <= beta1 < 1"),
+    "beta2": (lambda value: 0 <= value < 1, "0 <= beta2 < 1"),
+    "epsilon": (lambda value: 0 < value < math.inf, "more than 0"),
+    "average_halflife": (lambda value: 0 <= value < math.inf, "0 or more"),
+}
+"""What a number of the config may be, by the last part of its name; penalty weights are 0 or more."""
+
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "constant": constant,
     "linear": linear,
@@ -104,6 +114,9 @@ def build(config: ConfigDict) -> Callable[[Array], Hyperparams]:
 
     def scheduled(path: str) -> Schedule:
         base, text = _leaf(config, path), _leaf(config.schedules, path) or "constant"
+        is_legal, legal = RANGES.get(path.rsplit(".", 1)[-1], (lambda value: 0 <= value < math.inf, "0 or more"))
+        if not is_legal(base):
+            raise UserError(f"config.{path}={base}; legal: {legal}")
         field = f"config.schedules.{path}"
         table = {name: functools.partial(entry, base) for name, entry in SCHEDULES.items()}
         try:

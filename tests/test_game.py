@@ -35,6 +35,9 @@ def test_a_game_is_frozen_and_hashable():
         ({"output": "relu"}, "config.output='relu' is unknown; legal: linear, sigmoid, tanh"),
         ({"generator__optimizer": "adma"}, "config.generator.optimizer='adma'.*nearest: 'adam'"),
         ({"discriminator_steps": 0}, "config.discriminator_steps=0"),
+        ({"generator__width": 0}, "config.generator.width=0; legal: 1 or more"),
+        ({"generator__depth": -1}, "config.generator.depth=-1; legal: 0 or more"),
+        ({"generator__kernel_init": "normal('x', 2, 3, 4)"}, "kernel_init=.*legal: normal"),
         ({"penalties__r1": 1.0}, "config.penalties.r1 needs .* without batch normalisation"),
     ],
 )

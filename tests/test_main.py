@@ -43,6 +43,8 @@ def test_help_is_fast_and_shows_our_flags_only():
         ([CONFIG, "--mode=trian"], "--mode=trian.*train"),
         ([CONFIG, "extra"], "'extra' is no flag"),
         (["--mode=sample"], "--workdir is missing"),
+        (["--config", "configs/dcgan.py", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
+        ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
         (["--mode=sample", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
     ],
 )

@@ -48,3 +48,22 @@ def test_a_schedule_that_makes_no_sense_is_refused_in_one_line(schedule):
     with pytest.raises(UserError, match=r"config\.schedules\.generator\.learning_rate") as caught:
         schedules.build(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("generator.learning_rate", -1.0),
+        ("generator.learning_rate", float("nan")),
+        ("discriminator.beta1", 1.0),
+        ("discriminator.beta2", -0.1),
+        ("generator.epsilon", 0.0),
+        ("average_halflife", -5.0),
+        ("penalties.r1", -1.0),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_in_one_line(field, value):
+    config = default.get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"config.{field}={value}; legal: "):
+        schedules.build(config)
