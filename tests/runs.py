@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 SMALL = {
     "generator.width": 4,
     "discriminator.width": 4,
+    "generator.learning_rate": 2e-4,
+    "discriminator.learning_rate": 2e-4,
     "data.image_size": (8, 8),
     "batch_size": 8,
     "steps": 12,
