@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def _run() -> int:
     if CONFIG.value is None and MODE.value == "train":
-        raise UserError(f"--config is missing; legal: {', '.join(map(str, sorted(Path('configs').glob('*.py'))))}")
+        raise UserError(f"--config is missing; legal: {', '.join(_shipped_configs())}")
     workdir = Path(WORKDIR.value) if WORKDIR.value else _default_workdir()
     if MODE.value == "sample":
         if CONFIG.value is not None and flags.FLAGS["config"].override_values:
@@ -89,6 +89,10 @@ def _default_workdir() -> Path:
     return Path("runs") / "-".join(filter(None, (Path(path).stem, argument)))
 
 
+def _shipped_configs() -> list[str]:
+    return sorted(map(str, Path("configs").glob("*.py")))
+
+
 def _check_config(argv: list[str]) -> None:
     """Loads the config file by itself, so that what is wrong with it, or with an override, can be said in one line."""
     values = {}
@@ -100,8 +104,8 @@ def _check_config(argv: list[str]) -> None:
         return
     path = values["config"].partition(":")[0]
     if not Path(path).is_file():
-        legal = [str(entry) for entry in Path("configs").glob("*.py")]
-        raise UserError(f"--config={path} is not a file{nearest(path, legal)}; legal: {', '.join(sorted(legal))}")
+        legal = _shipped_configs()
+        raise UserError(f"--config={path} is not a file{nearest(path, legal)}; legal: {', '.join(legal)}")
     try:
         config = flags.FLAGS["config"].parser.parse(values["config"])
     except Exception as error:  # a config is code: whatever it raises is told

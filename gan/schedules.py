@@ -87,13 +87,11 @@ def rampup(base: float, fraction: float) -> Schedule:
 
 
 RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "learning_rate": (lambda value: 0 <= value < math.inf, "0 or more"),
     "beta1": (lambda value: 0 <= value < 1, "0 <= beta1 < 1"),
     "beta2": (lambda value: 0 <= value < 1, "0 <= beta2 < 1"),
     "epsilon": (lambda value: 0 < value < math.inf, "more than 0"),
-    "average_halflife": (lambda value: 0 <= value < math.inf, "0 or more"),
 }
-"""What a number of the config may be, by the last part of its name; penalty weights are 0 or more."""
+"""What a number of the config may be, by the last part of its name; all others are 0 or more."""
 
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "constant": constant,
