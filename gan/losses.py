@@ -1,27 +1,56 @@
 """Adversarial losses on logits, per example. A leaf: plain arrays in, plain arrays out.
 
-Every loss has the signature `(real, fake) -> loss`, with `real` and `fake` the critic's logits, float32 [B], and
-`loss` float32 [B] to be averaged by the caller and minimised by its player. A generator's loss that ignores `real`
-costs nothing: the compiler drops D(real) from the program.
+Every loss has the signature `(real, fake) -> loss`, with `real` and `fake` the critic's logits of the whole batch,
+float32 [B], and `loss` float32 [B] to be averaged by the caller and minimised by its player: losses may pair the
+images, or take means over them. A generator's loss that ignores `real` costs nothing: the compiler drops D(real) from
+the program. Below, r and f are the logits of a real and of a generated image.
+
+Losses are equal when they are built alike, so that a game which holds them can be a static argument of `jax.jit`:
+module-level functions, and frozen dataclasses of such functions, names and numbers.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-from gan.errors import UserError
+from gan.errors import UserError, lookup
 
-softplus = jax.nn.softplus
+softplus, relu, logsumexp = jax.nn.softplus, jax.nn.relu, jax.nn.logsumexp
+
+PlayerLoss = Callable[[Array, Array], Array]
+"""A loss of one player: the logits `(real, fake)`, each [B], to a loss per example [B]."""
 
 
 class Loss(NamedTuple):
-    """What each player minimises: functions of the logits `(real, fake)`, each [B], to a loss per example [B]."""
+    """What each player minimises."""
 
-    discriminator: Callable[[Array, Array], Array]
-    generator: Callable[[Array, Array], Array]
+    discriminator: PlayerLoss
+    generator: PlayerLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchanged:
+    """The generator's loss that is the discriminator's with real and generated images in each other's place."""
+
+    loss: PlayerLoss
+
+    def __call__(self, real: Array, fake: Array) -> Array:
+        return self.loss(fake, real)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opposed:
+    """The generator's loss in a zero-sum game: what the discriminator loses, it wins."""
+
+    loss: PlayerLoss
+
+    def __call__(self, real: Array, fake: Array) -> Array:
+        return -self.loss(real, fake)
 
 
 def binary_cross_entropy(real: Array, fake: Array) -> Array:
@@ -69,6 +98,143 @@ def non_saturating_generator(real: Array, fake: Array) -> Array:
     return softplus(-fake)
 
 
+@dataclasses.dataclass(frozen=True)
+class LeastSquares:
+    """The discriminator's squared distances to the labels, (r - real_label)^2 / 2 + (f - fake_label)^2 / 2.
+
+    Reference: Mao et al. 2017, Least Squares Generative Adversarial Networks, arXiv:1611.04076, equation 2, with its
+    1/2. Other code often leaves the 1/2 out: its gradients, and so its penalties' weights, are twice these.
+    """
+
+    real_label: float
+    fake_label: float
+
+    def __call__(self, real: Array, fake: Array) -> Array:
+        return 0.5 * jnp.square(real - self.real_label) + 0.5 * jnp.square(fake - self.fake_label)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeastSquaresGenerator:
+    """The generator's squared distance to the label that it wants, (f - label)^2 / 2: Mao et al. 2017, equation 2."""
+
+    label: float
+
+    def __call__(self, real: Array, fake: Array) -> Array:
+        return 0.5 * jnp.square(fake - self.label)
+
+
+def hinge_discriminator(real: Array, fake: Array) -> Array:
+    """max(0, 1 - r) + max(0, 1 + f): an image that is judged right by a margin of 1 teaches nothing more.
+
+    Reference: Lim and Ye 2017, Geometric GAN, arXiv:1705.02894; Miyato et al. 2018, Spectral Normalization for
+    Generative Adversarial Networks, arXiv:1802.05957, equation 16.
+    """
+    return relu(1.0 - real) + relu(1.0 + fake)
+
+
+def wasserstein_critic(real: Array, fake: Array) -> Array:
+    """f - r. Its mean is minus the Wasserstein distance for the best critic of slope 1, a bound that is not kept here.
+
+    Reference: Arjovsky, Chintala and Bottou 2017, Wasserstein GAN, arXiv:1701.07875, equations 2 and 3.
+    """
+    return fake - real
+
+
+def linear_generator(real: Array, fake: Array) -> Array:
+    """-f, the generator's side of hinge and Wasserstein games: a slope of -1 at every logit."""
+    return -fake
+
+
+def relativistic_discriminator(real: Array, fake: Array) -> Array:
+    """-log sigmoid(r - f) = softplus(f - r), of each real image against the generated one of the same row.
+
+    Reference: Jolicoeur-Martineau 2018, The relativistic discriminator, arXiv:1807.00734 (RSGAN); Huang et al. 2024,
+    The GAN is dead; long live the GAN!, arXiv:2501.05441, equation 2, where R1 and R2 join it.
+    """
+    return softplus(fake - real)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativisticAverage:
+    """A discriminator's loss of r - mean f and f - mean r: each image against the average one of the other kind.
+
+    Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734 (RaSGAN, RaLSGAN, RaHingeGAN).
+    """
+
+    loss: PlayerLoss
+
+    def __call__(self, real: Array, fake: Array) -> Array:
+        return self.loss(real - jnp.mean(fake), fake - jnp.mean(real))
+
+
+def contrastive_discriminator(real: Array, fake: Array) -> Array:
+    """Picks each real image out among all generated ones, and each generated image out among all real ones.
+
+    log(1 + sum_j exp(f_j - r_i)) + log(1 + sum_j exp(f_i - r_j)) = softplus(lse(f) - r_i) + softplus(f_i + lse(-r)),
+    with lse the logarithm of a sum of exponentials: no table of all pairs is made. 2 ln(1 + B) at equal logits.
+
+    Reference: Yu et al. 2021, Dual Contrastive Loss and Attention for GANs, arXiv:2103.16748, section 3.
+    """
+    return softplus(logsumexp(fake) - real) + softplus(fake + logsumexp(-real))
+
+
+class Divergence(NamedTuple):
+    """The two functions of a logit v that bound an f-divergence D_f(P, Q) = E_Q[f(p/q)], f convex and f(1) = 0.
+
+    `activation` is g(v), which maps every v into the domain of the conjugate f*(t) = sup_u (u t - f(u)) and increases;
+    `conjugate` is f*(g(v)). For all v(x), E_P[g(v)] - E_Q[f*(g(v))] <= D_f(P, Q), with = where g(v) = f'(p/q).
+    """
+
+    activation: Callable[[Array], Array]
+    conjugate: Callable[[Array], Array]
+
+
+# Each f*(g(v)) is written out: exponentials and logarithms that undo each other are gone. The exponentials that are
+# left are the divergence's own, and overflow float32 past 88: of v for kl, of -v for reverse_kl, of both for
+# squared_hellinger. A bounded form would be another divergence; keep the logits small there, with a penalty.
+DIVERGENCES: Mapping[str, Divergence] = {
+    # f = u log u: f*(t) = exp(t - 1), g = v.
+    "kl": Divergence(lambda v: v, lambda v: jnp.exp(v - 1.0)),
+    # f = -log u: f*(t) = -1 - log(-t), g = -exp(-v).
+    "reverse_kl": Divergence(lambda v: -jnp.exp(-v), lambda v: v - 1.0),
+    # f = (u - 1)^2: f*(t) = t^2 / 4 + t, g = v. With u >= 0 it would be -1 below t = -2, where f' never is.
+    "pearson": Divergence(lambda v: v, lambda v: v * (0.25 * v + 1.0)),
+    # f = u log u - (u + 1) log((u + 1) / 2): f*(t) = -log(2 - exp(t)), g = log 2 - softplus(-v).
+    "jensen_shannon": Divergence(lambda v: math.log(2) - softplus(-v), lambda v: softplus(v) - math.log(2)),
+    # f = (sqrt(u) - 1)^2: f*(t) = t / (1 - t), g = 1 - exp(-v).
+    "squared_hellinger": Divergence(lambda v: -jnp.expm1(-v), jnp.expm1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalDiscriminator:
+    """f*(g(v)) of the fake logit less g(v) of the real one: in the mean, minus the bound that `Divergence` states.
+
+    Reference: Nowozin, Cseke and Tomioka 2016, f-GAN, arXiv:1606.00709, sections 2.2 to 2.4 and table 6.
+    """
+
+    divergence: str
+
+    def __call__(self, real: Array, fake: Array) -> Array:
+        activation, conjugate = DIVERGENCES[self.divergence]
+        return conjugate(fake) - activation(real)
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalGenerator:
+    """-f*(g(v)) of the fake logit, its part of the bound, where `saturating`, and -g(v) elsewhere.
+
+    Reference: Nowozin et al. 2016, arXiv:1606.00709, sections 2.3 and 3.2.
+    """
+
+    divergence: str
+    saturating: bool
+
+    def __call__(self, real: Array, fake: Array) -> Array:
+        activation, conjugate = DIVERGENCES[self.divergence]
+        return -conjugate(fake) if self.saturating else -activation(fake)
+
+
 def minimax() -> Loss:
     """The zero-sum game of Goodfellow et al. 2014."""
     return Loss(binary_cross_entropy, minimax_generator)
@@ -81,13 +247,89 @@ def non_saturating() -> Loss:
 
 def label_smoothed(real: float = 0.9, fake: float = 0.0) -> Loss:
     """The non-saturating game whose discriminator is shown the labels `real` and `fake`, 0 <= fake < real <= 1."""
-    if not 0 <= fake < real <= 1:
+    if not (_finite(real, fake) and 0 <= fake < real <= 1):
         raise UserError(f"config.loss: label_smoothed(real={real}, fake={fake}); legal: 0 <= fake < real <= 1")
     return Loss(SmoothedCrossEntropy(real, fake), non_saturating_generator)
 
+
+def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Loss:
+    """The game of Mao et al. 2017: D wants f = `a` and r = `b`, G wants f = `c`, with a < b and a < c.
+
+    b - a = 2 and b - c = 1, such as (-1, 1, 0), minimise a Pearson divergence; c = b, as here, is their practice.
+    """
+    if not (_finite(a, b, c) and a < b and a < c):
+        raise UserError(f"config.loss: least_squares(a={a}, b={b}, c={c}); legal: numbers, a < b and a < c")
+    return Loss(LeastSquares(real_label=b, fake_label=a), LeastSquaresGenerator(c))
+
+
+def hinge() -> Loss:
+    """The game of Lim and Ye 2017, and of most critics with spectral normalisation since."""
+    return Loss(hinge_discriminator, linear_generator)
+
+
+def wasserstein() -> Loss:
+    """The game of Arjovsky et al. 2017. It needs a bound on the critic's slope, such as a gradient penalty."""
+    return Loss(wasserstein_critic, linear_generator)
+
+
+def relativistic() -> Loss:
+    """The paired game of Jolicoeur-Martineau 2018, where only the gap between a real and a generated image counts."""
+    return Loss(relativistic_discriminator, Exchanged(relativistic_discriminator))
+
+
+def relativistic_average(kind: str = "cross_entropy") -> Loss:
+    """The game of Jolicoeur-Martineau 2018 against averages; `kind` is a name of AVERAGED."""
+    loss = RelativisticAverage(lookup(AVERAGED, str(kind), "config.loss: relativistic_average's kind"))
+    return Loss(loss, Exchanged(loss))
+
+
+def f_gan(divergence: str = "jensen_shannon", saturating: bool = False) -> Loss:
+    """The game of Nowozin et al. 2016 for the `divergence` of that name in DIVERGENCES; zero-sum if `saturating`.
+
+    D's mean loss is at least minus the divergence. "jensen_shannon", twice the divergence usually called so, is the
+    game of Goodfellow et al. 2014 but for constants, such as 2 ln 2 less in D's loss.
+    """
+    divergence = str(divergence)
+    lookup(DIVERGENCES, divergence, "config.loss: f_gan's divergence")
+    _check_flag("f_gan", saturating)
+    return Loss(VariationalDiscriminator(divergence), VariationalGenerator(divergence, saturating))
+
+
+def dual_contrastive(saturating: bool = False) -> Loss:
+    """The game of Yu et al. 2021: zero-sum, as it is written there, if `saturating`.
+
+    Else the generator picks its images out as real with the discriminator's own loss, and has a gradient where D wins.
+    """
+    _check_flag("dual_contrastive", saturating)
+    generator = Opposed if saturating else Exchanged
+    return Loss(contrastive_discriminator, generator(contrastive_discriminator))
+
+
+def _finite(*numbers: Any) -> bool:
+    return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+
+
+def _check_flag(name: str, saturating: Any) -> None:
+    if not isinstance(saturating, bool):
+        raise UserError(f"config.loss: {name}(saturating={saturating!r}); legal: True, False")
+
+
+AVERAGED: Mapping[str, PlayerLoss] = {
+    "cross_entropy": binary_cross_entropy,
+    "hinge": hinge_discriminator,
+    "least_squares": LeastSquares(real_label=1.0, fake_label=-1.0),
+}
+"""The losses that `relativistic_average` knows. Their labels lie about 0, as the gap between two logits does."""
 
 LOSSES: Mapping[str, Callable[..., Loss]] = {
     "minimax": minimax,
     "non_saturating": non_saturating,
     "label_smoothed": label_smoothed,
+    "least_squares": least_squares,
+    "hinge": hinge,
+    "wasserstein": wasserstein,
+    "relativistic": relativistic,
+    "relativistic_average": relativistic_average,
+    "f_gan": f_gan,
+    "dual_contrastive": dual_contrastive,
 }
