@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BASE = {"errors", "names"}
 """Below everything: how a mistake is told, how a name is read."""
-LEAVES = {"losses", "penalties", "networks", "data", "checkpoint", "sharding", "report", "diagnostics", "workdir"}
+LEAVES = {
+    "augment", "checkpoint", "data", "diagnostics", "losses", "metrics", "networks", "optimizers", "penalties",
+    "report", "sharding", "workdir",
+}  # fmt: skip
 SPINE = ["schedules", "game", "state", "steps", "evaluation", "loop", "main"]
 FILES = sorted((ROOT / "gan").rglob("*.py"))
 
