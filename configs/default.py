@@ -5,23 +5,33 @@ Not a run by itself: see configs/dcgan.py.
 
 from ml_collections import ConfigDict
 
+PENALTIES = (
+    "r1", "r2", "wgan_gp", "wgan_lp", "dragan", "lecam", "consistency", "latent_consistency", "classify_real",
+    "classify_fake", "classify_generated", "path_length", "latent_diversity", "orthogonal",
+)  # fmt: skip
+
 
 def player(**fields) -> dict:
     """One player: its network's name and its optimiser, changed or extended by `fields`, such as the network's own."""
     return {
         "network": "dcgan",
+        "conditioning": "none",  # on the label; G: none, concat, embedding; D: none, projection, classifier
         "optimizer": "adam",
         "learning_rate": 2e-4,
         "beta1": 0.5,
         "beta2": 0.999,
         "epsilon": 1e-8,
+        "weight_decay": 0.0,  # of adamw and lion
+        "clip_norm": 0.0,  # a longer gradient is shortened to this; 0: never
+        "spectral_norm": False,  # divide each kernel by its largest singular value
+        "penalty_interval": 1,  # the player's penalties at every so manieth turn, so many times as heavy
         **fields,
     }
 
 
 def scheduled() -> dict:
     """The schedules of one player's numbers; an empty string keeps the number constant."""
-    return {"learning_rate": "", "beta1": "", "beta2": "", "epsilon": ""}
+    return dict.fromkeys(("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm"), "")
 
 
 def get_config() -> ConfigDict:
@@ -48,23 +58,44 @@ def get_config() -> ConfigDict:
             },
             "output": "tanh",  # G's activation, and so the range of images: tanh, sigmoid, linear
             "loss": "non_saturating",
-            "penalties": {"r1": 0.0, "r2": 0.0},  # weights of |grad D|^2, at real and at fake images; 0: none
+            "penalties": dict.fromkeys(PENALTIES, 0.0),  # their weights, r1 |grad D|^2 for one; 0: none
+            "weight_clip": 0.0,  # D's parameters are kept within plus and minus this; 0: left free
+            "top_k": 1.0,  # G learns from the share of its images that D finds most real
+            "augment": {
+                "policy": "none",  # of what D sees, real and fake alike: none, diff_augment, ada, apa
+                "p": 0.0,  # its probability; of an adaptive one, the first
+                "target": 0.0,  # adaptive: p holds the mean sign of D's logits on real images here; 0: p is as above
+                "images_to_one": 500_000.0,  # adaptive: the images in which p can go from 0 to 1
+            },
             "discriminator_steps": 1,  # updates of D in a turn, each on a batch of its own
             "generator_steps": 1,  # updates of G in a turn
+            "microbatches": 1,  # parts in which an update takes its batch, one by one, to need less memory
             # Of dcgan: maps at full size, halvings of the image (0: down to about 4 pixels), initial weights.
-            "generator": player(width=64, depth=0, kernel_init="normal(0.02)"),
-            "discriminator": player(width=64, depth=0, kernel_init="normal(0.02)"),
+            "generator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),
+            "discriminator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),
             "average_halflife": 10_000.0,  # images; samples come from the averaged generator; 0: the last one
             "schedules": {  # of the numbers above, by images seen: "linear(5e-5, 1e6)", "cosine(5e-5, 1e6)", ...
                 "generator": scheduled(),
                 "discriminator": scheduled(),
                 "average_halflife": "rampup(0.05)",
-                "penalties": {"r1": "", "r2": ""},
+                "penalties": dict.fromkeys(PENALTIES, ""),
+                "weight_clip": "",
+                "top_k": "",
+                "augment": {"p": "", "target": "", "images_to_one": ""},
             },
             "parallel": "jit",  # how a turn is spread over devices: jit, pmap
             "log_every": 50,  # steps
             "sample_every": 500,  # steps; 0: never
             "checkpoint_every": 500,  # steps; 0: only at the end
             "evaluate_every": 0,  # steps; 0: never
+            "evaluation": {
+                "split": "test",  # what samples are compared with
+                "reference_samples": 0,  # how many of its images; 0: all
+                "num_samples": 10_000,
+                "extractor": "auto",  # classifier (auto, where there are labels), inception, pixels
+                # frechet, kernel, neighbors (precision, recall, density, coverage), inception_score, labels (modes,
+                # reverse_kl), memorisation. frechet, or the sliced Wasserstein of points, decides which is the best.
+                "metrics": ("frechet", "kernel", "neighbors", "inception_score", "labels", "memorisation"),
+            },
         }
     )

@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 KEEP = 3
 
 
-def open_manager(directory: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints: the last `KEEP` are kept, saves run in the background."""
+def open_manager(directory: Path, *, read_only: bool = False, keep: int = KEEP) -> ocp.CheckpointManager:
+    """The manager of a run's checkpoints: the last `keep` stay, saves run in the background."""
     return ocp.CheckpointManager(
         directory.absolute(),
         item_names=("state", "average", "digests"),
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=KEEP, create=not read_only, read_only=read_only, enable_async_checkpointing=True
+            max_to_keep=keep, create=not read_only, read_only=read_only, enable_async_checkpointing=True
         ),
     )
 

@@ -1,96 +1,294 @@
-"""Samples from the averaged generator of a run, in evaluation mode. On the spine between `steps` and `loop`.
+"""The figures of a run: samples of its averaged generator against a split of its data. On the spine below `loop`.
 
-Sample number i of seed s is one image, whatever is drawn beside it: its latent depends on (s, i) alone, and batch
-normalisation uses the averaged statistics.
+Every figure is a number with a protocol: `Evaluator.protocol` says through which features, how many samples, of which
+seed, against which images. What is computed of real images is kept in the cache folder and computed once.
 """
 
-import functools
+import hashlib
+import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from ml_collections import ConfigDict
 
-from gan import checkpoint, report, schedules, sharding, workdir
-from gan import game as rules
-from gan import state as states
-from gan.data import to_uint8
-from gan.errors import UserError
+from gan import data, report, sampling, workdir
+from gan.errors import UserError, nearest
 from gan.game import Game
-from gan.state import Average, example_keys, named_key
+from gan.metrics import classifier, features, frechet, inception_score, kernel, modes, neighbors, wasserstein
+from gan.state import Average
 
 logger = logging.getLogger(__name__)
 
+METRICS = ("frechet", "kernel", "neighbors", "inception_score", "labels", "memorisation")
+"""What `config.evaluation.metrics` may name, for images."""
 
-def sample(folder: Path, *, count: int, seed: int, out: Path | None) -> None:
-    """Draws `count` samples of a run's newest checkpoint into an NPZ file, and a PNG grid of the first beside it.
+SMALLEST = 10
+"""Fewer samples or images than this make no figure."""
 
-    The file holds `images` uint8 [N, H, W, C], and `labels` int32 [N] where the dataset has classes.
+BATCH = 500
+POOL = 10_000
+"""Training images among which the nearest to a sample is looked for."""
+
+SHOWN = 64
+"""Samples in the picture of samples beside the training images that are nearest."""
+
+
+def open_dataset(config: ConfigDict, split: str | None = None, *, name: str | None = None) -> Any:
+    """The dataset of a config, or another split of it, or another dataset in its place; prepared first if need be."""
+    settings = config.data
+    return data.load(
+        name=name or settings.name,
+        data_dir=settings.dir,
+        split=split or settings.split,
+        image_size=settings.image_size or None,
+        channels=settings.channels if name is None else 0,
+        crop=settings.crop,
+        skip_broken=settings.skip_broken,
+    )
+
+
+def evaluate(folder: Path, *, count: int | None, seed: int, extractor: str | None = None) -> None:
+    """Writes `evaluation.json` of a run: the figures of its last and of its best checkpoint, and of real images."""
+    config, _ = sampling.recorded(folder)
+    if count is not None:
+        config.evaluation.num_samples = count
+    if extractor is not None:
+        config.evaluation.extractor = extractor
+    evaluator = Evaluator(config, seed)
+    checkpoints, real = {}, evaluator.floor()
+    logger.info("real training images: %s", told(real))
+    for name, where in (("last", "checkpoints"), ("best", "best")):
+        if name == "best" and not (folder / where).is_dir():
+            continue
+        game, step, average = sampling.restore(folder, where)
+        begun = time.perf_counter()
+        found = evaluator.figures(game, average)
+        checkpoints[name] = {"step": step, "figures": found, "seconds": round(time.perf_counter() - begun, 2)}
+        if not data.is_point(game.image_shape):
+            report.save_png(folder / f"nearest_{name}.png", evaluator.beside_nearest(game, average))
+        logger.info("the %s checkpoint, step %d: %s", name, step, told(found))
+    record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": evaluator.protocol()}
+    path = folder / "evaluation.json"
+    draft = path.with_suffix(".json.tmp")
+    draft.write_text(json.dumps(record, indent=1) + "\n")
+    draft.replace(path)
+    logger.info("%s", path)
+
+
+def told(figures: dict[str, float]) -> str:
+    """Figures in one line."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+class Evaluator:
+    """Holds what the figures of a run are taken against, and takes them.
+
+    Raises `UserError` for an unknown metric or extractor, missing weights, or too few images.
     """
-    if count < 1:
-        raise UserError(f"--num_samples={count} must be at least 1")
-    out = out or folder / f"samples_seed{seed}.npz"
-    if out.suffix != ".npz":
-        raise UserError(f"--out={out} must end in .npz")
-    game, step, average = restore(folder)
-    batches = list(draw(game, average, seed=seed, count=count))
-    arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
-    if game.num_classes:
-        arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
-    picture = out.with_suffix(".png")
+
+    def __init__(self, config: ConfigDict, seed: int):
+        settings = config.evaluation
+        self._config, self._settings = config, settings
+        self._seed, self.count = seed, settings.num_samples
+        self._dataset, self._test_accuracy = open_dataset(config), None
+        self._is_of_points = data.is_point(self._dataset.image_shape)
+        for name in settings.metrics:
+            if name not in METRICS:
+                raise UserError(
+                    f"config.evaluation.metrics: {name!r} is unknown{nearest(name, METRICS)}; legal: "
+                    f"{', '.join(METRICS)}"
+                )
+        if self.count < SMALLEST:
+            raise UserError(f"config.evaluation.num_samples={self.count} is too few; legal: {SMALLEST} or more")
+        self._reference = _reference(config)
+        self._rows = _spread(len(self._reference), settings.reference_samples or len(self._reference))
+        if len(self._rows) < SMALLEST:
+            raise UserError(
+                f"config.evaluation.split={settings.split!r} and reference_samples={settings.reference_samples} give "
+                f"{len(self._rows)} images to compare with; legal: {SMALLEST} or more"
+            )
+        if self._is_of_points:
+            return
+        has_labels = len(self._dataset.class_names) > 1
+        text = settings.extractor
+        if text == "auto":
+            text = "classifier" if has_labels and min(self._dataset.image_shape[:2]) >= 8 else "pixels"
+        self._is_stacked = self._dataset.name == data.stacked.NAME
+        setting = features.Setting(
+            self._dataset.image_shape, self._classifier if has_labels else None, self._is_stacked
+        )
+        self._extractor = features.extractor(text, setting, "config.evaluation.extractor")
+        self._real = self._kept(self._reference, self._rows)
+
+    @property
+    def decisive(self) -> str:
+        """The figure whose smallest value makes the best checkpoint."""
+        if self._is_of_points:
+            return "sliced_wasserstein"
+        return f"frechet_{self._extractor.name}"
+
+    def protocol(self) -> dict[str, Any]:
+        """How every figure was taken."""
+        protocol = {
+            "num_samples": self.count,
+            "seed": self._seed,
+            "dataset": self._dataset.name,
+            "fingerprint": self._dataset.fingerprint,
+            "reference_split": self._reference.split,
+            "reference_examples": len(self._rows),
+            "versions": workdir.versions(),
+        }
+        if self._is_of_points:
+            return protocol | {"sliced_wasserstein": "order 1, 256 projections"}
+        protocol |= {
+            "extractor": self._extractor.name,
+            "extractor_identity": self._extractor.identity,
+            "dimension": self._extractor.dimension,
+            "metrics": list(self._settings.metrics),
+            "kernel": "polynomial of degree 3, unbiased, 100 subsets of at most 1000",
+            "neighbors": "precision and recall k=3, density and coverage k=5",
+        }
+        if self._test_accuracy is not None:
+            protocol["classifier_test_accuracy"] = self._test_accuracy
+        if shortage := frechet.shortage(min(self.count, len(self._rows)), self._extractor.dimension):
+            protocol["warning"] = shortage
+        return protocol
+
+    def floor(self) -> dict[str, float]:
+        """The figures of as many real training images in the place of samples: what a perfect generator would have."""
+        rows = _spread(len(self._dataset), self.count)
+        if self._is_of_points:
+            return self._of_points(self._dataset.read(rows)[0])
+        return self._of_features(self._kept(self._dataset, rows)["features"])
+
+    def figures(self, game: Game, average: Average) -> dict[str, float]:
+        """The figures of the averaged generator."""
+        drawn = sampling.draw(game, average, seed=self._seed, count=self.count, batch_size=min(BATCH, self.count))
+        if self._is_of_points:
+            return self._of_points(np.concatenate([batch["image"] for batch in drawn]))
+        return self._of_features(np.concatenate([self._extractor.features(batch["image"]) for batch in drawn]))
+
+    def figures_of(self, images: np.ndarray) -> dict[str, float]:
+        """The figures of any images uint8 [N, H, W, C] in the place of samples."""
+        return self._of_features(self._extractor.features(images))
+
+    def beside_nearest(self, game: Game, average: Average) -> np.ndarray:
+        """A grid of pairs [H, W, C]: a sample, and to its right the training image that is nearest in pixels."""
+        samples = next(sampling.draw(game, average, seed=self._seed, count=SHOWN, batch_size=SHOWN))["image"]
+        images, _ = self._dataset.arrays()
+        pool = np.asarray(images[_spread(len(images), POOL)])
+        found = neighbors.nearest(_pixels(samples), _pixels(pool)).indices[:, 0]
+        return report.grid(np.stack([samples, pool[found]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
+
+    def _of_features(self, fake: np.ndarray) -> dict[str, float]:
+        chosen, name = self._settings.metrics, self._extractor.name
+        real = self._real["features"]
+        figures = {}
+        if "frechet" in chosen:
+            figures[f"frechet_{name}"] = frechet.frechet_distance(frechet.moments(real), frechet.moments(fake))
+        if "kernel" in chosen:
+            size = min(1000, len(real), len(fake))
+            distance = kernel.kernel_distance(real, fake, subset_size=size, seed=self._seed)
+            figures |= {f"kernel_{name}": distance.mean, f"kernel_{name}_sd": distance.sd}
+        if "neighbors" in chosen:
+            figures |= neighbors.prdc(real, fake)._asdict()
+        if "memorisation" in chosen:
+            figures["nearest_training_ratio"] = self._nearness(fake)
+        if self._extractor.probabilities is not None:
+            probabilities = self._extractor.probabilities(fake)
+            if "inception_score" in chosen:
+                score = inception_score.inception_score(probabilities)
+                figures |= {f"score_{name}": score.mean, f"score_{name}_sd": score.sd}
+            if "labels" in chosen and name == "classifier":
+                count = probabilities.shape[1]
+                # The published figures of StackedMNIST take its thousand modes as even.
+                shares = None if self._is_stacked else np.bincount(self._real["labels"], minlength=count) / len(real)
+                found = modes.label_coverage(np.argmax(probabilities, axis=-1), count, shares)
+                figures |= {"modes": found["modes"], "reverse_kl": found["reverse_kl"]}
+        return {figure: float(value) for figure, value in figures.items()}
+
+    def _of_points(self, images: np.ndarray) -> dict[str, float]:
+        points = images.reshape(len(images), -1)
+        real = self._reference.read(_spread(len(self._reference), len(points)))[0].reshape(-1, points.shape[1])
+        figures = {"sliced_wasserstein": wasserstein.sliced_wasserstein(points[: len(real)], real, seed=self._seed)}
+        if mixture := data.MIXTURES.get(self._dataset.name):
+            figures |= modes.mode_coverage(points, mixture.centers, mixture.sd, mixture.shares)
+        return {figure: float(value) for figure, value in figures.items()}
+
+    def _nearness(self, fake: np.ndarray) -> float:
+        """How near samples come to training images, over how near images come to them that were not trained on.
+
+        The median distance to the nearest training image, of the samples and of the reference: 1 is what fresh images
+        would have, and far below 1 is copying.
+        """
+        training = self._kept(self._dataset, _spread(len(self._dataset), POOL))["features"]
+        of_samples = np.median(neighbors.nearest(fake, training).distances[:, 0])
+        of_fresh = np.median(neighbors.nearest(self._real["features"], training).distances[:, 0])
+        return float(of_samples / max(of_fresh, np.finfo(np.float32).tiny))
+
+    def _kept(self, dataset: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Features and labels of these images of a dataset, from the cache folder where they were computed before."""
+        what = (dataset.name, dataset.split, dataset.fingerprint, dataset.image_shape, self._extractor.identity,
+                hashlib.sha256(rows.tobytes()).hexdigest())  # fmt: skip
+        folder = data.cache.cache_folder() / "features" / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+        kept = data.cache.read_arrays(folder)
+        if kept is None:
+            images, labels = dataset.arrays()
+            logger.info("Looking at %s images of %s (%s), once.", f"{len(rows):,}", dataset.name, dataset.split)
+            found = [self._extractor.features(np.asarray(images[part])) for part in _parts(rows)]
+            kept = {"features": np.concatenate(found), "labels": np.asarray(labels[rows])}
+            data.cache.write_arrays(folder, kept)
+        return kept
+
+    def _classifier(self) -> classifier.Classifier:
+        """The dataset's own classifier: trained on the training split, once, and tested on the reference.
+
+        Where both are one split, a fifth of it is kept from the training, for the test.
+        """
+        source, reference = self._dataset, self._reference
+        if self._is_stacked:
+            source, reference = (open_dataset(self._config, split, name="mnist") for split in ("train", "test"))
+        train, test = source.arrays(), reference.arrays()
+        if reference.split == source.split:
+            is_test = np.arange(len(train[1])) % 5 == 4
+            train, test = [leaf[~is_test] for leaf in train], [leaf[is_test] for leaf in train]
+        trained = classifier.load_or_train(
+            data.cache.cache_folder() / "classifiers",
+            f"{source.fingerprint} {source.split} {reference.split}",
+            *train,
+            len(source.class_names),
+            np.asarray(test[0]),
+            np.asarray(test[1]),
+        )
+        self._test_accuracy = trained.test_accuracy
+        return trained
+
+
+def _reference(config: ConfigDict) -> Any:
+    """The split that samples are compared with; where there is no test split, the training split, and that is told."""
+    split = config.evaluation.split
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = out.with_suffix(".tmp.npz")
-        np.savez_compressed(draft, **arrays)
-        draft.replace(out)
-        report.save_png(picture, report.grid(arrays["images"][:100]))
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
-    logger.info("%d samples of step %d: %s, and a grid of the first %d: %s", count, step, out, min(count, 100), picture)
+        return open_dataset(config, split)
+    except UserError as error:
+        if split != "test":  # asked for by name
+            raise
+        logger.warning("%s. Samples are compared with the training split %r.", error, config.data.split)
+        return open_dataset(config)
 
 
-def restore(folder: Path) -> tuple[Game, int, Average]:
-    """The game of the run in `folder`, and its newest checkpoint's step and averaged generator.
-
-    Raises `UserError` where there is no run, or no checkpoint yet.
-    """
-    record = workdir.read(folder)
-    if record is None:
-        raise UserError(f"--workdir={folder} holds no run: there is no {folder / 'config.json'}")
-    config, dataset = ConfigDict(record["config"], convert_dict=True), record["dataset"]
-    game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-    initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
-    target = sharding.abstract(jax.eval_shape(initial).average, sharding.device_mesh())
-    checkpoints = folder / "checkpoints"
-    found = None
-    if checkpoints.is_dir():
-        found = checkpoint.restore_average(checkpoint.open_manager(checkpoints, read_only=True), target)
-    if found is None:
-        raise UserError(f"--workdir={folder} holds no checkpoint yet: train it first, with the same --workdir")
-    step, average = found
-    return game, step, average
+def _spread(total: int, count: int) -> np.ndarray:
+    """`count` rows, or all there are, evenly spread over `total`."""
+    count = min(count, total)
+    return np.arange(count, dtype=np.int64) * total // count
 
 
-def draw(game: Game, average: Average, *, seed: int, count: int, batch_size: int = 100) -> Iterator[dict]:
-    """Yields `{"image": uint8 [n, H, W, C], "label": int32 [n]}` of samples 0 to count - 1, at most a batch at a time.
-
-    The label of sample i is i modulo the number of classes: every class in equal parts.
-    """
-    for first in range(0, count, batch_size):
-        # Always a whole batch, so that one program is compiled; what is beyond `count` is cut off.
-        rows = np.arange(first, first + batch_size, dtype=np.uint32)
-        image, label = jax.device_get(_samples(average, rows, jnp.uint32(seed), game=game))
-        kept = min(batch_size, count - first)
-        yield {"image": image[:kept], "label": label[:kept]}
+def _parts(rows: np.ndarray, size: int = 1000) -> Iterable[np.ndarray]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
-@functools.partial(jax.jit, static_argnames="game")
-def _samples(average: Average, rows: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
-    latent = game.latents(example_keys(named_key(jax.random.key(seed), "sample"), rows))
-    label = (rows % max(game.num_classes, 1)).astype(jnp.int32)
-    image, _ = game.generate(average.variables, latent, label, train=False)
-    return to_uint8(image, game.output.image_range), label
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255.0

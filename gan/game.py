@@ -7,19 +7,21 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
 from gan import names
+from gan.augment import AUGMENTS, Augment
 from gan.errors import UserError, lookup, nearest
 from gan.losses import LOSSES, Loss
-from gan.networks import NETWORKS
+from gan.networks import NETWORKS, spectral
+from gan.optimizers import DECAYING, OPTIMIZERS, Optimizer
+from gan.penalties import PENALTIES
 from gan.schedules import PlayerHyperparams, penalties_in
 
 
@@ -53,11 +55,6 @@ class Output:
     image_range: tuple[float, float]
 
 
-def adam(hyperparams: PlayerHyperparams) -> optax.GradientTransformation:
-    """Kingma and Ba 2015, arXiv:1412.6980, with every number traced."""
-    return optax.adam(hyperparams.learning_rate, hyperparams.beta1, hyperparams.beta2, hyperparams.epsilon)
-
-
 def _identity(image: Array) -> Array:
     return image
 
@@ -68,7 +65,35 @@ OUTPUTS: Mapping[str, Output] = {
     "sigmoid": Output(nn.sigmoid, (0.0, 1.0)),
     "linear": Output(_identity, (-1.0, 1.0)),
 }
-OPTIMIZERS: Mapping[str, Callable[[PlayerHyperparams], optax.GradientTransformation]] = {"adam": adam}
+SPECTRAL_NORM = "spectral_norm"
+"""Where, among a player's batch statistics, the vectors of its spectral normalisation are kept."""
+
+
+class Verdict(NamedTuple):
+    """What a discriminator says of images [B, H, W, C]."""
+
+    logits: Array
+    """float32 [B], large for what looks real."""
+    class_logits: Array | None
+    """float32 [B, K], of the classes, from a discriminator that classifies."""
+    batch_stats: Any
+    """The batch statistics that judging them leaves behind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlayerRules:
+    """How one player plays."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    penalties: tuple[str, ...] = ()
+    """Names of PENALTIES that it pays, each weighted by the number of that name in Hyperparams."""
+    penalty_interval: int = 1
+    """The penalties are taken at every so manieth turn, with so many times their weight."""
+    spectral_norm: bool = False
+    """Whether its kernels are divided by their largest singular values."""
+    steps: int = 1
+    """Updates in a turn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,25 +101,30 @@ class Game:
     """Who plays, for what, and in which order. Holds no arrays and no numbers that a schedule may change.
 
     The players are any Flax modules called as `generator(latent [B, Z], label [B], train)` to an image before its
-    activation [B, H, W, C], and `discriminator(image [B, H, W, C], label [B], train)` to logits [B].
+    activation [B, H, W, C], and `discriminator(image [B, H, W, C], label [B], train)` to logits [B], or to logits [B]
+    and logits of the classes [B, K].
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
-    generator_optimizer: Callable[[PlayerHyperparams], optax.GradientTransformation]
-    discriminator_optimizer: Callable[[PlayerHyperparams], optax.GradientTransformation]
+    generator: PlayerRules
+    discriminator: PlayerRules
     loss: Loss
     prior: Callable[[Array, int], Array]
     latent_size: int
     output: Output
     image_shape: tuple[int, int, int]
     num_classes: int = 0
-    discriminator_steps: int = 1
-    generator_steps: int = 1
     shared_latents: bool = False
     """Whether all updates of a turn, of both players, see the same latents, rather than fresh ones each."""
-    penalties: tuple[str, ...] = ()
-    """Names of PENALTIES on the discriminator, each weighted by the number of that name in Hyperparams."""
+    microbatches: int = 1
+    """The parts in which an update takes its batch, one after the other, to add up their gradients."""
+    augment: Augment = AUGMENTS["none"]()
+    """What every image suffers before the discriminator sees it."""
+    adaptive_augment: bool = False
+    """Whether the probability of the augmentation follows the discriminator's overfitting, rather than a schedule."""
+    clips_weights: bool = False
+    """Whether the discriminator's parameters are kept within a bound."""
+    selects_top: bool = False
+    """Whether the generator learns from a share of its images only, those that look most real."""
 
     def latents(self, keys: Array) -> Array:
         """One latent for each key: keys [B] to latents [B, Z]."""
@@ -105,12 +135,23 @@ class Game:
         image, batch_stats = _apply(self.generator, variables, latent, label, train, key)
         return self.output.activation(image.astype(jnp.float32)), batch_stats
 
-    def discriminate(self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None):
-        """Logits float32 [B] of images [B, H, W, C], and the batch statistics that judging them leaves behind."""
-        logits, batch_stats = _apply(self.discriminator, variables, image, label, train, key)
+    def discriminate(
+        self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None
+    ) -> Verdict:
+        """What the discriminator says of images [B, H, W, C]."""
+        answer, batch_stats = _apply(self.discriminator, variables, image, label, train, key)
+        logits, class_logits = answer if isinstance(answer, tuple) else (answer, None)
         if logits.shape != image.shape[:1]:
             raise ValueError(f"a discriminator returns logits {image.shape[:1]}, not {logits.shape}")
-        return logits.astype(jnp.float32), batch_stats
+        return Verdict(logits.astype(jnp.float32), class_logits, batch_stats)
+
+    def augmented(self, image: Array, keys: Array, p: Array) -> Array:
+        """Images [B, H, W, C] as the discriminator is to see them, each with the random draws of its key."""
+        if self.augment == AUGMENTS["none"]() or self.augment.pseudo:
+            return image
+        low, high = self.output.image_range
+        half = (high - low) / 2
+        return self.augment.transform((image - low) / half - 1.0, keys, p) * half + (half + low)
 
     def on_axis(self, axis_name: str | None) -> "Game":
         """The same game with the players' batch statistics taken over the devices of a mapped axis."""
@@ -124,41 +165,54 @@ class Game:
 def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes: int = 0) -> Game:
     """The game of a config, for images [H, W, C] with `num_classes` kinds of labels (0: none).
 
-    Raises `UserError` for an unknown name, a field that a network does not take, or players that do not fit the
-    image, before anything is compiled.
+    Raises `UserError` for an unknown name, a field that a network does not take, players that do not fit the image,
+    or rules that contradict each other, before anything is compiled.
     """
     output = lookup(OUTPUTS, config.output, "config.output")
     if config.latent.size < 1:
         raise UserError(f"config.latent.size={config.latent.size} must be at least 1")
-    for field in ("discriminator_steps", "generator_steps"):
-        if config[field] < 1:
-            raise UserError(f"config.{field}={config[field]} must be at least 1")
+    facts = {"image_shape": tuple(image_shape), "num_classes": num_classes}
     game = Game(
-        generator=_network(config, "generator", image_shape=image_shape, num_classes=num_classes),
-        discriminator=_network(config, "discriminator", image_shape=image_shape, num_classes=num_classes),
-        generator_optimizer=lookup(OPTIMIZERS, config.generator.optimizer, "config.generator.optimizer"),
-        discriminator_optimizer=lookup(OPTIMIZERS, config.discriminator.optimizer, "config.discriminator.optimizer"),
+        generator=_player(config, "generator", facts),
+        discriminator=_player(config, "discriminator", facts),
         loss=names.call(LOSSES, config.loss, "config.loss"),
         prior=names.call(PRIORS, config.latent.prior, "config.latent.prior"),
         latent_size=config.latent.size,
         output=output,
-        image_shape=tuple(image_shape),
-        num_classes=num_classes,
-        discriminator_steps=config.discriminator_steps,
-        generator_steps=config.generator_steps,
+        **facts,
         shared_latents=config.latent.shared,
-        penalties=penalties_in(config),
+        microbatches=config.microbatches,
+        augment=names.call(AUGMENTS, config.augment.policy, "config.augment.policy"),
+        adaptive_augment=bool(config.augment.target or config.schedules.augment.target),
+        clips_weights=bool(config.weight_clip or config.schedules.weight_clip),
+        selects_top=bool(config.top_k != 1 or config.schedules.top_k),
     )
-    (_, discriminator), image = jax.eval_shape(functools.partial(_rehearse, game), jax.random.key(0))
+    _check_augment(config, game)
+    if game.microbatches < 1 or config.batch_size % game.microbatches:
+        raise UserError(
+            f"config.microbatches={game.microbatches} does not divide config.batch_size={config.batch_size}; "
+            f"legal: {', '.join(str(n) for n in range(1, config.batch_size + 1) if config.batch_size % n == 0)}"
+        )
+    (generator, discriminator), image, verdict = jax.eval_shape(functools.partial(_rehearse, game), jax.random.key(0))
     if image.shape != (2, *image_shape):
         made, asked = "x".join(map(str, image.shape[1:])), "x".join(map(str, image_shape))
         raise UserError(f"config.generator.network={config.generator.network!r} makes {made}, the data are {asked}")
-    if game.penalties and discriminator["batch_stats"]:
-        raise UserError(
-            f"config.penalties.{game.penalties[0]} needs a logit to depend on its own image alone, but "
-            f"config.discriminator.network={config.discriminator.network!r} takes statistics of the batch; legal: a "
-            f"discriminator without batch normalisation"
-        )
+    for name, rules, variables in (
+        ("generator", game.generator, generator),
+        ("discriminator", game.discriminator, discriminator),
+    ):
+        for penalty in rules.penalties:
+            if PENALTIES[penalty].differentiates_player and set(variables["batch_stats"]) - {SPECTRAL_NORM}:
+                raise UserError(
+                    f"config.penalties.{penalty} needs what a player says of an image to depend on that image alone, "
+                    f"but config.{name}.network={config[name].network!r} takes statistics of the batch; legal: a "
+                    f"{name} without batch normalisation"
+                )
+            if PENALTIES[penalty].classifies and verdict.class_logits is None:
+                raise UserError(
+                    f"config.penalties.{penalty} needs config.discriminator.conditioning='classifier', "
+                    f"and a dataset with labels"
+                )
     return game
 
 
@@ -167,11 +221,9 @@ def initial_variables(game: Game, generator_key: Array, discriminator_key: Array
     latent = jnp.zeros((2, game.latent_size))
     label = jnp.zeros((2,), jnp.int32)
     image = jnp.zeros((2, *game.image_shape))
-    generator = game.generator.init({"params": generator_key}, latent, label, False)
-    discriminator = game.discriminator.init({"params": discriminator_key}, image, label, False)
-    return tuple(
-        {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-        for variables in (generator, discriminator)
+    return (
+        _initial_variables(game.generator, generator_key, latent, label),
+        _initial_variables(game.discriminator, discriminator_key, image, label),
     )
 
 
@@ -184,17 +236,69 @@ def _rehearse(game: Game, key: Array):
     generator, discriminator = initial_variables(game, key, key)
     label = jnp.zeros((2,), jnp.int32)
     image, _ = game.generate(generator, jnp.zeros((2, game.latent_size)), label, train=False)
+    verdict = None
     if image.shape[1:] == game.image_shape:
-        game.discriminate(discriminator, image, label, train=False)
-    return (generator, discriminator), image
+        image = game.augmented(image, jax.random.split(key, 2), jnp.float32(1.0))
+        verdict = game.discriminate(discriminator, image, label, train=False)
+    return (generator, discriminator), image, verdict
 
 
-def _network(config: ConfigDict, player: str, **facts) -> nn.Module:
+def _initial_variables(player: PlayerRules, key: Array, inputs: Array, label: Array) -> dict:
+    variables = player.module.init({"params": key}, inputs, label, False)
+    batch_stats = dict(variables.get("batch_stats", {}))
+    if player.spectral_norm:
+        batch_stats[SPECTRAL_NORM] = spectral.initial_vectors(variables["params"], key)
+    return {"params": variables["params"], "batch_stats": batch_stats}
+
+
+def _player(config: ConfigDict, player: str, facts: dict) -> PlayerRules:
+    settings = config[player]
+    for field, value in (
+        (f"{player}.penalty_interval", settings.penalty_interval),
+        (f"{player}_steps", config[f"{player}_steps"]),
+    ):
+        if value < 1:
+            raise UserError(f"config.{field}={value} must be at least 1")
+    optimizer = lookup(OPTIMIZERS, settings.optimizer, f"config.{player}.optimizer")
+    if (settings.weight_decay or config.schedules[player].weight_decay) and settings.optimizer not in DECAYING:
+        raise UserError(
+            f"config.{player}.weight_decay={settings.weight_decay} has no meaning for {settings.optimizer!r}; "
+            f"legal optimizers: {', '.join(DECAYING)}"
+        )
+    return PlayerRules(
+        module=_network(config, player, facts),
+        optimizer=optimizer,
+        penalties=tuple(name for name in penalties_in(config) if PENALTIES[name].player == player),
+        penalty_interval=settings.penalty_interval,
+        spectral_norm=settings.spectral_norm,
+        steps=config[f"{player}_steps"],
+    )
+
+
+def _check_augment(config: ConfigDict, game: Game) -> None:
+    settings, schedule = config.augment, config.schedules.augment
+    is_on = settings.policy.strip() != "none"
+    is_moved = bool(settings.p or schedule.p or game.adaptive_augment)
+    if is_on and not is_moved:
+        raise UserError(
+            f"config.augment.p=0 leaves config.augment.policy={settings.policy!r} idle; legal: 0 < p <= 1, a schedule "
+            f"of it, or config.augment.target above 0 for an adaptive p"
+        )
+    if is_moved and not is_on:
+        raise UserError(
+            f"config.augment.p={settings.p}, target={settings.target}, but config.augment.policy='none'; "
+            f"legal: {', '.join(name for name in AUGMENTS if name != 'none')}"
+        )
+    if schedule.p and game.adaptive_augment:
+        raise UserError("config.schedules.augment.p has no meaning where config.augment.target makes p adaptive")
+
+
+def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
     settings = dict(config[player])
     field = f"config.{player}.network"
     name = settings.pop("network")
     module = getattr(lookup(NETWORKS, name, field), player)
-    for other in ("optimizer", *PlayerHyperparams.__dataclass_fields__):
+    for other in ("optimizer", "penalty_interval", "spectral_norm", *PlayerHyperparams.__dataclass_fields__):
         settings.pop(other)
     legal = [entry for entry in module.__dataclass_fields__ if entry not in ("parent", "name", "axis_name", *facts)]
     for setting in settings:
@@ -214,13 +318,22 @@ def _check_sizes(field: str, value: Any) -> None:
             raise UserError(f"{field}={value}; legal: {smallest} or more")
 
 
-def _apply(module: nn.Module, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None):
+def _apply(player: PlayerRules, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None):
+    """What the player's module returns, and its batch statistics afterwards, the vectors of its spectral norm too."""
     rngs = {} if key is None else {"dropout": key}
+    batch_stats = dict(variables["batch_stats"])
+    params, kept = variables["params"], {}
+    if player.spectral_norm:
+        params, vectors = spectral.normalized(params, batch_stats.pop(SPECTRAL_NORM))
+        kept = {SPECTRAL_NORM: vectors}
+    given = {"params": params, "batch_stats": batch_stats}
     if not train:
-        return module.apply(variables, inputs, label, False, rngs=rngs), variables["batch_stats"]
-    outputs, updated = module.apply(variables, inputs, label, True, rngs=rngs, mutable=["batch_stats"])
-    return outputs, updated.get("batch_stats", variables["batch_stats"])
+        return player.module.apply(given, inputs, label, False, rngs=rngs), variables["batch_stats"]
+    outputs, updated = player.module.apply(given, inputs, label, True, rngs=rngs, mutable=["batch_stats"])
+    return outputs, {**updated.get("batch_stats", {}), **kept}
 
 
-def _on_axis(module: nn.Module, axis_name: str) -> nn.Module:
-    return module.clone(axis_name=axis_name) if "axis_name" in module.__dataclass_fields__ else module
+def _on_axis(player: PlayerRules, axis_name: str) -> PlayerRules:
+    if "axis_name" not in player.module.__dataclass_fields__:
+        return player
+    return dataclasses.replace(player, module=player.module.clone(axis_name=axis_name))

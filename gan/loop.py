@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import checkpoint, data, evaluation, report, schedules, sharding, steps, workdir
+from gan import checkpoint, data, evaluation, report, sampling, schedules, sharding, steps, workdir
 from gan import game as rules
 from gan import state as states
 from gan.diagnostics import Diagnostics
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 GRID = 64
 """Samples in a run's pictures."""
+
+CLOUD = 1000
+"""Samples in a run's pictures of points."""
 
 RESIDENT_BYTES = 2**30
 """Decoded datasets up to this size are kept on the device where `config.data.resident` is "auto"."""
@@ -42,20 +45,6 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
         return _train(config, folder, launched)
 
 
-def open_dataset(config: ConfigDict) -> data.Dataset:
-    """The dataset of a config, prepared first where it is not prepared yet."""
-    settings = config.data
-    return data.load(
-        name=settings.name,
-        data_dir=settings.dir,
-        split=settings.split,
-        image_size=settings.image_size or None,
-        channels=settings.channels,
-        crop=settings.crop,
-        skip_broken=settings.skip_broken,
-    )
-
-
 def due(step: int, every: int, total: int) -> bool:
     """Whether something that happens every `every` steps, and at the last one, happens at `step`; 0: never."""
     return every > 0 and (step % every == 0 or step == total)
@@ -64,7 +53,7 @@ def due(step: int, every: int, total: int) -> bool:
 def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
-    dataset = open_dataset(config)
+    dataset = evaluation.open_dataset(config)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     schedule = schedules.build(config)
     initial = functools.partial(states.create, game, schedule(0), config.seed)
@@ -93,9 +82,10 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
         batch_size=config.batch_size,
         data_axis=source.data_axis,
     )
-    run = _Run(config, folder, game, manager, Diagnostics(source.real_images), first, launched)
+    evaluator = evaluation.Evaluator(config, config.seed) if config.evaluate_every else None
+    run = _Run(config, folder, game, manager, evaluator, source.real_images, first, launched)
     with _Interruption() as interruption, run:
-        for step, batch, waited in source.batches(first, config.steps, game.discriminator_steps):
+        for step, batch, waited in source.batches(first, config.steps, game.discriminator.steps):
             if step == 0 and config.sample_every:
                 run.sample(0, state)
             state, metrics = turn(state, batch)
@@ -112,7 +102,7 @@ def _turn(
     state: states.TrainState, arrays: Any, rows: Array, *, game: Game, schedule: Callable, batch_of: Callable,
     axis_name: str | None
 ) -> tuple[states.TrainState, dict]:  # fmt: skip
-    raw = batch_of(arrays, state.step, rows, game.discriminator_steps)
+    raw = batch_of(arrays, state.step, rows, game.discriminator.steps)
     shape = raw["label"].shape
     batches = {
         "image": data.to_range(raw["image"], game.output.image_range),
@@ -131,7 +121,7 @@ class _Resident:
         images, labels = dataset.arrays()
         self._arrays = sharding.replicate((images, labels), mesh)
         self._order = {"seed": config.seed, "batch_size": config.batch_size}
-        self.real_images = images[:GRID]
+        self.real_images = images[: _shown(dataset.image_shape)]
 
     def batch_of(self, arrays: Any, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the turn's examples of these rows."""
@@ -152,7 +142,7 @@ class _Streamed:
         self._dataset = dataset
         self._order = {"seed": config.seed, "batch_size": config.batch_size}
         self._sharding = sharding.split_rows(mesh, 1)
-        self.real_images = dataset.read(np.arange(min(GRID, len(dataset))))[0]
+        self.real_images = dataset.read(np.arange(min(_shown(dataset.image_shape), len(dataset))))[0]
 
     def batch_of(self, arrays: Any, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the examples are those that were given."""
@@ -175,11 +165,15 @@ class _Run:
     """What happens beside the turns: figures, pictures, checkpoints, and the end."""
 
     def __init__(
-        self, config: ConfigDict, folder: Path, game: Game, manager: Any, diagnostics: Diagnostics, first: int,
-        launched: float
+        self, config: ConfigDict, folder: Path, game: Game, manager: Any, evaluator: evaluation.Evaluator | None,
+        real_images: np.ndarray, first: int, launched: float
     ):  # fmt: skip
-        self._config, self._game, self._manager, self._diagnostics = config, game, manager, diagnostics
+        self._config, self._game, self._manager, self._real_images = config, game, manager, real_images
+        self._diagnostics = Diagnostics(real_images)
         self._report = report.Report(folder, step=first, total=config.steps)
+        self._evaluator, self._best_manager = evaluator, None
+        if evaluator is not None:
+            self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         self._launched = launched
         self._recent: deque[dict] = deque()
         self._waited = 0.0
@@ -189,10 +183,13 @@ class _Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        managers = [self._manager] + ([self._best_manager] if self._best_manager else [])
         try:
-            self._manager.wait_until_finished()  # errors of the last save come out here
+            for manager in managers:
+                manager.wait_until_finished()  # errors of the last save come out here
         finally:
-            self._manager.close()
+            for manager in managers:
+                manager.close()
             self._report.close()
 
     def played(self, step: int, metrics: dict, waited: float) -> None:
@@ -210,6 +207,8 @@ class _Run:
             self._log(step, int(state.images))
         if due(step, config.sample_every, config.steps):
             self.sample(step, state)
+        if due(step, config.evaluate_every, config.steps):
+            self.evaluate(step, state)
         if due(step, config.checkpoint_every, config.steps) or step == config.steps:
             self._save(step, state)
 
@@ -220,10 +219,32 @@ class _Run:
 
     def sample(self, step: int, state: states.TrainState) -> None:
         """Draws the run's picture: the same latents at every step."""
-        drawn = evaluation.draw(self._game, state.average, seed=self._config.seed, count=GRID, batch_size=GRID)
+        count = _shown(self._game.image_shape)
+        drawn = sampling.draw(self._game, state.average, seed=self._config.seed, count=count, batch_size=count)
         images = next(drawn)["image"]
-        self._report.samples(step, images)
+        if data.is_point(self._game.image_shape):
+            plane = report.plane(self._real_images.reshape(-1, 2))
+            points = plane.reshape(-1, *self._game.image_shape)
+            logits, pull = sampling.landscape(self._game, state.discriminator, points, self._real_images)
+            landscape = report.Landscape(plane, np.reshape(logits, plane.shape[:2]), np.reshape(pull, plane.shape))
+            self._report.points(step, images.reshape(-1, 2), self._real_images.reshape(-1, 2), landscape)
+        else:
+            self._report.samples(step, images)
         self._diagnostics.observe_samples(step, images)
+
+    def evaluate(self, step: int, state: states.TrainState) -> None:
+        """Takes the figures of the averaged generator, and keeps the state if they are the best so far."""
+        self._fetch(step)
+        begun = time.perf_counter()
+        figures = self._evaluator.figures(self._game, state.average)
+        decisive = self._evaluator.decisive
+        best = min((line[decisive] for line in self._report.evaluations() if decisive in line), default=math.inf)
+        self._report.evaluation(step, figures)
+        logger.info("step %d: %s", step, evaluation.told(figures))
+        if decisive in figures and figures[decisive] < best:
+            checkpoint.save(self._best_manager, step, state)
+        since_step, since = self._since
+        self._since = (since_step, since + time.perf_counter() - begun)  # not a part of the turns' time
 
     def _save(self, step: int, state: states.TrainState) -> None:
         self._fetch(step)  # what is not finite is never saved
@@ -241,7 +262,7 @@ class _Run:
                 "images": images,
                 "seconds": round(time.time() - self._launched, 3),
                 **figures,
-                "images_per_second": self._config.batch_size * self._game.discriminator_steps / seconds_per_step,
+                "images_per_second": self._config.batch_size * self._game.discriminator.steps / seconds_per_step,
                 "seconds_per_step": seconds_per_step,
                 "seconds_waiting_for_data": self._waited,
             },
@@ -280,6 +301,10 @@ class _Interruption:
         signal.signal(number, signal.SIG_DFL)
 
 
+def _shown(image_shape: tuple[int, int, int]) -> int:
+    return CLOUD if data.is_point(image_shape) else GRID
+
+
 def _is_resident(dataset: data.Dataset, config: ConfigDict) -> bool:
     choice = config.data.resident
     if choice not in ("auto", "always", "never"):
@@ -292,13 +317,9 @@ def _check_numbers(config: ConfigDict) -> None:
         raise UserError(f"config.steps={config.steps} must be at least 1")
     if config.log_every < 1:
         raise UserError(f"config.log_every={config.log_every} must be at least 1")
-    for field in ("sample_every", "checkpoint_every"):
+    for field in ("sample_every", "checkpoint_every", "evaluate_every"):
         if config[field] < 0:
             raise UserError(f"config.{field}={config[field]} must not be negative (0: only at the end, or never)")
-    if config.evaluate_every != 0:
-        raise UserError(
-            f"config.evaluate_every={config.evaluate_every} must be 0: there are no metrics to evaluate yet"
-        )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in 0 .. 2^32 - 1")
     images = config.steps * config.batch_size * config.discriminator_steps
@@ -340,4 +361,5 @@ def _farewell(config: ConfigDict, folder: Path) -> None:
     logger.info("  losses.png      both losses; metrics.jsonl and tensorboard/: every figure")
     logger.info("  checkpoints/    the last steps, whole")
     logger.info("Next: more samples   python -m gan.main --mode=sample --workdir=%s --num_samples=1000", folder)
+    logger.info("      figures        python -m gan.main --mode=evaluate --workdir=%s", folder)
     logger.info("      train longer   the same command with --config.steps=%d", 2 * config.steps)

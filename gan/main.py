@@ -1,7 +1,8 @@
-"""Train a GAN, or draw samples from a trained one.
+"""Train a GAN, draw samples from a trained one, or evaluate it.
 
 python -m gan.main --config=configs/NAME.py[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
 python -m gan.main --mode=sample --workdir=DIR --num_samples=64 --seed=0 [--out=FILE.npz]
+python -m gan.main --mode=evaluate --workdir=DIR [--num_samples=10000] [--seed=0] [--extractor=NAME]
 
 Any field of a config is overridden by --config.FIELD=VALUE. The same command again resumes a run.
 """
@@ -25,10 +26,15 @@ from gan.errors import Diverged, UserError, nearest  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/, with an argument after a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. Default: runs/NAME, or runs/NAME-ARG.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do with the run.")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many samples to draw.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do with the run.")
+NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", None, "How many samples to draw. Default: 64; to evaluate, the config's evaluation.num_samples."
+)
 SEED = flags.DEFINE_integer(
     "seed", 0, "Seed of the samples: sample i of a seed is always the same image.", 0, 2**32 - 1
+)
+EXTRACTOR = flags.DEFINE_string(
+    "extractor", None, "What to evaluate through: classifier, inception, pixels. Default: as the run's config says."
 )
 OUT = flags.DEFINE_string("out", None, "The NPZ file of the samples. Default: samples_seedSEED.npz in the workdir.")
 
@@ -68,14 +74,20 @@ def _run() -> int:
     if CONFIG.value is None and MODE.value == "train":
         raise UserError(f"--config is missing; legal: {', '.join(_shipped_configs())}")
     workdir = Path(WORKDIR.value) if WORKDIR.value else _default_workdir()
+    if MODE.value != "train" and CONFIG.value is not None and flags.FLAGS["config"].override_values:
+        field = next(iter(flags.FLAGS["config"].override_values))
+        raise UserError(f"--config.{field} has no meaning with --mode={MODE.value}: the run has a config of its own")
     if MODE.value == "sample":
-        if CONFIG.value is not None and flags.FLAGS["config"].override_values:
-            field = next(iter(flags.FLAGS["config"].override_values))
-            raise UserError(f"--config.{field} has no meaning with --mode=sample: a run is sampled with its own config")
-        from gan import evaluation  # late: --help and mistakes in flags need not wait for JAX
+        from gan import sampling  # late: --help and mistakes in flags need not wait for JAX
 
         out = Path(OUT.value) if OUT.value else None
-        evaluation.sample(workdir, count=NUM_SAMPLES.value, seed=SEED.value, out=out)
+        count = 64 if NUM_SAMPLES.value is None else NUM_SAMPLES.value
+        sampling.sample(workdir, count=count, seed=SEED.value, out=out)
+        return 0
+    if MODE.value == "evaluate":
+        from gan import evaluation
+
+        evaluation.evaluate(workdir, count=NUM_SAMPLES.value, seed=SEED.value, extractor=EXTRACTOR.value)
         return 0
     from gan import loop
 

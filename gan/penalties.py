@@ -1,11 +1,16 @@
-"""Penalties on a discriminator, per example. A leaf: a critic closure and plain arrays in, plain arrays out.
+"""Terms that a player minimises besides its adversarial loss, per example. A leaf: closures and plain arrays in.
 
-Every penalty has the signature `(critic, real, fake) -> penalty` with `critic` from images [B, H, W, C] to logits
-[B], and `penalty` float32 [B], to be averaged and weighted by the caller. An example's gradient is taken as that of
-the summed logits, which is right only where a logit depends on its own image alone: no batch statistics.
+A penalty is `measure(view) -> [B]`, averaged and weighted by the caller, where the view is what its player sees in one
+update: `DiscriminatorView` or `GeneratorView`. Used alone: `r1(DiscriminatorView(critic, real, fake))`. What stands
+here as a weight of one carries no 1/2 and no gamma: each docstring says how its paper weights it.
+
+An example's gradient is taken as that of the summed logits, which is right only where a logit depends on its own image
+alone: rows marked `differentiates_player` need a player without batch statistics.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +18,297 @@ from jax import Array
 
 Critic = Callable[[Array], Array]
 
+DECAY = 0.99
+"""How much of a running mean stays at each update of its player (LeCam and path length: both papers' value)."""
+NEIGHBOR_SD = 0.03
+"""Standard deviation of the step to a neighbouring latent (Zhao et al. 2021, arXiv:2002.04724, for CIFAR-10)."""
+DRAGAN_SD = 0.25
+"""Standard deviation of DRAGAN's noise: the authors' 0.5 std(x), for images in [-1, 1], whose std is near 0.5."""
+
+
+class DiscriminatorView(NamedTuple):
+    """What a penalty on the discriminator may look at. A penalty alone asks for the fields that it uses, no others."""
+
+    critic: Critic
+    """Images [B, H, W, C] to logits [B], augmented as the real images were, with the same random draws."""
+    real: Array
+    """Real images [B, H, W, C], before any augmentation."""
+    fake: Array
+    """Generated images [B, H, W, C], before any augmentation."""
+    fake_critic: Critic | None = None
+    """As `critic`, with the random draws of the fake images; None: `critic`."""
+    keys: Array | None = None
+    """One PRNG key for each example, [B]."""
+    label: Array | None = None
+    real_logits: Array | None = None
+    fake_logits: Array | None = None
+    real_class_logits: Array | None = None
+    """Logits of the classes [B, K], from a discriminator that also classifies."""
+    fake_class_logits: Array | None = None
+    latent: Array | None = None
+    """The fakes' latents, [B, Z]."""
+    generate: Callable[[Array], Array] | None = None
+    """Latents [B, Z] to images [B, H, W, C]."""
+    memory: Mapping[str, Any] = {}
+    """Running means of what penalties observe, by the penalty's name."""
+
+    def judge_fake(self, images: Array) -> Array:
+        """The critic with the draws of the fake images."""
+        return (self.fake_critic or self.critic)(images)
+
+
+class GeneratorView(NamedTuple):
+    """What a penalty on the generator may look at."""
+
+    generate: Callable[[Array], Array]
+    """Latents [B, Z] to images [B, H, W, C]."""
+    latent: Array
+    fake: Array
+    """The images of `latent`."""
+    keys: Array | None = None
+    params: Any = None
+    label: Array | None = None
+    fake_class_logits: Array | None = None
+    memory: Mapping[str, Any] = {}
+
 
 def squared_gradient(critic: Critic, images: Array) -> Array:
     """|d critic(x) / d x|^2 for each image x: a sum of squares, whose own gradient is finite at zero."""
     gradient = jax.grad(lambda x: jnp.sum(critic(x)))(images)
-    return jnp.sum(jnp.square(gradient), axis=tuple(range(1, images.ndim)))
+    return _sum_of_squares(gradient)
 
 
-def r1(critic: Critic, real: Array, fake: Array) -> Array:
+def gradient_norm(critic: Critic, images: Array) -> Array:
+    """|d critic(x) / d x| for each image x; its own gradient at zero is taken to be zero, not NaN."""
+    return _safe_sqrt(squared_gradient(critic, images))
+
+
+def r1(view: DiscriminatorView) -> Array:
     """|grad D(x)|^2 at real images, without the 1/2: a paper's gamma is twice the weight here.
 
     Reference: Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 9.
     """
-    return squared_gradient(critic, real)
+    return squared_gradient(view.critic, view.real)
 
 
-def r2(critic: Critic, real: Array, fake: Array) -> Array:
+def r2(view: DiscriminatorView) -> Array:
     """|grad D(G(z))|^2 at generated images, without the 1/2: a paper's gamma is twice the weight here.
 
     Reference: Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 10.
     """
-    return squared_gradient(critic, fake)
+    return squared_gradient(view.judge_fake, view.fake)
 
 
-PENALTIES: Mapping[str, Callable[[Critic, Array, Array], Array]] = {"r1": r1, "r2": r2}
+def wgan_gp(view: DiscriminatorView) -> Array:
+    """(|grad D(y)| - 1)^2 at y = e x + (1 - e) G(z), e ~ U(0, 1) for each pair; the authors' weight is 10.
+
+    Reference: Gulrajani et al. 2017, arXiv:1704.00028, equation 3.
+    """
+    return jnp.square(gradient_norm(view.critic, _between(view)) - 1.0)
+
+
+def wgan_lp(view: DiscriminatorView) -> Array:
+    """max(0, |grad D(y)| - 1)^2 at the points of `wgan_gp`: one-sided, a slope below one is free.
+
+    Reference: Petzka, Fischer and Lukovnikov 2018, arXiv:1709.08894, equation 8; their weights are 1 to 10.
+    """
+    return jnp.square(jax.nn.relu(gradient_norm(view.critic, _between(view)) - 1.0))
+
+
+def dragan(view: DiscriminatorView) -> Array:
+    """(|grad D(x + d)| - 1)^2 at real images with noise d ~ N(0, DRAGAN_SD^2); the authors' weight is 10.
+
+    The noise is fixed, where the authors' code scales it by the batch's standard deviation: no example depends on
+    its batch-mates here.
+
+    Reference: Kodali et al. 2017, arXiv:1705.07215, equation 5.
+    """
+    noise = _normal(view.keys, "noise", view.real.shape[1:])
+    return jnp.square(gradient_norm(view.critic, view.real + DRAGAN_SD * noise) - 1.0)
+
+
+def lecam(view: DiscriminatorView) -> Array:
+    """(D(x) - m_fake)^2 + (D(G(z)) - m_real)^2, m the running means of D's logits; the authors' weight is 0.1 to 0.5.
+
+    Reference: Tseng et al. 2021, arXiv:2104.03310, equation 5.
+    """
+    means = view.memory["lecam"]
+    return jnp.square(view.real_logits - means["fake"]) + jnp.square(view.fake_logits - means["real"])
+
+
+def lecam_observes(view: DiscriminatorView) -> dict[str, Array]:
+    """What LeCam keeps running means of: the logits, [B] each."""
+    return {"real": view.real_logits, "fake": view.fake_logits}
+
+
+def consistency(view: DiscriminatorView) -> Array:
+    """(D(x) - D(T(x)))^2 + (D(G(z)) - D(T(G(z))))^2, T a flip and a small shift; the authors' weight is 10.
+
+    Reference: Zhao et al. 2021, Improved Consistency Regularization for GANs, arXiv:2002.04724, algorithm 1 (bCR).
+    """
+    moved_real = flipped_and_shifted(view.real, _fold(view.keys, "real"))
+    moved_fake = flipped_and_shifted(view.fake, _fold(view.keys, "fake"))
+    on_real = view.critic(view.real) - view.critic(moved_real)
+    on_fake = view.judge_fake(view.fake) - view.judge_fake(moved_fake)
+    return jnp.square(on_real) + jnp.square(on_fake)
+
+
+def latent_consistency(view: DiscriminatorView) -> Array:
+    """(D(G(z)) - D(G(z + d)))^2, d ~ N(0, NEIGHBOR_SD^2); the authors' weight is 5.
+
+    Reference: Zhao et al. 2021, arXiv:2002.04724, algorithm 2 (zCR, the discriminator's side).
+    """
+    return jnp.square(view.judge_fake(view.fake) - view.judge_fake(view.generate(_neighbor(view))))
+
+
+def classify_real(view: DiscriminatorView) -> Array:
+    """-log p(label | x), the discriminator's own classification of real images; the authors' weight is 1.
+
+    Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, first term.
+    """
+    return _cross_entropy(view.real_class_logits, view.label)
+
+
+def classify_fake(view: DiscriminatorView) -> Array:
+    """-log p(label | G(z)) in the discriminator's update; the authors' weight is 1, most later codes' 0.
+
+    Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, second term.
+    """
+    return _cross_entropy(view.fake_class_logits, view.label)
+
+
+def classify_generated(view: GeneratorView) -> Array:
+    """-log p(label | G(z)) in the generator's update: it makes what the discriminator classifies rightly.
+
+    Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, second term.
+    """
+    return _cross_entropy(view.fake_class_logits, view.label)
+
+
+def path_length(view: GeneratorView) -> Array:
+    """(|J^T y| - a)^2, J the Jacobian of the image by its latent, y ~ N(0, 1 / (H W)), a the running mean of |J^T y|.
+
+    The authors' weight is 2, on an intermediate latent where there is one; here on the latent itself.
+
+    Reference: Karras et al. 2020, arXiv:1912.04958, equation 4.
+    """
+    return jnp.square(path_lengths(view)["length"] - view.memory["path_length"]["length"])
+
+
+def path_lengths(view: GeneratorView) -> dict[str, Array]:
+    """|J^T y| for each example, [B]: what the path length penalty keeps a running mean of."""
+    image, pull_back = jax.vjp(view.generate, view.latent)
+    noise = _normal(view.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
+    return {"length": _safe_sqrt(_sum_of_squares(pull_back(noise)[0]))}
+
+
+def latent_diversity(view: GeneratorView) -> Array:
+    """-|G(z) - G(z + d)|^2, d ~ N(0, NEIGHBOR_SD^2), summed over pixels; the authors' weight is 0.5.
+
+    Reference: Zhao et al. 2021, arXiv:2002.04724, algorithm 2 (zCR, the generator's side).
+    """
+    return -_sum_of_squares(view.fake - view.generate(_neighbor(view)))
+
+
+def orthogonal(view: GeneratorView) -> Array:
+    """Sum over kernels W [in, out] of |W^T W (1 - I)|^2, the same for every example; the authors' weight is 1e-4.
+
+    Reference: Brock, Donahue and Simonyan 2019, arXiv:1809.11096, equation 3.
+    """
+    total = 0.0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(view.params):
+        if getattr(path[-1], "key", None) == "kernel":
+            matrix = leaf.reshape(-1, leaf.shape[-1])
+            products = matrix.T @ matrix
+            total = total + jnp.sum(jnp.square(products * (1.0 - jnp.eye(len(products)))))
+    return jnp.broadcast_to(jnp.asarray(total), view.fake.shape[:1])
+
+
+class Penalty(NamedTuple):
+    """A row of PENALTIES."""
+
+    player: str
+    """Who pays: "discriminator" or "generator"."""
+    measure: Callable[[Any], Array]
+    """The player's view to a penalty per example, [B]."""
+    differentiates_player: bool = False
+    """Whether it takes an example's gradient through the player, which must then not look at the whole batch."""
+    classifies: bool = False
+    """Whether it needs a discriminator that classifies."""
+    observes: Callable[[Any], dict[str, Array]] | None = None
+    """The player's view to the quantities, [B] each, whose running means it is shown in `view.memory[name]`."""
+    remembers: tuple[str, ...] = ()
+    """The names of those quantities."""
+
+
+PENALTIES: Mapping[str, Penalty] = {
+    "r1": Penalty("discriminator", r1, differentiates_player=True),
+    "r2": Penalty("discriminator", r2, differentiates_player=True),
+    "wgan_gp": Penalty("discriminator", wgan_gp, differentiates_player=True),
+    "wgan_lp": Penalty("discriminator", wgan_lp, differentiates_player=True),
+    "dragan": Penalty("discriminator", dragan, differentiates_player=True),
+    "lecam": Penalty("discriminator", lecam, observes=lecam_observes, remembers=("real", "fake")),
+    "consistency": Penalty("discriminator", consistency),
+    "latent_consistency": Penalty("discriminator", latent_consistency),
+    "classify_real": Penalty("discriminator", classify_real, classifies=True),
+    "classify_fake": Penalty("discriminator", classify_fake, classifies=True),
+    "classify_generated": Penalty("generator", classify_generated, classifies=True),
+    "path_length": Penalty(
+        "generator", path_length, differentiates_player=True, observes=path_lengths, remembers=("length",)
+    ),
+    "latent_diversity": Penalty("generator", latent_diversity),
+    "orthogonal": Penalty("generator", orthogonal),
+}
+
+
+def initial_memory(names: tuple[str, ...]) -> dict[str, dict[str, Array]]:
+    """The running means of these penalties before the first update: zeros, for those that have any."""
+    return {
+        name: dict.fromkeys(PENALTIES[name].remembers, jnp.float32(0.0)) for name in names if PENALTIES[name].remembers
+    }
+
+
+def flipped_and_shifted(images: Array, keys: Array) -> Array:
+    """Images [B, H, W, C], each mirrored with probability 1/2 and moved by up to 1/8 of its sides, edges repeated."""
+
+    def moved(image: Array, key: Array) -> Array:
+        height, width, _ = image.shape
+        reach = (height // 8, width // 8)
+        flip_key, shift_key = jax.random.split(key)
+        image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+        padded = jnp.pad(image, ((reach[0], reach[0]), (reach[1], reach[1]), (0, 0)), mode="edge")
+        top, left = jax.random.randint(shift_key, (2,), 0, 2 * jnp.array(reach) + 1)
+        return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+    return jax.vmap(moved)(images, keys)
+
+
+def _between(view: DiscriminatorView) -> Array:
+    share = jax.vmap(jax.random.uniform)(_fold(view.keys, "between")).reshape(-1, *[1] * (view.real.ndim - 1))
+    return share * view.real + (1.0 - share) * view.fake
+
+
+def _neighbor(view: DiscriminatorView | GeneratorView) -> Array:
+    return view.latent + NEIGHBOR_SD * _normal(view.keys, "neighbor", view.latent.shape[1:])
+
+
+def _normal(keys: Array, use: str, shape: tuple[int, ...]) -> Array:
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(_fold(keys, use))
+
+
+def _fold(keys: Array, use: str) -> Array:
+    """Keys of one use: penalties that draw from the same examples' keys do not draw the same numbers."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, zlib.crc32(use.encode()))
+
+
+def _sum_of_squares(x: Array) -> Array:
+    return jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim)))
+
+
+def _safe_sqrt(x: Array) -> Array:
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def _cross_entropy(logits: Array, label: Array) -> Array:
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=-1)[:, 0]

@@ -3,7 +3,9 @@
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,8 +21,10 @@ class Report:
 
     def __init__(self, workdir: Path, *, step: int, total: int):
         self._workdir = workdir
+        self._animated = False
         (workdir / "samples").mkdir(exist_ok=True)
         _keep_until(workdir / "metrics.jsonl", step)
+        _keep_until(workdir / "evaluations.jsonl", step)
         self._metrics = open(workdir / "metrics.jsonl", "a")  # noqa: SIM115 (open for the length of the run)
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
         self._bar = tqdm(
@@ -49,24 +53,56 @@ class Report:
         else:
             self._bar.set_postfix_str(losses)
 
+    def evaluation(self, step: int, figures: dict[str, float]) -> None:
+        """Records the figures of an evaluation."""
+        with open(self._workdir / "evaluations.jsonl", "a") as lines:
+            lines.write(json.dumps({"step": step} | figures) + "\n")
+        for name, value in figures.items():
+            self._events.add_scalar(f"evaluation/{name}", value, step)
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """The figures of all evaluations so far."""
+        path = self._workdir / "evaluations.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
     def samples(self, step: int, images: np.ndarray) -> None:
         """Saves a grid of the samples uint8 [N, H, W, C] of a step."""
         picture = grid(images)
         save_png(self._workdir / "samples" / f"{step:08d}.png", picture)
         self._events.add_image("samples", picture, step, dataformats="HWC")
 
+    def points(self, step: int, samples: np.ndarray, real: np.ndarray, landscape: "Landscape") -> None:
+        """Saves a picture of the samples [N, 2] of a step; at the end of the run they become one animation."""
+        picture = draw_points(samples, real, landscape, title=f"step {step}")
+        save_png(self._workdir / "samples" / f"{step:08d}.png", picture)
+        self._events.add_image("samples", picture, step, dataformats="HWC")
+        self._animated = True
+
     def close(self) -> None:
-        """Ends the files and draws the curves of both losses."""
+        """Ends the files, draws the curves of both losses, and shows pictures of points in a row."""
         self._bar.close()
         self._metrics.close()
         self._events.close()
         draw_losses(self._workdir)
+        if self._animated:
+            animate(sorted((self._workdir / "samples").glob("*.png")), self._workdir / "training.gif")
 
 
-def grid(images: np.ndarray) -> np.ndarray:
-    """Images uint8 [N, H, W, C] in rows, as nearly square as can be, with a grey line between them: [H', W', C]."""
+class Landscape(NamedTuple):
+    """What two players make of the plane."""
+
+    plane: np.ndarray
+    """Where: points [S, S, 2], see `plane`."""
+    logits: np.ndarray
+    """The discriminator's, [S, S]."""
+    pull: np.ndarray
+    """The way in which the generator's loss of a sample falls, [S, S, 2]."""
+
+
+def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
+    """Images uint8 [N, H, W, C] in rows of `columns`, with a grey line between them: [H', W', C]; 0: nearly square."""
     count, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(count * height / width))
+    columns = columns or math.ceil(math.sqrt(count * height / width))
     rows = -(-count // columns)
     sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 128, np.uint8)
     for index, image in enumerate(images):
@@ -83,6 +119,49 @@ def save_png(path: Path, image: np.ndarray) -> None:
     draft = path.with_suffix(".tmp")
     picture.save(draft, format="PNG")
     draft.replace(path)
+
+
+def plane(real: np.ndarray, side: int = 41) -> np.ndarray:
+    """A square lattice around the real points [N, 2], centred on the origin: float32 [side, side, 2], rows by y."""
+    ticks = np.linspace(-1, 1, side, dtype=np.float32) * np.float32(1.25 * np.abs(real).max())
+    return np.stack(np.meshgrid(ticks, ticks), axis=-1)
+
+
+def draw_points(
+    samples: np.ndarray, real: np.ndarray | None = None, landscape: Landscape | None = None, title: str = ""
+) -> np.ndarray:
+    """Samples [N, 2] (orange) over real points (black), D's level sets (the brighter, the more real) and G's pulls.
+
+    Arrows show directions only. The frame is that of the landscape: the same all through a run. uint8 [560, 560, 3].
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # late, as in draw_losses
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 5.6), dpi=100)
+    axes = figure.add_axes((0.07, 0.05, 0.91, 0.9), title=title, aspect="equal")
+    if landscape is not None:
+        x, y = np.moveaxis(landscape.plane, -1, 0)
+        axes.contourf(x, y, landscape.logits, levels=16, cmap="gray", alpha=0.4)
+        length = np.maximum(np.linalg.norm(landscape.pull, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+        sparse = np.s_[1::2, 1::2]
+        axes.quiver(
+            x[sparse], y[sparse], *np.moveaxis((landscape.pull / length)[sparse], -1, 0),
+            color="tab:blue", alpha=0.6, scale=40, width=0.002,
+        )  # fmt: skip
+        axes.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))
+    if real is not None:
+        axes.plot(*real.T, ".", color="black", markersize=2)
+    axes.plot(*samples.T, ".", color="tab:orange", markersize=3, markeredgewidth=0)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def animate(pictures: Sequence[Path], path: Path, seconds: float = 0.25) -> None:
+    """Shows pictures of one size in a row, `seconds` each and the last for two, over and over, as a GIF."""
+    frames = [Image.open(picture).convert("RGB").quantize(64, dither=Image.Dither.NONE) for picture in pictures]
+    durations = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def draw_losses(workdir: Path) -> None:

@@ -29,6 +29,21 @@ class PlayerHyperparams:
     beta1: Array
     beta2: Array
     epsilon: Array
+    weight_decay: Array
+    clip_norm: Array
+    """A gradient longer than this is shortened to it; 0: never."""
+
+
+@struct.dataclass
+class AugmentHyperparams:
+    """The numbers of the augmentation, float32 scalars."""
+
+    p: Array
+    """Its probability; of an adaptive one, the probability that it begins with."""
+    target: Array
+    """The mean sign of D's logits on real images that an adaptive p holds to."""
+    images_to_one: Array
+    """Images in which an adaptive p can go from 0 to 1."""
 
 
 @struct.dataclass
@@ -41,6 +56,11 @@ class Hyperparams:
     """Images after which a generator's weight in the average has fallen to one half; 0: no averaging."""
     penalties: dict[str, Array]
     """The weights of the penalties that the game has, by name."""
+    augment: AugmentHyperparams
+    weight_clip: Array
+    """D's parameters are kept within plus and minus this after each update, where the game clips."""
+    top_k: Array
+    """The share of a batch, those that D finds most real, that G learns from, where the game selects."""
 
 
 def constant(base: float) -> Schedule:
@@ -61,6 +81,12 @@ def cosine(base: float, end: float, images_to_end: float) -> Schedule:
     """
     progress = _progress(images_to_end)
     return lambda images: end + (base - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress(images)))
+
+
+def warmup(base: float, images_to_base: float) -> Schedule:
+    """From 0 to the config's value in a straight line over `images_to_base` images, then the config's value."""
+    progress = _progress(images_to_base)
+    return lambda images: base * progress(images)
 
 
 def phases(base: float, *changes: tuple[float, float]) -> Schedule:
@@ -86,10 +112,29 @@ def rampup(base: float, fraction: float) -> Schedule:
     return lambda images: jnp.minimum(jnp.float32(base), fraction * images)
 
 
+def power(base: float, relative_sd: float) -> Schedule:
+    """The half-life of an average whose memory is a power function of the images seen, in place of the config's value.
+
+    The average weighs the generator of t images ago among T by t^g: keeping (1 - n/T)^(g + 1) at each n images is a
+    half-life of T ln 2 / (g + 1), to first order in n/T. `relative_sd` is the width of that profile relative to T,
+    sqrt((g + 1) / ((g + 2)^2 (g + 3))), which falls from 0.289 at g = 0 as g grows.
+
+    Reference: Karras et al. 2024, arXiv:2312.02696, section 3.1, equations 1 to 3.
+    """
+    if not 0 < relative_sd < 0.288:
+        raise ValueError("relative_sd must be above 0 and below 0.288")
+    exponent = _power_of(relative_sd)
+    return lambda images: images * (math.log(2.0) / (exponent + 1.0))
+
+
 RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "beta1": (lambda value: 0 <= value < 1, "0 <= beta1 < 1"),
     "beta2": (lambda value: 0 <= value < 1, "0 <= beta2 < 1"),
     "epsilon": (lambda value: 0 < value < math.inf, "more than 0"),
+    "p": (lambda value: 0 <= value <= 1, "0 <= p <= 1"),
+    "target": (lambda value: -1 <= value < 1, "-1 <= target < 1"),
+    "images_to_one": (lambda value: 0 < value < math.inf, "more than 0"),
+    "top_k": (lambda value: 0 < value <= 1, "0 < top_k <= 1"),
 }
 """What a number of the config may be, by the last part of its name; all others are 0 or more."""
 
@@ -97,8 +142,10 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
+    "warmup": warmup,
     "phases": phases,
     "rampup": rampup,
+    "power": power,
 }
 
 
@@ -126,16 +173,18 @@ def build(config: ConfigDict) -> Callable[[Array], Hyperparams]:
         return {field: scheduled(f"{name}.{field}") for field in PlayerHyperparams.__dataclass_fields__}
 
     generator, discriminator = player("generator"), player("discriminator")
-    average_halflife = scheduled("average_halflife")
+    augment = {field: scheduled(f"augment.{field}") for field in AugmentHyperparams.__dataclass_fields__}
     penalties = {name: scheduled(f"penalties.{name}") for name in penalties_in(config)}
+    others = {name: scheduled(name) for name in ("average_halflife", "weight_clip", "top_k")}
 
     def hyperparams(images: Array) -> Hyperparams:
         images = jnp.asarray(images, jnp.float32)
         return Hyperparams(
             generator=PlayerHyperparams(**{field: schedule(images) for field, schedule in generator.items()}),
             discriminator=PlayerHyperparams(**{field: schedule(images) for field, schedule in discriminator.items()}),
-            average_halflife=average_halflife(images),
+            augment=AugmentHyperparams(**{field: schedule(images) for field, schedule in augment.items()}),
             penalties={name: schedule(images) for name, schedule in penalties.items()},
+            **{name: schedule(images) for name, schedule in others.items()},
         )
 
     return hyperparams
@@ -146,6 +195,15 @@ def penalties_in(config: ConfigDict) -> tuple[str, ...]:
     for name in config.penalties:
         lookup(PENALTIES, name, "config.penalties: the name")
     return tuple(name for name, weight in config.penalties.items() if weight or config.schedules.penalties[name])
+
+
+def _power_of(relative_sd: float) -> float:
+    """The exponent g of a profile of this relative width, by bisection: the width falls as g grows."""
+    low, high = 0.0, 1.0 / relative_sd**2
+    for _ in range(100):
+        g = (low + high) / 2
+        low, high = (g, high) if (g + 1) / ((g + 2) ** 2 * (g + 3)) > relative_sd**2 else (low, g)
+    return low
 
 
 def _progress(images_to_end: float) -> Schedule:

@@ -12,6 +12,7 @@ from flax import struct
 from jax import Array
 
 from gan import game as rules
+from gan import penalties
 from gan.game import Game
 from gan.schedules import Hyperparams
 
@@ -71,16 +72,24 @@ def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
         images=jnp.uint32(0),
         key=named_key(key, "train"),
         generator=Player(
-            **generator, opt_state=game.generator_optimizer(hyperparams.generator).init(generator["params"])
+            **generator, opt_state=game.generator.optimizer(hyperparams.generator).init(generator["params"])
         ),
         discriminator=Player(
             **discriminator,
-            opt_state=game.discriminator_optimizer(hyperparams.discriminator).init(discriminator["params"]),
+            opt_state=game.discriminator.optimizer(hyperparams.discriminator).init(discriminator["params"]),
         ),
         # A copy: a donated state must not hold one buffer twice.
         average=Average(**jax.tree.map(jnp.copy, generator)),
-        memory={},
+        memory=_initial_memory(game, hyperparams),
     )
+
+
+def _initial_memory(game: Game, hyperparams: Hyperparams) -> dict:
+    memory = penalties.initial_memory(game.discriminator.penalties + game.generator.penalties)
+    if game.adaptive_augment:
+        # p, and since it last moved: the sum of the mean signs of D's logits on real images, and the updates.
+        memory["augment"] = {"p": hyperparams.augment.p, "signs": jnp.float32(0.0), "updates": jnp.int32(0)}
+    return memory
 
 
 def named_key(key: Array, name: str) -> Array:

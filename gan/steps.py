@@ -6,6 +6,7 @@ the name of the mapped axis), vmapped over state and hyperparams, or scanned ove
 example's place in the whole batch: on several devices each has its own rows, and all draw what one device would.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,13 +14,17 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from gan.game import Game
-from gan.penalties import PENALTIES
-from gan.schedules import Hyperparams
+from gan import augment
+from gan.game import Game, PlayerRules, Verdict
+from gan.penalties import DECAY, PENALTIES, DiscriminatorView, GeneratorView
+from gan.schedules import Hyperparams, PlayerHyperparams
 from gan.state import Average, Player, TrainState, example_keys, named_key
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
+
+ADAPT_EVERY = 4
+"""Updates of the discriminator from one move of an adaptive augmentation's probability to the next."""
 
 
 def discriminator_step(
@@ -32,43 +37,77 @@ def discriminator_step(
     """
     game = game.on_axis(axis_name)
     key, step_key = jax.random.split(state.key)
-    label = batch["label"]
-    latent_key = step_key if latent_key is None else latent_key
-    latent = game.latents(example_keys(named_key(latent_key, "latent"), batch["row"]))
-    fake, _ = game.generate(state.generator.variables, latent, label, train=True, key=named_key(step_key, "generator"))
+    p = _augment_p(game, state, hyperparams)
 
-    def loss(params: Any) -> tuple[Array, tuple]:
-        variables = {"params": params, "batch_stats": state.discriminator.batch_stats}
+    def objective(params: Any, batch_stats: Any, part: Batch, penalized: bool) -> tuple[Array, tuple]:
+        label, keys = part["label"], _example_keys(step_key, part)
+
+        def generated(latent: Array) -> Array:
+            return game.generate(
+                state.generator.variables, latent, label, train=True, key=named_key(part["key"], "generator")
+            )[0]
+
+        def judge(image: Array, draws: str, batch_stats: Any) -> Verdict:
+            variables = {"params": params, "batch_stats": batch_stats}
+            image = game.augmented(image, keys(f"augment_{draws}"), p)
+            return game.discriminate(variables, image, label, train=True, key=named_key(part["key"], draws))
+
+        latent = game.latents(keys("latent", latent_key))
+        real, fake = part["image"], generated(latent)
+        if game.augment.pseudo:
+            is_replaced = jax.vmap(jax.random.bernoulli, in_axes=(0, None))(keys("pseudo"), p)
+            pseudo = generated(game.latents(keys("pseudo_latent")))
+            real = jnp.where(is_replaced.reshape(-1, *[1] * (real.ndim - 1)), pseudo, real)
         # Real and fake images are judged apart: with batch normalisation each has statistics of its own.
-        real_logits, batch_stats = game.discriminate(
-            variables, batch["image"], label, train=True, key=named_key(step_key, "real")
+        on_real = judge(real, "real", batch_stats)
+        on_fake = judge(fake, "fake", on_real.batch_stats)
+        # A loss may compare an example with others, wherever they are.
+        real_logits, fake_logits = _whole_batch(axis_name, (on_real.logits, on_fake.logits))
+        loss = jnp.mean(game.loss.discriminator(real_logits, fake_logits))
+        view = DiscriminatorView(
+            critic=lambda image: judge(image, "real", batch_stats).logits,
+            real=real,
+            fake=fake,
+            fake_critic=lambda image: judge(image, "fake", on_real.batch_stats).logits,
+            keys=keys("penalty"),
+            label=label,
+            real_logits=on_real.logits,
+            fake_logits=on_fake.logits,
+            real_class_logits=on_real.class_logits,
+            fake_class_logits=on_fake.class_logits,
+            latent=latent,
+            generate=generated,
+            memory=state.memory,
         )
-        variables = {"params": params, "batch_stats": batch_stats}
-        fake_logits, batch_stats = game.discriminate(
-            variables, fake, label, train=True, key=named_key(step_key, "fake")
-        )
+        penalty, terms, observed = _penalties(game.discriminator, view, hyperparams, penalized)
+        metrics = {
+            "discriminator_loss": loss,
+            **terms,
+            "discriminator_real": jnp.mean(jax.nn.sigmoid(real_logits)),
+            "discriminator_fake": jnp.mean(jax.nn.sigmoid(fake_logits)),
+        }
+        if game.adaptive_augment:
+            metrics |= {"augment_p": p, "discriminator_sign": jnp.mean(jnp.sign(real_logits))}
+        return loss + penalty, (on_fake.batch_stats, metrics, observed)
 
-        def critic(image: Array) -> Array:
-            return game.discriminate(variables, image, label, train=True, key=named_key(step_key, "penalty"))[0]
-
-        terms = {"discriminator_loss": jnp.mean(game.loss.discriminator(real_logits, fake_logits))}
-        for name in game.penalties:
-            terms[name] = jnp.mean(PENALTIES[name](critic, batch["image"], fake))
-        total = terms["discriminator_loss"] + sum(hyperparams.penalties[name] * terms[name] for name in game.penalties)
-        return total, (batch_stats, terms, real_logits, fake_logits)
-
-    gradient, (batch_stats, terms, real_logits, fake_logits) = jax.grad(loss, has_aux=True)(state.discriminator.params)
-    gradient = _mean_over(axis_name, gradient)
-    discriminator = _update(
-        state.discriminator, gradient, batch_stats, game.discriminator_optimizer(hyperparams.discriminator)
+    gradient, (batch_stats, metrics, observed) = _gradient(
+        objective, state.discriminator, batch, game.discriminator, game.microbatches, state.step, step_key
     )
-    metrics = terms | {
-        "discriminator_real": jnp.mean(jax.nn.sigmoid(real_logits)),
-        "discriminator_fake": jnp.mean(jax.nn.sigmoid(fake_logits)),
-    }
-    metrics = _mean_over(axis_name, metrics) | {"discriminator_gradient_norm": optax.tree.norm(gradient)}
-    shown = jnp.uint32(len(label)) * _axis_size(axis_name)
-    return state.replace(key=key, images=state.images + shown, discriminator=discriminator), metrics
+    gradient, metrics, observed = _mean_over(axis_name, (gradient, metrics, observed))
+    shown = jnp.uint32(len(batch["label"])) * _axis_size(axis_name)
+    discriminator, norm = _update(
+        state.discriminator, gradient, batch_stats, game.discriminator, hyperparams.discriminator
+    )
+    if game.clips_weights:
+        bound = hyperparams.weight_clip
+        discriminator = discriminator.replace(
+            params=jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound), discriminator.params)
+        )
+    memory = _remember(state.memory, observed)
+    if game.adaptive_augment:
+        memory["augment"] = _adapt(memory["augment"], metrics["discriminator_sign"], hyperparams, shown)
+    state = state.replace(key=key, images=state.images + shown, discriminator=discriminator, memory=memory)
+    return state, metrics | {"discriminator_gradient_norm": norm}
 
 
 def generator_step(
@@ -81,33 +120,54 @@ def generator_step(
     """
     game = game.on_axis(axis_name)
     key, step_key = jax.random.split(state.key)
-    label = batch["label"]
-    latent_key = step_key if latent_key is None else latent_key
-    latent = game.latents(example_keys(named_key(latent_key, "latent"), batch["row"]))
-    # Ignored by most losses, and then not computed: the compiler drops it.
-    real_logits, _ = game.discriminate(
-        state.discriminator.variables, batch["image"], label, train=True, key=named_key(step_key, "real")
-    )
+    p = _augment_p(game, state, hyperparams)
 
-    def loss(params: Any) -> tuple[Array, Any]:
-        variables = {"params": params, "batch_stats": state.generator.batch_stats}
-        fake, batch_stats = game.generate(variables, latent, label, train=True, key=named_key(step_key, "generator"))
-        fake_logits, _ = game.discriminate(
-            state.discriminator.variables, fake, label, train=True, key=named_key(step_key, "fake")
+    def objective(params: Any, batch_stats: Any, part: Batch, penalized: bool) -> tuple[Array, tuple]:
+        label, keys = part["label"], _example_keys(step_key, part)
+
+        def generated(latent: Array) -> tuple[Array, Any]:
+            variables = {"params": params, "batch_stats": batch_stats}
+            return game.generate(variables, latent, label, train=True, key=named_key(part["key"], "generator"))
+
+        def judge(image: Array, draws: str) -> Verdict:
+            image = game.augmented(image, keys(f"augment_{draws}"), p)
+            return game.discriminate(
+                state.discriminator.variables, image, label, train=True, key=named_key(part["key"], draws)
+            )
+
+        latent = game.latents(keys("latent", latent_key))
+        fake, new_batch_stats = generated(latent)
+        # What D says of real images is ignored by most losses, and then not computed: the compiler drops it.
+        on_real, on_fake = judge(part["image"], "real"), judge(fake, "fake")
+        real_logits, fake_logits = _whole_batch(axis_name, (on_real.logits, on_fake.logits))
+        losses = game.loss.generator(real_logits, fake_logits)
+        loss = _mean_of_top(losses, fake_logits, hyperparams.top_k) if game.selects_top else jnp.mean(losses)
+        view = GeneratorView(
+            generate=lambda latent: generated(latent)[0],
+            latent=latent,
+            fake=fake,
+            keys=keys("penalty"),
+            params=params,
+            label=label,
+            fake_class_logits=on_fake.class_logits,
+            memory=state.memory,
         )
-        return jnp.mean(game.loss.generator(real_logits, fake_logits)), batch_stats
+        penalty, terms, observed = _penalties(game.generator, view, hyperparams, penalized)
+        return loss + penalty, (new_batch_stats, {"generator_loss": loss, **terms}, observed)
 
-    (value, batch_stats), gradient = jax.value_and_grad(loss, has_aux=True)(state.generator.params)
-    gradient = _mean_over(axis_name, gradient)
-    generator = _update(state.generator, gradient, batch_stats, game.generator_optimizer(hyperparams.generator))
-    metrics = _mean_over(axis_name, {"generator_loss": value}) | {"generator_gradient_norm": optax.tree.norm(gradient)}
-    return state.replace(key=key, generator=generator), metrics
+    gradient, (batch_stats, metrics, observed) = _gradient(
+        objective, state.generator, batch, game.generator, game.microbatches, state.step, step_key
+    )
+    gradient, metrics, observed = _mean_over(axis_name, (gradient, metrics, observed))
+    generator, norm = _update(state.generator, gradient, batch_stats, game.generator, hyperparams.generator)
+    state = state.replace(key=key, generator=generator, memory=_remember(state.memory, observed))
+    return state, metrics | {"generator_gradient_norm": norm}
 
 
 def train_step(
     state: TrainState, batches: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None
 ) -> tuple[TrainState, Metrics]:
-    """One turn: `game.discriminator_steps` updates of D, then `game.generator_steps` of G, then the average.
+    """One turn: `game.discriminator.steps` updates of D, then `game.generator.steps` of G, then the average.
 
     `batches` has a leading axis, one batch of real images for each of D's updates, [discriminator_steps, B, ...];
     the generator's updates see the last of them. Where `game.shared_latents`, all updates see the same latents. The
@@ -119,10 +179,10 @@ def train_step(
         key, latent_key = jax.random.split(state.key)
         state = state.replace(key=key)
     update = {"game": game, "axis_name": axis_name, "latent_key": latent_key}
-    for index in range(game.discriminator_steps):
+    for index in range(game.discriminator.steps):
         batch = jax.tree.map(lambda leaf, index=index: leaf[index], batches)
         state, discriminator_metrics = discriminator_step(state, batch, hyperparams, **update)
-    for _ in range(game.generator_steps):
+    for _ in range(game.generator.steps):
         state, generator_metrics = generator_step(state, batch, hyperparams, **update)
     average = average_generator(
         state.average, state.generator, state.images - images_before, hyperparams.average_halflife
@@ -145,9 +205,127 @@ def average_generator(average: Average, generator: Player, images: Array, halfli
     return Average(mix(average.params, generator.params), mix(average.batch_stats, generator.batch_stats))
 
 
-def _update(player: Player, gradient: Any, batch_stats: Any, optimizer: optax.GradientTransformation) -> Player:
-    updates, opt_state = optimizer.update(gradient, player.opt_state, player.params)
-    return Player(optax.apply_updates(player.params, updates), batch_stats, opt_state)
+def _example_keys(step_key: Array, part: Batch) -> Callable[..., Array]:
+    """Keys of the examples of `part` for each use, by its name, from the update's key or from another."""
+
+    def keys(use: str, key: Array | None = None) -> Array:
+        return example_keys(named_key(step_key if key is None else key, use), part["row"])
+
+    return keys
+
+
+def _penalties(rules: PlayerRules, view: Any, hyperparams: Hyperparams, penalized: bool) -> tuple[Array, dict, dict]:
+    """The weighted sum of a player's penalties, each of them unweighted, and what they observe.
+
+    A lazy penalty counts as many times as the turns that it stands for, so that means over turns are what they would
+    be without the laziness (Karras et al. 2020, arXiv:1912.04958, appendix B).
+    """
+    total, terms, observed = jnp.float32(0.0), {}, {}
+    for name in rules.penalties:
+        penalty = PENALTIES[name]
+        if penalized:
+            terms[name] = rules.penalty_interval * jnp.mean(penalty.measure(view))
+            total += hyperparams.penalties[name] * terms[name]
+        else:
+            terms[name] = jnp.float32(0.0)
+        if penalty.observes:
+            observed[name] = jax.tree.map(jnp.mean, penalty.observes(view)) if penalized else view.memory[name]
+    return total, terms, observed
+
+
+def _gradient(
+    objective: Callable, player: Player, batch: Batch, rules: PlayerRules, microbatches: int, step: Array, key: Array
+) -> tuple[Any, tuple]:
+    """The gradient of `objective(params, batch_stats, part, penalized) -> (loss, (batch_stats, metrics, observed))`.
+
+    The batch comes in `microbatches` parts, one after the other: their gradients, metrics and observations are
+    averaged, their batch statistics handed on. `part["key"]` is the part's own, for draws that are not by example.
+    """
+
+    def over_parts(penalized: bool) -> tuple[Any, tuple]:
+        slope = jax.grad(lambda *given: objective(*given, penalized), has_aux=True)
+        if microbatches == 1:
+            return slope(player.params, player.batch_stats, batch | {"key": key})
+        # Row r goes to part r modulo their number: a batch that is split over devices stays split evenly.
+        parts = jax.tree.map(lambda leaf: leaf.reshape(-1, microbatches, *leaf.shape[1:]).swapaxes(0, 1), batch)
+        parts["key"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(microbatches))
+
+        def add(carried: tuple, part: Batch) -> tuple[tuple, None]:
+            sums, batch_stats = carried
+            gradient, (batch_stats, *means) = slope(player.params, batch_stats, part)
+            return (jax.tree.map(jnp.add, sums, (gradient, *means)), batch_stats), None
+
+        first = jax.eval_shape(slope, player.params, player.batch_stats, jax.tree.map(lambda leaf: leaf[0], parts))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (first[0], *first[1][1:]))
+        (sums, batch_stats), _ = jax.lax.scan(add, (zeros, player.batch_stats), parts)
+        gradient, *means = jax.tree.map(lambda leaf: leaf / microbatches, sums)
+        return gradient, (batch_stats, *means)
+
+    if rules.penalty_interval == 1 or not rules.penalties:
+        return over_parts(True)
+    return jax.lax.cond(step % rules.penalty_interval == 0, lambda: over_parts(True), lambda: over_parts(False))
+
+
+def _update(
+    player: Player, gradient: Any, batch_stats: Any, rules: PlayerRules, hyperparams: PlayerHyperparams
+) -> tuple[Player, Array]:
+    """The player after one step of its optimiser, and the norm of its gradient before that is shortened."""
+    norm = optax.tree.norm(gradient)
+    limit = hyperparams.clip_norm
+    scale = jnp.where((limit > 0) & (norm > limit), limit / norm, 1.0)
+    gradient = jax.tree.map(lambda leaf: leaf * scale, gradient)
+    updates, opt_state = rules.optimizer(hyperparams).update(gradient, player.opt_state, player.params)
+    return Player(optax.apply_updates(player.params, updates), batch_stats, opt_state), norm
+
+
+def _mean_of_top(losses: Array, logits: Array, share: Array) -> Array:
+    """The mean loss of the share of the examples with the largest logits, at least one.
+
+    Reference: Sinha et al. 2020, Top-k Training of GANs, arXiv:2002.06224, equation 5.
+    """
+    count = jnp.maximum(jnp.round(share * len(logits)), 1.0)
+    rank = jnp.argsort(jnp.argsort(-logits))
+    return jnp.sum(jnp.where(rank < count, losses, 0.0)) / count
+
+
+def _augment_p(game: Game, state: TrainState, hyperparams: Hyperparams) -> Array:
+    return state.memory["augment"]["p"] if game.adaptive_augment else hyperparams.augment.p
+
+
+def _adapt(memory: dict, sign: Array, hyperparams: Hyperparams, images: Array) -> dict:
+    """The memory of an adaptive augmentation after an update whose logits on real images have this mean sign.
+
+    Every few updates p moves by the mean over them (Karras et al. 2020, arXiv:2006.06676, section 3.2).
+    """
+    signs, updates = memory["signs"] + sign, memory["updates"] + 1
+    is_due = updates == ADAPT_EVERY
+    moved = augment.adapted(
+        memory["p"],
+        signs / ADAPT_EVERY,
+        target=hyperparams.augment.target,
+        images=ADAPT_EVERY * images.astype(jnp.float32),
+        images_to_one=hyperparams.augment.images_to_one,
+    )
+    return {
+        "p": jnp.where(is_due, moved, memory["p"]),
+        "signs": jnp.where(is_due, 0.0, signs),
+        "updates": jnp.where(is_due, 0, updates),
+    }
+
+
+def _remember(memory: dict, observed: dict) -> dict:
+    """Running means after one more observation of each."""
+    return memory | {
+        name: jax.tree.map(lambda old, new: old + (1.0 - DECAY) * (new - old), memory[name], means)
+        for name, means in observed.items()
+    }
+
+
+def _whole_batch(axis_name: str | None, logits: Any) -> Any:
+    """The logits of all devices' examples: [B] on each of n devices to [n B] on all."""
+    if axis_name is None:
+        return logits
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, axis_name, tiled=True), logits)
 
 
 def _mean_over(axis_name: str | None, tree: Any) -> Any:

@@ -24,7 +24,8 @@ FREE_FIELDS = ("steps", "log_every", "sample_every", "checkpoint_every", "evalua
                "data.resident")  # fmt: skip
 """Fields that change nothing of the game or of its course: told, not recorded as a change of the run."""
 
-SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "average_halflife")
+SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm", "average_halflife",
+                    "images_to_one")  # fmt: skip
 """Numbers that a schedule could have changed too: a run may go on with others, and `config.json` keeps the record."""
 
 
@@ -90,7 +91,7 @@ def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> l
         if before == after:
             continue
         line = f"config.{field}: {before!r} -> {after!r}"
-        if field in FREE_FIELDS:
+        if field in FREE_FIELDS or field.startswith("evaluation."):
             logger.info("changed: %s", line)
         elif _is_number_of_the_course(field, before, after):
             logger.warning("changed from here on: %s", line)
@@ -125,8 +126,10 @@ def versions() -> dict[str, str]:
 
 
 def _is_number_of_the_course(field: str, before: Any, after: Any) -> bool:
-    if field.startswith("penalties."):
-        return bool(before) and bool(after)  # a penalty that comes or goes makes another game
+    if field.startswith("penalties.") or field in ("weight_clip", "augment.p", "augment.target"):
+        return bool(before) and bool(after)  # a rule that comes or goes makes another game
+    if field == "top_k":
+        return before != 1 and after != 1
     return field.startswith("schedules.") or field.rsplit(".", 1)[-1] in SCHEDULED_FIELDS
 
 

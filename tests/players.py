@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gan import losses
-from gan.game import Game, Normal, Output, adam
+from gan.game import Game, Normal, Output, PlayerRules
 from gan.networks.layers import BatchNorm, Dropout
-from gan.schedules import Hyperparams, PlayerHyperparams
+from gan.optimizers import adam
+from gan.schedules import AugmentHyperparams, Hyperparams, PlayerHyperparams
 
 
 def identity(image):
@@ -64,37 +65,52 @@ class NoisyDiscriminator(nn.Module):
         return nn.Dense(1)(x)[:, 0]
 
 
-def hyperparams(learning_rate=1e-3, beta1=0.5, average_halflife=100.0, **penalties):
-    player = PlayerHyperparams(*map(jnp.float32, (learning_rate, beta1, 0.999, 1e-8)))
+def hyperparams(
+    learning_rate=1e-3, beta1=0.5, average_halflife=100.0, *, p=0.0, target=0.0, weight_clip=0.0, top_k=1.0,
+    weight_decay=0.0, clip_norm=0.0, **penalties
+):  # fmt: skip
+    player = PlayerHyperparams(*map(jnp.float32, (learning_rate, beta1, 0.999, 1e-8, weight_decay, clip_norm)))
     weights = {name: jnp.float32(weight) for name, weight in penalties.items()}
-    return Hyperparams(player, player, jnp.float32(average_halflife), weights)
+    augment = AugmentHyperparams(*map(jnp.float32, (p, target, 1000.0)))
+    numbers = map(jnp.float32, (weight_clip, top_k))
+    return Hyperparams(player, player, jnp.float32(average_halflife), weights, augment, *numbers)
 
 
-def point_game(**changes):
-    """The game of the ring: points in the plane, MLP players."""
+def point_game(*, generator=None, discriminator=None, **changes):
+    """The game of the ring: points in the plane, MLP players. `generator` and `discriminator` change their rules."""
     game = Game(
-        generator=PointGenerator(),
-        discriminator=PointDiscriminator(),
-        generator_optimizer=adam,
-        discriminator_optimizer=adam,
+        generator=PlayerRules(PointGenerator(), adam),
+        discriminator=PlayerRules(PointDiscriminator(), adam),
         loss=losses.non_saturating(),
         prior=Normal(),
         latent_size=8,
         output=Output(identity, (-1.0, 1.0)),
         image_shape=(1, 1, 2),
     )
-    return dataclasses.replace(game, **changes)
+    return changed(game, generator=generator, discriminator=discriminator, **changes)
 
 
-def noisy_game(**changes):
+def noisy_game(*, generator=None, discriminator=None, **changes):
     """A game on 2x2x3 images whose players draw random numbers and look at the whole batch."""
-    game = point_game(generator=NoisyGenerator(), discriminator=NoisyDiscriminator(), image_shape=(2, 2, 3))
-    return dataclasses.replace(game, **changes)
+    game = point_game(
+        generator={"module": NoisyGenerator()}, discriminator={"module": NoisyDiscriminator()}, image_shape=(2, 2, 3)
+    )
+    return changed(game, generator=generator, discriminator=discriminator, **changes)
+
+
+def changed(game, *, generator=None, discriminator=None, **changes):
+    """The game with other rules, and with other rules of its players."""
+    return dataclasses.replace(
+        game,
+        generator=dataclasses.replace(game.generator, **(generator or {})),
+        discriminator=dataclasses.replace(game.discriminator, **(discriminator or {})),
+        **changes,
+    )
 
 
 def batches(game, *, size=16, seed=0):
     """A turn's batches of random images: [discriminator_steps, size, ...]."""
-    shape = (game.discriminator_steps, size)
+    shape = (game.discriminator.steps, size)
     return {
         "image": jax.random.uniform(jax.random.key(seed), (*shape, *game.image_shape), minval=-1.0),
         "label": jnp.zeros(shape, jnp.int32),

@@ -39,12 +39,41 @@ def test_a_game_is_frozen_and_hashable():
         ({"generator__depth": -1}, "config.generator.depth=-1; legal: 0 or more"),
         ({"generator__kernel_init": "normal('x', 2, 3, 4)"}, "kernel_init=.*legal: normal"),
         ({"penalties__r1": 1.0}, "config.penalties.r1 needs .* without batch normalisation"),
+        ({"penalties__path_length": 1.0}, "config.penalties.path_length needs .* a generator without batch norm"),
+        ({"penalties__classify_real": 1.0}, "classify_real needs config.discriminator.conditioning='classifier'"),
+        ({"discriminator__penalty_interval": 0}, "config.discriminator.penalty_interval=0 must be at least 1"),
+        ({"discriminator__conditioning": "concat"}, "conditioning='concat' is unknown; legal: none, projection"),
+        ({"generator__weight_decay": 0.1}, "config.generator.weight_decay=0.1 has no meaning for 'adam'.*adamw, lion"),
+        ({"microbatches": 3}, "config.microbatches=3 does not divide config.batch_size=8; legal: 1, 2, 4, 8"),
+        ({"augment__policy": "adda", "augment__p": 1.0}, "config.augment.policy='adda' is unknown; nearest: 'ada'"),
+        ({"augment__policy": "ada"}, "config.augment.p=0 leaves config.augment.policy='ada' idle"),
+        ({"augment__p": 0.5}, "config.augment.policy='none'; legal: .*ada"),
     ],
 )
 def test_an_impossible_game_is_one_line(overrides, line):
     with pytest.raises(UserError, match=line) as caught:
         build(**overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_are_learned_of_only_where_there_are_any():
+    config = runs.config(discriminator__conditioning="projection")
+    rules.build(config, image_shape=SHAPE, num_classes=10)
+    with pytest.raises(UserError, match="conditioning='projection' needs labels, and the dataset has none"):
+        rules.build(config, image_shape=SHAPE, num_classes=0)
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "embedding"])
+def test_a_conditioned_generator_paints_by_its_label_and_a_projection_judges_by_it(conditioning):
+    game = build(generator__conditioning=conditioning, discriminator__conditioning="projection")
+    generator, discriminator = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
+    latent = jnp.broadcast_to(jax.random.normal(jax.random.key(2), (1, 100)), (3, 100))
+    label = jnp.array([0, 0, 7])
+    image, _ = game.generate(generator, latent, label, train=False)
+    np.testing.assert_allclose(image[0], image[1], atol=1e-6)
+    assert jnp.abs(image[0] - image[2]).max() > 1e-3
+    logits = game.discriminate(discriminator, image[:1].repeat(3, axis=0), label, train=False).logits
+    assert logits[0] == logits[1] != logits[2]
 
 
 def test_a_field_that_the_network_does_not_take_is_named():

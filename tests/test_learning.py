@@ -47,7 +47,7 @@ def mode_shares(points):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_ring_is_learned(seed):
-    points, metrics = play(point_game(penalties=("r1", "r2")), seed)
+    points, metrics = play(point_game(discriminator={"penalties": ("r1", "r2")}), seed)
     shares = mode_shares(points)
     assert (shares > 0.09).all() and (shares < 0.16).all(), shares  # 1/8 = 0.125 each, less what lies between modes
     # At equilibrium D loses 2 ln 2 = 1.386 and G ln 2 = 0.693.
@@ -66,6 +66,6 @@ def flipped(real, fake):
 
 
 def test_a_generator_with_its_sign_flipped_learns_nothing():
-    game = point_game(loss=losses.Loss(losses.binary_cross_entropy, flipped), penalties=("r1", "r2"))
+    game = point_game(loss=losses.Loss(losses.binary_cross_entropy, flipped), discriminator={"penalties": ("r1", "r2")})
     points, _ = play(game, 0)
     assert np.sum(mode_shares(points) > 0.05) == 0

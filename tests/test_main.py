@@ -27,7 +27,7 @@ def test_help_is_fast_and_shows_our_flags_only():
     shown = told("--help", status=0)
     assert time.monotonic() - begun < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
-    assert sorted(flags) == ["config", "mode", "num_samples", "out", "seed", "workdir"]
+    assert sorted(flags) == ["config", "extractor", "mode", "num_samples", "out", "seed", "workdir"]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_discriminator_update_leaves_the_generator_untouched_and_the_reverse()
 
 
 def test_a_turn_is_its_updates_in_order():
-    game = noisy_game(discriminator_steps=3, generator_steps=2)
+    game = noisy_game(discriminator={"steps": 3}, generator={"steps": 2})
     turn_batches = batches(game)
     start = state.create(game, hyperparams(), seed=0)
     turned, metrics = train_step(start, turn_batches, hyperparams(), game=game)
@@ -84,11 +84,11 @@ def test_losses_and_gradient_norms_are_those_of_plain_jax():
     _, metrics = discriminator_step(start, batch, hyperparams(), game=game)
     step_key = jax.random.split(start.key)[1]
     latent = game.latents(state.example_keys(state.named_key(step_key, "latent"), batch["row"]))
-    fake = game.generator.apply(start.generator.variables, latent, None, True)
+    fake = game.generator.module.apply(start.generator.variables, latent, None, True)
 
     def loss(params):
-        real_logits = game.discriminator.apply({"params": params}, batch["image"], None, True)
-        fake_logits = game.discriminator.apply({"params": params}, fake, None, True)
+        real_logits = game.discriminator.module.apply({"params": params}, batch["image"], None, True)
+        fake_logits = game.discriminator.module.apply({"params": params}, fake, None, True)
         cross_entropy = optax.sigmoid_binary_cross_entropy
         return jnp.mean(cross_entropy(real_logits, jnp.ones(16)) + cross_entropy(fake_logits, jnp.zeros(16)))
 
@@ -107,7 +107,7 @@ def test_players_share_their_latents_within_a_turn_if_the_game_says_so(shared):
             seen.append(np.asarray(latent))
             return PointGenerator(name="inner")(latent, label, train)
 
-    game = point_game(generator=Watched(), discriminator_steps=2, generator_steps=2, shared_latents=shared)
+    game = point_game(generator={"module": Watched(), "steps": 2}, discriminator={"steps": 2}, shared_latents=shared)
     position = state.create(game, hyperparams(), seed=0)
     seen.clear()
     for _ in range(2):  # not compiled: every update shows its latents
@@ -193,7 +193,7 @@ def play_on(devices, wrapper, game, turns=3):
 
 @pytest.mark.parametrize("devices, wrapper", [(4, "jit"), (1, "pmap"), (4, "pmap")])
 def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, wrapper):
-    game = noisy_game(discriminator_steps=2)
+    game = noisy_game(discriminator={"steps": 2})
     # Adam divides by the root of a second moment that starts at zero: 1e-7 in a gradient can be 1e-4 in a parameter.
     assert_close(play_on(devices, wrapper, game), play_on(1, "jit", game), atol=2e-4)
 
@@ -205,7 +205,7 @@ def test_without_the_axis_name_devices_would_disagree():
         def __call__(self, image, label, train):
             return NoisyDiscriminator(name="inner")(image, label, train)
 
-    game = noisy_game(discriminator=Deaf())
+    game = noisy_game(discriminator={"module": Deaf()})
     whole, _ = play_on(1, "jit", game)
     split, _ = play_on(4, "pmap", game)
     weights = [position.discriminator.params["inner"]["Dense_0"]["kernel"] for position in (whole, split)]

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from gan import data, game, loop, schedules, sharding, state, steps
+from gan import data, evaluation, game, schedules, sharding, state, steps
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def load(name: str, overrides: list[str]) -> ConfigDict:
 def prepare(config: ConfigDict):
     """A function that plays n turns and returns seconds per turn, already compiled; and the images in a turn."""
     mesh = sharding.device_mesh()
-    dataset = loop.open_dataset(config)
+    dataset = evaluation.open_dataset(config)
     rules = game.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     schedule = schedules.build(config)
     raw = dataset.read(range(config.batch_size))

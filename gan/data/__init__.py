@@ -1,10 +1,26 @@
 """Data: datasets by name through TFDS, one order of examples, and batches that are resident or streamed.
 
-A leaf of the house: plain names and numbers in, uint8 arrays out; `steps` sees only what `to_range` makes of them.
+A leaf of the house: plain names and numbers in, uint8 arrays out (of points: float32); `steps` sees only what
+`to_range` makes of them.
 """
 
+from gan.data import cache, stacked
 from gan.data.batches import gather, positions, stream, to_range, to_uint8
 from gan.data.order import example_order
 from gan.data.source import Dataset, load
+from gan.data.toys import MIXTURES, is_point
 
-__all__ = ["Dataset", "example_order", "gather", "load", "positions", "stream", "to_range", "to_uint8"]
+__all__ = [
+    "MIXTURES",
+    "Dataset",
+    "cache",
+    "example_order",
+    "gather",
+    "is_point",
+    "load",
+    "positions",
+    "stacked",
+    "stream",
+    "to_range",
+    "to_uint8",
+]

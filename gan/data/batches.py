@@ -49,11 +49,11 @@ def gather(
     """One turn's examples out of resident arrays, inside the compiled program.
 
     Args:
-      images: uint8 [N, H, W, C]; labels: int32 [N].
+      images: uint8 [N, H, W, C], or float32 for points; labels: int32 [N].
       seed, step, batches, batch_size, rows: see `positions` and `example_order`.
 
     Returns:
-      {"image": uint8 [batches, rows, H, W, C], "label": int32 [batches, rows]}
+      {"image": [batches, rows, H, W, C], of the dtype of images, "label": int32 [batches, rows]}
     """
     wanted = positions(step, batches=batches, batch_size=batch_size, rows=rows)
     indices = jnp.asarray(example_order(wanted, seed=seed, n=len(labels)))
@@ -106,7 +106,9 @@ def stream(
 
 
 def to_range(images: np.ndarray | Array, image_range: tuple[float, float]) -> np.ndarray | Array:
-    """Pixels 0..255 as float32 in image_range = (low, high): low + (high - low) * pixel / 255."""
+    """Pixels 0..255 as float32 in image_range = (low, high): low + (high - low) * pixel / 255; floats as they are."""
+    if np.issubdtype(images.dtype, np.floating):
+        return images
     low, high = image_range
     # Divided first: 0 and 255 then land on low and high exactly.
     return images.astype(np.float32) / np.float32(255) * np.float32(high - low) + np.float32(low)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gan.data import cache, pixels
+from gan.data import cache, pixels, stacked, toys
 from gan.errors import UserError, lookup, nearest
 
 logger = logging.getLogger(__name__)
@@ -119,11 +119,12 @@ def load(
     crop: str = "center",
     skip_broken: bool = False,
     cache_dir: str | os.PathLike | None = None,
-) -> Dataset:
+) -> Dataset | toys.Points | stacked.Stacks:
     """Open a dataset; prepare it first where it is not prepared yet.
 
     Args:
-      name: "digits", "folder", or a TFDS name, possibly with config and version ("mnist", "cifar10:3.0.2").
+      name: "digits", "folder", "stacked_mnist", a toy of `toys.NAMES`, or a TFDS name, possibly with config and
+        version ("mnist", "cifar10:3.0.2").
       data_dir: where prepared data lies or goes; for "folder" the folder of images itself. When empty, the variable
         TFDS_DATA_DIR, else ~/tensorflow_datasets; what we make ourselves (digits, folders) lives in the cache folder.
       split: a TFDS split ("train", "test", "train[:80%]").
@@ -136,6 +137,16 @@ def load(
     Raises:
       UserError: an unknown name, split or crop; data that is missing, damaged or of another kind.
     """
+    if name in toys.NAMES:
+        return toys.load(name, split, image_size, channels)
+    if name == stacked.NAME:
+        if channels not in (0, 3):
+            raise UserError(f"config.data.channels={channels!r}: {name} has a digit in each of 3; legal: 0 or 3")
+        if split not in stacked.COUNTS:
+            raise UserError(f"config.data.split={split!r} is unknown for {name}; legal: {', '.join(stacked.COUNTS)}")
+        return stacked.stacks(
+            split, load(name="mnist", data_dir=data_dir, split=split, image_size=image_size, cache_dir=cache_dir)
+        )
     lookup(dict.fromkeys(pixels.CROPS), crop, "config.data.crop")
     if channels not in (0, 1, 3):
         raise UserError(f"config.data.channels={channels!r} is not 0 (as the dataset has), 1 (grey) or 3 (RGB)")
@@ -180,10 +191,11 @@ def _builder(name, data_dir, cache_folder, skip_broken):
     try:
         return tfds.builder(name, data_dir=root)
     except tfds.core.registered.DatasetNotFoundError as error:
-        known = ["digits", "folder", *tfds.list_builders(with_community_datasets=False)]
+        known = ["digits", "folder", stacked.NAME, *toys.NAMES, *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
-            f"config.data.name={name!r} is unknown{nearest(name, known)}; legal: digits, folder, every image dataset "
-            f"of https://www.tensorflow.org/datasets/catalog, and what is prepared in {root}"
+            f"config.data.name={name!r} is unknown{nearest(name, known)}; legal: digits, folder, {stacked.NAME}, "
+            f"{', '.join(toys.NAMES)}, every image dataset of https://www.tensorflow.org/datasets/catalog, and what is "
+            f"prepared in {root}"
         ) from error
     except (AssertionError, ValueError) as error:  # an unknown config or version of a known dataset
         reason = str(error).rpartition('}": ')[2]  # TFDS repeats the call first

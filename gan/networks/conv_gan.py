@@ -10,7 +10,7 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv import Conv, ConvTranspose
-from gan.networks.layers import BatchNorm, initializer
+from gan.networks.layers import BatchNorm, LabelledLatent, LabelledLogit, initializer
 
 SIZE = (28, 28)
 
@@ -29,11 +29,13 @@ class Generator(nn.Module):
     width: int = 64
     kernel_init: str = "truncated_normal(0.1)"
     bias: float = 0.1
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
         _check_size(self.image_shape)
+        latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         size = latent.shape[-1]
         if size % 4:
             raise UserError(
@@ -61,7 +63,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image [B, 28, 28, C] to logits [B].
+    """Image [B, 28, 28, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
     Two convolutions with 1 and 2 times `width` maps, each with ReLU and 2x2 average pooling; a dense layer of 4 times
     `width` with ReLU; a dense layer to one logit.
@@ -72,10 +74,11 @@ class Discriminator(nn.Module):
     width: int = 8
     kernel_init: str = "truncated_normal(0.02)"
     bias: float = 0.0
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, image: Array, label: Array, train: bool) -> Array:
+    def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         _check_size(self.image_shape)
         inits = {
             "kernel_init": initializer(self.kernel_init),
@@ -86,7 +89,8 @@ class Discriminator(nn.Module):
             x = jax.nn.relu(Conv(maps, (5, 5), **inits)(x))
             x = nn.avg_pool(x, (2, 2), strides=(2, 2))
         x = jax.nn.relu(nn.Dense(4 * self.width, **inits)(x.reshape(len(x), -1)))
-        return nn.Dense(1, **inits)(x)[:, 0]
+        logit = nn.Dense(1, **inits)(x)[:, 0]
+        return LabelledLogit(self.num_classes, self.conditioning, inits["kernel_init"])(logit, x, label)
 
 
 def _check_size(image_shape: tuple[int, int, int]) -> None:

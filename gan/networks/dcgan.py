@@ -2,7 +2,8 @@
 
 A network file: generator and discriminator side by side. Each stage halves or doubles the image, with kernels
 4x4, stride 2; the feature maps double in number as they halve in size. At 64x64x3, width 64, a latent of 100 the
-parameters are the 3,576,704 and 2,765,568 of the widespread PyTorch form.
+parameters are the 3,576,704 and 2,765,568 of the widespread PyTorch form. Without `batch_norm` what a player
+says of an image depends on that image alone, as slope penalties need it.
 """
 
 import math
@@ -13,7 +14,7 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv import Conv, ConvTranspose
-from gan.networks.layers import BatchNorm, initializer, leaky_relu
+from gan.networks.layers import BatchNorm, LabelledLatent, LabelledLogit, initializer, leaky_relu
 
 
 def stage_sizes(image_shape: tuple[int, int, int], depth: int) -> list[tuple[int, int]]:
@@ -46,6 +47,8 @@ class Generator(nn.Module):
     width: int = 64
     depth: int = 0
     kernel_init: str = "normal(0.02)"
+    batch_norm: bool = True
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
@@ -55,10 +58,11 @@ class Generator(nn.Module):
         depth = len(sizes) - 1
 
         def normalize(x: Array) -> Array:
-            return jax.nn.relu(BatchNorm(self.axis_name, scale_init=_scale_init)(x, train))
+            return jax.nn.relu(BatchNorm(self.axis_name, scale_init=_scale_init)(x, train) if self.batch_norm else x)
 
         maps = self.width * 2 ** (depth - 1)
         height, width = sizes[depth]
+        latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         x = nn.Dense(height * width * maps, use_bias=False, kernel_init=init)(latent)
         x = normalize(x.reshape(-1, height, width, maps))
         for stage in range(depth - 1, 0, -1):
@@ -76,7 +80,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image [B, H, W, C] to logits [B].
+    """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
     Strided convolutions with leaky ReLU 0.2, each but the first with batch normalisation; a dense layer without
     bias to one logit.
@@ -87,19 +91,23 @@ class Discriminator(nn.Module):
     width: int = 64
     depth: int = 0
     kernel_init: str = "normal(0.02)"
+    batch_norm: bool = True
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, image: Array, label: Array, train: bool) -> Array:
+    def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
         depth = len(stage_sizes(self.image_shape, self.depth)) - 1
         x = image
         for stage in range(depth):
             x = Conv(self.width * 2**stage, (4, 4), stride=2, use_bias=False, kernel_init=init)(x)
-            if stage > 0:
+            if stage > 0 and self.batch_norm:
                 x = BatchNorm(self.axis_name, scale_init=_scale_init)(x, train)
             x = leaky_relu(x)
-        return nn.Dense(1, use_bias=False, kernel_init=init)(x.reshape(len(x), -1))[:, 0]
+        x = x.reshape(len(x), -1)
+        logit = nn.Dense(1, use_bias=False, kernel_init=init)(x)[:, 0]
+        return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
 
 
 def _scale_init(key: Array, shape: tuple[int, ...], dtype) -> Array:

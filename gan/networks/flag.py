@@ -11,7 +11,7 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv import Conv
-from gan.networks.layers import BatchNorm, Dropout, initializer, leaky_relu
+from gan.networks.layers import BatchNorm, Dropout, LabelledLatent, LabelledLogit, initializer, leaky_relu
 
 
 class Generator(nn.Module):
@@ -28,6 +28,7 @@ class Generator(nn.Module):
     dropout: float = 0.5
     dense_init: str = "xavier_normal"
     kernel_init: str = "xavier_uniform"
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
@@ -44,6 +45,7 @@ class Generator(nn.Module):
         height, width, channels = self.image_shape
         first, *others = self.maps
         size = (height // 4, width // 4, first)
+        latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         x = normalize(
             nn.Dense(size[0] * size[1] * first, kernel_init=initializer(self.dense_init, "dense_init"))(latent)
         )
@@ -54,7 +56,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image [B, H, W, C] to logits [B].
+    """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
     5x5 convolutions to `maps`, at the full size of the image, each with ReLU and dropout; a dense layer of `hidden`
     with leaky ReLU 0.2 and dropout; a dense layer to two classes, fake and real.
@@ -69,10 +71,11 @@ class Discriminator(nn.Module):
     hidden: int = 32
     dropout: float = 0.25
     kernel_init: str = "xavier_uniform"
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, image: Array, label: Array, train: bool) -> Array:
+    def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         _check_size(self.image_shape)
         init = initializer(self.kernel_init)
 
@@ -85,7 +88,7 @@ class Discriminator(nn.Module):
             x = dropped(jax.nn.relu(Conv(maps, (5, 5), kernel_init=init)(x)))
         x = dropped(leaky_relu(nn.Dense(self.hidden, kernel_init=init)(x.reshape(len(x), -1))))
         fake, real = jnp.moveaxis(nn.Dense(2, kernel_init=init)(x), -1, 0)
-        return real - fake
+        return LabelledLogit(self.num_classes, self.conditioning, init)(real - fake, x, label)
 
 
 def _check_size(image_shape: tuple[int, int, int]) -> None:

@@ -103,6 +103,63 @@ class Dropout(nn.Module):
         return jnp.where(words >= jnp.uint32(self.rate * 2**32), x / (1.0 - self.rate), 0.0)
 
 
+class LabelledLatent(nn.Module):
+    """How a generator learns of the label: latent [B, Z] and label [B] to what the first layer takes, [B, Z or more].
+
+    `conditioning` is "none"; "concat", the latent with the one-hot label behind it (Mirza and Osindero 2014,
+    arXiv:1411.1784); or "embedding", the latent times a learned vector of the label, which keeps its size.
+    """
+
+    num_classes: int
+    conditioning: str = "none"
+
+    @nn.compact
+    def __call__(self, latent: Array, label: Array) -> Array:
+        check_conditioning("generator", self.conditioning, ("none", "concat", "embedding"), self.num_classes)
+        if self.conditioning == "concat":
+            return jnp.concatenate([latent, jax.nn.one_hot(label, self.num_classes)], axis=-1)
+        if self.conditioning == "embedding":
+            return latent * nn.Embed(self.num_classes, latent.shape[-1], embedding_init=_near_one)(label)
+        return latent
+
+
+class LabelledLogit(nn.Module):
+    """How a discriminator learns of the label: its logit [B] and last features [B, F] to what it returns.
+
+    `conditioning` is "none": the logit; "projection": the logit plus <embedding of the label, features> (Miyato and
+    Koyama 2018, arXiv:1802.05637, equation 4); or "classifier": the logit and logits of the classes [B, K] (Odena et
+    al. 2017, arXiv:1610.09585), which the classify_... penalties train.
+    """
+
+    num_classes: int
+    conditioning: str = "none"
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(self, logit: Array, features: Array, label: Array) -> Array | tuple[Array, Array]:
+        check_conditioning("discriminator", self.conditioning, ("none", "projection", "classifier"), self.num_classes)
+        if self.conditioning == "projection":
+            embedding = nn.Embed(self.num_classes, features.shape[-1], embedding_init=self.kernel_init)(label)
+            return logit + jnp.sum(embedding * features, axis=-1)
+        if self.conditioning == "classifier":
+            return logit, nn.Dense(self.num_classes, kernel_init=self.kernel_init)(features)
+        return logit
+
+
+def check_conditioning(player: str, conditioning: str, legal: tuple[str, ...], num_classes: int) -> None:
+    """Raises `UserError` for an unknown conditioning, and for a known one without classes to learn of."""
+    if conditioning not in legal:
+        raise UserError(f"config.{player}.conditioning={conditioning!r} is unknown; legal: {', '.join(legal)}")
+    if conditioning != "none" and not num_classes:
+        raise UserError(
+            f"config.{player}.conditioning={conditioning!r} needs labels, and the dataset has none; legal: 'none'"
+        )
+
+
+def _near_one(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    return 1.0 + 0.5 * jax.random.normal(key, shape, dtype)
+
+
 def _random_words(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint32 words of a shape: a hash of the element's number and two words that JAX draws from the key.
 

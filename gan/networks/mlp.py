@@ -9,7 +9,7 @@ import math
 from flax import linen as nn
 from jax import Array
 
-from gan.networks.layers import Dropout, initializer, leaky_relu
+from gan.networks.layers import Dropout, LabelledLatent, LabelledLogit, initializer, leaky_relu
 
 
 class Generator(nn.Module):
@@ -26,12 +26,13 @@ class Generator(nn.Module):
     slope: float = 0.2
     dropout: float = 0.0
     kernel_init: str = "xavier_uniform"
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
         init = initializer(self.kernel_init)
-        x = latent
+        x = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         for multiple in self.layers:
             x = leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
             x = Dropout(self.dropout, self.axis_name)(x, train)
@@ -39,7 +40,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image [B, H, W, C] to logits [B].
+    """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
     Dense layers, each but the last with leaky ReLU and dropout. For 28x28x1 the parameters are 1,460,225.
     """
@@ -51,13 +52,15 @@ class Discriminator(nn.Module):
     slope: float = 0.2
     dropout: float = 0.0
     kernel_init: str = "xavier_uniform"
+    conditioning: str = "none"
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, image: Array, label: Array, train: bool) -> Array:
+    def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
         x = image.reshape(len(image), -1)
         for multiple in self.layers:
             x = leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
             x = Dropout(self.dropout, self.axis_name)(x, train)
-        return nn.Dense(1, kernel_init=init)(x)[:, 0]
+        logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
+        return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)

@@ -1,0 +1,134 @@
+"""Samples from the averaged generator of a run, in evaluation mode. On the spine between `steps` and `evaluation`.
+
+Sample number i of seed s is one image, whatever is drawn beside it: its latent depends on (s, i) alone, and batch
+normalisation uses the averaged statistics.
+"""
+
+import functools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from gan import checkpoint, report, schedules, sharding, workdir
+from gan import game as rules
+from gan import state as states
+from gan.data import is_point, to_uint8
+from gan.errors import UserError
+from gan.game import Game
+from gan.state import Average, Player, example_keys, named_key
+
+logger = logging.getLogger(__name__)
+
+
+def sample(folder: Path, *, count: int, seed: int, out: Path | None) -> None:
+    """Draws `count` samples of a run's newest checkpoint into an NPZ file, and a PNG grid of the first beside it.
+
+    The file holds `images` uint8 [N, H, W, C], and `labels` int32 [N] where the dataset has classes. Points are
+    float32 [N, 1, 1, 2], and their picture shows them in the plane.
+    """
+    if count < 1:
+        raise UserError(f"--num_samples={count} must be at least 1")
+    out = out or folder / f"samples_seed{seed}.npz"
+    if out.suffix != ".npz":
+        raise UserError(f"--out={out} must end in .npz")
+    game, step, average = restore(folder)
+    batches = list(draw(game, average, seed=seed, count=count))
+    arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
+    if game.num_classes:
+        arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
+    picture = out.with_suffix(".png")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = out.with_suffix(".tmp.npz")
+        np.savez_compressed(draft, **arrays)
+        draft.replace(out)
+        if is_point(game.image_shape):
+            report.save_png(picture, report.draw_points(arrays["images"].reshape(-1, 2)))
+        else:
+            report.save_png(picture, report.grid(arrays["images"][:100]))
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
+    logger.info("%d samples of step %d: %s, and a picture of them: %s", count, step, out, picture)
+
+
+def recorded(folder: Path) -> tuple[ConfigDict, dict]:
+    """The config of the run in `folder`, and what is recorded of its dataset. Raises `UserError` if there is no run."""
+    record = workdir.read(folder)
+    if record is None:
+        raise UserError(f"--workdir={folder} holds no run: there is no {folder / 'config.json'}")
+    return ConfigDict(_with_tuples(record["config"]), convert_dict=True), record["dataset"]
+
+
+def restore(folder: Path, kept_in: str = "checkpoints") -> tuple[Game, int, Average]:
+    """The game of the run in `folder`, and the step and averaged generator of the newest checkpoint in `kept_in`.
+
+    Raises `UserError` where there is no run, or no checkpoint yet.
+    """
+    config, dataset = recorded(folder)
+    game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+    initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
+    target = sharding.abstract(jax.eval_shape(initial).average, sharding.device_mesh())
+    checkpoints = folder / kept_in
+    found = None
+    if checkpoints.is_dir():
+        found = checkpoint.restore_average(checkpoint.open_manager(checkpoints, read_only=True), target)
+    if found is None:
+        raise UserError(f"--workdir={folder} holds no checkpoint yet: train it first, with the same --workdir")
+    step, average = found
+    return game, step, average
+
+
+def draw(game: Game, average: Average, *, seed: int, count: int, batch_size: int = 100) -> Iterator[dict]:
+    """Yields `{"image": uint8 [n, H, W, C], "label": int32 [n]}` of samples 0 to count - 1, at most a batch at a time.
+
+    Points stay float32. The label of sample i is i modulo the number of classes: every class in equal parts.
+    """
+    for first in range(0, count, batch_size):
+        # Always a whole batch, so that one program is compiled; what is beyond `count` is cut off.
+        rows = np.arange(first, first + batch_size, dtype=np.uint32)
+        image, label = jax.device_get(_samples(average, rows, jnp.uint32(seed), game=game))
+        kept = min(batch_size, count - first)
+        yield {"image": image[:kept], "label": label[:kept]}
+
+
+def _with_tuples(value: Any) -> Any:
+    """What JSON kept as lists was tuples: a network's `layers` must be hashable."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(entry) for name, entry in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+@functools.partial(jax.jit, static_argnames="game")
+def _samples(average: Average, rows: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
+    latent = game.latents(example_keys(named_key(jax.random.key(seed), "sample"), rows))
+    label = (rows % max(game.num_classes, 1)).astype(jnp.int32)
+    image, _ = game.generate(average.variables, latent, label, train=False)
+    return image if is_point(game.image_shape) else to_uint8(image, game.output.image_range), label
+
+
+@functools.partial(jax.jit, static_argnames="game")
+def landscape(game: Game, discriminator: Player, points: Array, real: Array) -> tuple[Array, Array]:
+    """D's logits [N] at points [N, 1, 1, 2], and the pull [N, 2] of G's loss on a sample there: -d loss / d point.
+
+    The loss of a lone sample is its mean over the real points [R, 1, 1, 2], which a loss that compares pairs needs.
+    """
+
+    def logits_of(images: Array) -> Array:
+        label = jnp.zeros(len(images), jnp.int32)
+        return game.discriminate(discriminator.variables, images, label, train=False).logits
+
+    real_logits = logits_of(real)
+
+    def loss(logit: Array) -> Array:
+        return jnp.mean(game.loss.generator(real_logits, jnp.full_like(real_logits, logit)))
+
+    logits, pull_back = jax.vjp(logits_of, points)
+    (pull,) = pull_back(-jax.vmap(jax.grad(loss))(logits))
+    return logits, pull.reshape(-1, 2)

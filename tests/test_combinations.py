@@ -1,0 +1,155 @@
+"""Any loss, any penalty, any network: built or refused with the reason, and one finite update of each player.
+
+A pair of choices is tried where it stands in a case; the fast test has every choice in some case, the slow one every
+pair of a loss and a penalty, on networks, augmentations, optimisers and conditionings that rotate beneath them.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default
+from gan import game as rules
+from gan import schedules, state, steps
+from gan.augment import AUGMENTS
+from gan.errors import UserError
+from gan.losses import LOSSES
+from gan.networks import NETWORKS
+from gan.optimizers import OPTIMIZERS
+from gan.penalties import PENALTIES
+
+BATCH, CLASSES = 8, 3
+QUICKLY = {"xla_backend_optimization_level": 0}
+"""Compilation is most of the time here, and no program runs twice."""
+NETWORK_FIELDS = {
+    "mlp": ((4, 4, 1), {"width": 8, "layers": (1,)}, {"width": 8, "layers": (1,)}),
+    "dcgan": ((8, 8, 3), {"width": 4, "depth": 1}, {"width": 4, "depth": 2}),
+    "conv_gan": ((28, 28, 1), {"width": 2}, {"width": 2}),
+    "flag": ((8, 8, 1), {"maps": (4, 3), "dropout": 0.5}, {"maps": (3,), "hidden": 4, "dropout": 0.25}),
+}
+HAS_BATCH_STATISTICS = {"generator": {"dcgan", "conv_gan", "flag"}, "discriminator": {"dcgan"}}
+CONDITIONINGS = [("none", "none"), ("embedding", "projection"), ("concat", "projection"), ("embedding", "classifier")]
+LOSS_TEXTS = [*LOSSES, *(f'f_gan("{name}")' for name in ("reverse_kl", "pearson", "jensen_shannon"))]
+
+
+def configured(network, loss, penalty, augment, optimizer, conditioning):
+    """A config, the shape of its images, and whether the game is a legal one."""
+    shape, *fields = NETWORK_FIELDS[network]
+    config = default.get_config()
+    config.unlock()
+    for player, own, told in zip(("generator", "discriminator"), fields, conditioning, strict=True):
+        config[player] = default.player(network=network, optimizer=optimizer, **own)
+        config[player].conditioning = told
+    config.batch_size, config.latent.size, config.loss = BATCH, 9 if "concat" in conditioning else 8, loss
+    if penalty:
+        config.penalties[penalty] = 0.1
+    if augment != "none":
+        config.augment.policy, config.augment.p = augment, 0.5
+    batch_statistics = penalty and network in HAS_BATCH_STATISTICS[PENALTIES[penalty].player]
+    is_legal = not penalty or (
+        not (PENALTIES[penalty].differentiates_player and batch_statistics)
+        and not (PENALTIES[penalty].classifies and conditioning[1] != "classifier")
+    )
+    return config, shape, is_legal
+
+
+def build(config, shape):
+    return rules.build(config, image_shape=shape, num_classes=CLASSES)
+
+
+def update(position, batch, *, game, settings, axis_name):
+    after_d, of_d = steps.discriminator_step(position, batch, settings, game=game, axis_name=axis_name)
+    after_g, of_g = steps.generator_step(after_d, batch, settings, game=game, axis_name=axis_name)
+    return after_d, after_g, of_d | of_g
+
+
+def check(config, shape, wrapper):
+    game, settings = build(config, shape), schedules.build(config)(0)
+    start = jax.jit(functools.partial(state.create, game, settings, 0), compiler_options=QUICKLY)()
+    key = jax.random.key(1)
+    batch = {
+        "image": jax.random.uniform(key, (BATCH, *shape), minval=-1.0),
+        "label": jnp.arange(BATCH) % CLASSES,
+        "row": jnp.arange(BATCH),
+    }
+    if wrapper == "jit":
+        turn = jax.jit(
+            functools.partial(update, game=game, settings=settings, axis_name=None), compiler_options=QUICKLY
+        )
+    else:
+        batch = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
+        mapped = functools.partial(update, game=game, settings=settings, axis_name="data")
+        turn = jax.pmap(mapped, axis_name="data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:4])
+    after_d, after_g, metrics = turn(start, batch)
+    for leaf in jax.tree.leaves((after_g.generator, after_g.discriminator, after_g.memory, metrics)):
+        assert np.isfinite(leaf).all()
+    assert same(after_d.generator, start.generator) and not same(after_d.discriminator, start.discriminator)
+    assert same(after_g.discriminator, after_d.discriminator) and not same(after_g.generator, after_d.generator)
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def legal_or_refused(tried):
+    """The config of the case, on an MLP where its network is refused, as an illegal game must be."""
+    config, shape, is_legal = configured(**tried)
+    if not is_legal:
+        with pytest.raises(UserError, match=f"config.penalties.{tried['penalty']} needs"):
+            build(config, shape)
+        classifies = PENALTIES[tried["penalty"]].classifies
+        conditioning = CONDITIONINGS[-1] if classifies else tried["conditioning"]
+        config, shape, is_legal = configured(**tried | {"network": "mlp", "conditioning": conditioning})
+        assert is_legal
+    return config, shape
+
+
+def case(i, *, loss, penalty):
+    """A case of these two, with the other choices rotating beneath them at different paces."""
+    return {
+        "network": list(NETWORKS)[i % len(NETWORKS)],
+        "loss": loss,
+        "penalty": penalty,
+        "augment": list(AUGMENTS)[i // 2 % len(AUGMENTS)],
+        "optimizer": list(OPTIMIZERS)[i % len(OPTIMIZERS)],
+        "conditioning": CONDITIONINGS[i // 3 % len(CONDITIONINGS)],
+    }
+
+
+PENALTY_NAMES = ["", *PENALTIES]
+CASES = [
+    case(i, loss=LOSS_TEXTS[i % len(LOSS_TEXTS)], penalty=PENALTY_NAMES[i % len(PENALTY_NAMES)])
+    for i in range(max(len(LOSS_TEXTS), len(PENALTY_NAMES)))
+]
+
+
+def name(tried):
+    return "-".join(str(part) for part in tried.values() if part and isinstance(part, str))
+
+
+@pytest.mark.parametrize("tried", CASES, ids=name)
+def test_each_choice_somewhere(tried):
+    check(*legal_or_refused(tried), "jit")
+
+
+@pytest.mark.parametrize("tried", CASES[:: len(NETWORKS) - 1], ids=name)  # every network, every few losses
+def test_some_choices_on_four_devices(tried):
+    check(*legal_or_refused(tried), "pmap")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["jit", "pmap"])
+@pytest.mark.parametrize("loss", LOSS_TEXTS)
+def test_every_loss_with_every_penalty(loss, wrapper):
+    for i, penalty in enumerate(PENALTIES, start=LOSS_TEXTS.index(loss)):
+        check(*legal_or_refused(case(i, loss=loss, penalty=penalty)), wrapper)
+
+
+def test_every_choice_is_among_the_cases():
+    for field, table in (("network", NETWORKS), ("loss", LOSS_TEXTS), ("penalty", PENALTIES), ("augment", AUGMENTS),
+                         ("optimizer", OPTIMIZERS), ("conditioning", CONDITIONINGS)):  # fmt: skip
+        assert {tried[field] for tried in CASES} >= set(table), field
+    assert set(NETWORK_FIELDS) == set(NETWORKS)

@@ -1,0 +1,105 @@
+"""gan.evaluation: figures of a run, of real images and of damaged ones; the best checkpoint; what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import runs
+
+from gan import evaluation, sampling
+from gan.errors import UserError
+
+EVALUATION = {"evaluation.num_samples": 200, "evaluate_every": 4}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The evaluator of the digits at 16x16, and real images of theirs."""
+    config = runs.config(**{"data.image_size": (16, 16), **EVALUATION, "evaluation.num_samples": 600})
+    evaluator = evaluation.Evaluator(config, seed=0)
+    images, labels = evaluation.open_dataset(config).arrays()
+    return evaluator, np.asarray(images), np.asarray(labels)
+
+
+def test_real_images_are_the_best_there_is(digits):
+    evaluator, images, _ = digits
+    floor = evaluator.floor()
+    noise = np.random.default_rng(0).integers(0, 256, images[:600].shape, dtype=np.uint8)
+    of_noise = evaluator.figures_of(noise)
+    assert floor["frechet_classifier"] < 0.05 * of_noise["frechet_classifier"]
+    assert floor["modes"] == 10 and floor["precision"] > 0.95 and of_noise["precision"] < 0.2
+    assert abs(floor["kernel_classifier"]) < 0.05 * of_noise["kernel_classifier"]
+
+
+def test_shuffled_pixels_are_seen(digits):
+    evaluator, images, _ = digits
+    part = images[:600]
+    order = np.random.default_rng(0).permutation(part[0].size)
+    shuffled = part.reshape(len(part), -1)[:, order].reshape(part.shape)
+    assert evaluator.figures_of(shuffled)["frechet_classifier"] > 10 * evaluator.figures_of(part)["frechet_classifier"]
+
+
+def test_a_missing_class_and_a_lone_image_are_seen(digits):
+    evaluator, images, labels = digits
+    whole = evaluator.figures_of(images[:600])
+    without = evaluator.figures_of(images[labels != 3][:600])
+    assert whole["modes"] == 10
+    assert without["coverage"] < whole["coverage"] - 0.05 and without["reverse_kl"] > whole["reverse_kl"] + 0.02
+    alone = evaluator.figures_of(np.repeat(images[:1], 600, axis=0))
+    assert alone["modes"] == 1 and alone["coverage"] < 0.1 and alone["recall"] < 0.1
+    np.testing.assert_allclose(alone["reverse_kl"], np.log(10), rtol=0.05)  # all in one of ten even classes
+
+
+def test_copies_of_training_images_are_told_from_fresh_ones(tmp_path):
+    config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
+                                          "evaluation.extractor": "pixels"})  # fmt: skip
+    evaluator = evaluation.Evaluator(config, seed=0)
+    training = np.asarray(evaluation.open_dataset(config).arrays()[0])
+    fresh = np.asarray(evaluation.open_dataset(config, "train[1000:]").arrays()[0])
+    assert evaluator.figures_of(training[:300])["nearest_training_ratio"] == 0.0
+    np.testing.assert_allclose(evaluator.figures_of(fresh)["nearest_training_ratio"], 1.0)
+
+
+def test_a_run_keeps_its_figures_and_its_best_checkpoint(tmp_path):
+    assert runs.train(tmp_path, **EVALUATION) == 0
+    lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    best = min(lines, key=lambda line: line["frechet_classifier"])
+    assert sampling.restore(tmp_path, "best")[1] == best["step"]
+
+    evaluation.evaluate(tmp_path, count=None, seed=0)
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["checkpoints"]["last"]["step"] == 12
+    assert record["checkpoints"]["best"]["figures"]["frechet_classifier"] == pytest.approx(
+        best["frechet_classifier"], rel=1e-6
+    )  # the same seed, the same samples
+    protocol = record["protocol"]
+    assert protocol["extractor"] == "classifier" and protocol["num_samples"] == 200
+    assert protocol["classifier_test_accuracy"] > 0.5
+    assert (tmp_path / "nearest_last.png").exists()
+    assert record["real_training_images"]["frechet_classifier"] < best["frechet_classifier"]
+
+
+def test_an_interrupted_run_has_the_same_figures(tmp_path):
+    runs.train(tmp_path / "whole", **EVALUATION)
+    runs.train(tmp_path / "parts", **EVALUATION, steps=8)
+    runs.train(tmp_path / "parts", **EVALUATION)
+    whole, parts = ((tmp_path / name / "evaluations.jsonl").read_text() for name in ("whole", "parts"))
+    assert whole == parts
+    assert sampling.restore(tmp_path / "whole", "best")[1] == sampling.restore(tmp_path / "parts", "best")[1]
+
+
+@pytest.mark.parametrize(
+    "overrides, line",
+    [
+        ({"evaluation.metrics": ("fid",)}, "config.evaluation.metrics: 'fid' is unknown.*legal: frechet"),
+        ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; legal: 10 or more"),
+        ({"evaluation.reference_samples": 4}, "give 4 images to compare with; legal: 10 or more"),
+        ({"evaluation.extractor": "incepton"}, "config.evaluation.extractor='incepton'.*nearest: 'inception'"),
+        ({"evaluation.split": "validation"}, "validation"),
+    ],
+)
+def test_what_is_refused(overrides, line):
+    with pytest.raises(UserError, match=line) as caught:
+        evaluation.Evaluator(runs.config(**EVALUATION | overrides), seed=0)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,174 @@
+"""gan.steps beyond the plain game: lazy and accumulated gradients, bounds, selection, memory, augmentation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from players import PointDiscriminator, batches, changed, hyperparams, point_game
+
+from gan import state, steps
+from gan.augment import AUGMENTS
+from gan.game import SPECTRAL_NORM
+from gan.optimizers import sgd
+
+discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
+generator_step = jax.jit(steps.generator_step, static_argnames="game")
+PLAIN = {"optimizer": sgd}
+"""Gradient descent: an update is the rate times the gradient, and differences stay as small as they are."""
+
+
+def first_batch(game, **settings):
+    return jax.tree.map(lambda leaf: leaf[0], batches(game, **settings))
+
+
+def moved(before, after):
+    return jax.tree.map(lambda a, b: b - a, before.params, after.params)
+
+
+def assert_close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+@pytest.mark.parametrize("player, step", [("discriminator", discriminator_step), ("generator", generator_step)])
+def test_an_update_in_parts_is_the_update_of_the_whole_batch(player, step):
+    penalties = ("r1", "r2") if player == "discriminator" else ("orthogonal",)
+    whole = point_game(**{player: {**PLAIN, "penalties": penalties}})
+    settings = hyperparams(0.1, **dict.fromkeys(penalties, 0.1))
+    batch = first_batch(whole)
+    start = state.create(whole, settings, seed=0)
+    once, metrics = step(start, batch, settings, game=whole)
+    parts, parts_metrics = step(start, batch, settings, game=changed(whole, microbatches=4))
+    assert_close(getattr(parts, player).params, getattr(once, player).params, atol=2e-6)
+    assert_close(parts_metrics, metrics, rtol=1e-4, atol=1e-6)
+    one_part = jax.tree.map(lambda leaf: leaf[::4], batch)
+    alone, _ = step(start, one_part, settings, game=whole)  # the check can fail: a part alone moves elsewhere
+    assert optax.tree.norm(optax.tree.sub(getattr(alone, player).params, getattr(once, player).params)) > 1e-3
+
+
+def test_a_lazy_penalty_counts_for_the_turns_it_stands_for():
+    eager = point_game(discriminator={**PLAIN, "penalties": ("r1",)})
+    lazy = changed(eager, discriminator={"penalty_interval": 4})
+    free = point_game(discriminator=PLAIN)
+    batch = first_batch(eager)
+    start = state.create(eager, hyperparams(0.1, r1=0.5), seed=0)
+
+    def update(game, weight, step):
+        settings = hyperparams(0.1, r1=weight) if weight else hyperparams(0.1)
+        after, metrics = discriminator_step(start.replace(step=jnp.int32(step)), batch, settings, game=game)
+        return after.discriminator.params, metrics
+
+    due, metrics = update(lazy, 0.5, 8)
+    heavy, heavy_metrics = update(eager, 4 * 0.5, 8)
+    assert_close(due, heavy, atol=2e-6)
+    np.testing.assert_allclose(metrics["r1"], 4 * heavy_metrics["r1"], rtol=1e-5)  # its mean over 4 turns is R1
+    skipped, metrics = update(lazy, 0.5, 9)
+    assert_close(skipped, update(free, 0.0, 9)[0], atol=2e-6)
+    assert metrics["r1"] == 0.0
+    assert optax.tree.norm(optax.tree.sub(due, skipped)) > 1e-3
+
+
+def test_a_long_gradient_is_shortened_and_a_short_one_left():
+    game = point_game(discriminator=PLAIN)
+    batch = first_batch(game)
+    start = state.create(game, hyperparams(), seed=0)
+
+    def length(clip_norm):
+        after, metrics = discriminator_step(start, batch, hyperparams(1.0, beta1=0.0, clip_norm=clip_norm), game=game)
+        return optax.tree.norm(moved(start.discriminator, after.discriminator)), metrics["discriminator_gradient_norm"]
+
+    free, norm = length(0.0)
+    np.testing.assert_allclose(free, norm, rtol=1e-5)  # at a rate of 1 the step is the gradient
+    np.testing.assert_allclose(length(norm / 3), (norm / 3, norm), rtol=1e-5)
+    np.testing.assert_allclose(length(norm * 3), (norm, norm), rtol=1e-5)
+
+
+def test_clipped_weights_stay_within_their_bound():
+    game = point_game(clips_weights=True)
+    start = state.create(game, hyperparams(), seed=0)
+    after, _ = discriminator_step(start, first_batch(game), hyperparams(weight_clip=0.02), game=game)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(after.discriminator.params))
+    np.testing.assert_allclose(largest, 0.02, rtol=1e-6)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(start.discriminator.params)) > 0.05
+
+
+def test_the_generator_learns_from_the_images_that_look_most_real():
+    # Logits 3, 1, 2, 0 with losses 10, 20, 30, 40: the upper half are the first and the third.
+    logits, losses = jnp.array([3.0, 1.0, 2.0, 0.0]), jnp.array([10.0, 20.0, 30.0, 40.0])
+    for share, mean in ((0.5, 20.0), (0.25, 10.0), (1.0, 25.0), (0.01, 10.0)):
+        assert steps._mean_of_top(losses, logits, jnp.float32(share)) == mean
+    game = point_game(selects_top=True)
+    start = state.create(game, hyperparams(), seed=0)
+    _, half = generator_step(start, first_batch(game), hyperparams(top_k=0.5), game=game)
+    _, all_of_them = generator_step(start, first_batch(game), hyperparams(top_k=1.0), game=game)
+    assert half["generator_loss"] < all_of_them["generator_loss"]  # what looks real loses less
+
+
+def test_lecam_remembers_the_mean_logits():
+    game = point_game(discriminator={"penalties": ("lecam",)})
+    settings = hyperparams(lecam=0.3)
+    start = state.create(game, settings, seed=0)
+    assert jax.tree.leaves(start.memory) == [0.0, 0.0]
+    batch = first_batch(game)
+    after, metrics = discriminator_step(start, batch, settings, game=game)
+    logits = game.discriminate(start.discriminator.variables, batch["image"], None, train=False).logits
+    # A running mean that began at zero has a hundredth of the first one; LeCam then is the mean square of the logits.
+    np.testing.assert_allclose(after.memory["lecam"]["real"], 0.01 * jnp.mean(logits), rtol=1e-4)
+    assert metrics["lecam"] > jnp.mean(jnp.square(logits)) - 1e-6
+
+
+def test_an_adaptive_probability_follows_the_sign_of_the_real_logits():
+    game = point_game(adaptive_augment=True, augment=AUGMENTS["apa"]())
+    settings = hyperparams(1e-2, p=0.5, target=0.6)  # 1,000 images to one: 64 images in four updates are 0.064
+    position = state.create(game, settings, seed=0)
+    seen, signs = [], []
+    for _ in range(9):
+        position, metrics = discriminator_step(position, first_batch(game), settings, game=game)
+        seen.append(float(position.memory["augment"]["p"]))
+        signs.append(float(metrics["discriminator_sign"]))
+    steps_of_p = [0.064 * np.sign(np.mean(signs[k : k + 4]) - 0.6) for k in (0, 4)]
+    np.testing.assert_allclose(seen[:3], 0.5)
+    np.testing.assert_allclose(seen[3:7], 0.5 + steps_of_p[0], rtol=1e-5)
+    np.testing.assert_allclose(seen[7:], 0.5 + sum(steps_of_p), rtol=1e-5)
+    assert int(position.memory["augment"]["updates"]) == 1
+
+
+def test_pseudo_augmentation_shows_generated_images_as_real():
+    game = point_game(discriminator=PLAIN, augment=AUGMENTS["apa"]())
+    start = state.create(game, hyperparams(), seed=0)
+    batch = first_batch(game, size=256)
+
+    def real_share(p):
+        _, metrics = discriminator_step(start, batch | {"image": batch["image"] + 50.0}, hyperparams(p=p), game=game)
+        return metrics["discriminator_real"]
+
+    untouched, all_replaced, half = real_share(0.0), real_share(1.0), real_share(0.5)
+    # Far from where the generator paints, D's answers differ; with p = 1 only its own images are left.
+    assert abs(untouched - all_replaced) > 0.1
+    np.testing.assert_allclose(half, (untouched + all_replaced) / 2, atol=0.1 * abs(untouched - all_replaced) + 0.02)
+
+
+def test_spectral_normalisation_needs_no_word_from_the_network():
+    game = point_game(discriminator={"spectral_norm": True, "penalties": ("r1",)}, generator={"spectral_norm": True})
+    settings = hyperparams(r1=0.1)
+    position = state.create(game, settings, seed=0)
+    before = position
+    for _ in range(30):
+        position, metrics = discriminator_step(position, first_batch(game), settings, game=game)
+    # Three layers of norm one, with ReLU between: the slope of D is at most one, and R1 its mean square.
+    assert metrics["r1"] <= 1.0 + 1e-3
+    plain = game.discriminator.module.apply({"params": position.discriminator.params}, jnp.eye(2).reshape(2, 1, 1, 2),
+                                            None, False)  # fmt: skip
+    bounded = game.discriminate(position.discriminator.variables, jnp.eye(2).reshape(2, 1, 1, 2), None, train=False)
+    assert np.abs(plain - bounded.logits).max() > 1e-3
+    assert set(position.discriminator.batch_stats[SPECTRAL_NORM]) == {f"Dense_{i}/kernel" for i in range(3)}
+    assert_close(position.generator, before.generator)  # the discriminator's update leaves G's vectors alone
+    after, _ = generator_step(position, first_batch(game), settings, game=game)
+    assert_close(after.discriminator, position.discriminator)
+
+
+def test_the_players_rules_are_told_apart():
+    assert point_game() == point_game()
+    assert hash(point_game()) == hash(point_game())
+    assert point_game() != point_game(discriminator={"spectral_norm": True})
+    assert isinstance(point_game().discriminator.module, PointDiscriminator)

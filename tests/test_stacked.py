@@ -1,0 +1,67 @@
+"""StackedMNIST: what its images and labels are, on MNIST itself, and a run on it at a reduced size."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import stacked_mnist
+from gan import data, evaluation, game, loop
+from gan.errors import UserError
+
+pytestmark = pytest.mark.needs_mnist
+
+
+@pytest.fixture(scope="module")
+def stacks():
+    return data.load(name="stacked_mnist", split="test")
+
+
+def test_each_channel_is_the_digit_that_the_label_says(stacks):
+    digits = data.load(name="mnist", split="test")
+    images, labels = digits.arrays()
+    by_pixels = {image.tobytes(): int(label) for image, label in zip(np.asarray(images), labels, strict=True)}
+    rows = np.arange(0, len(stacks), 500)
+    shown, told = stacks.read(rows)
+    assert shown.shape == (52, 28, 28, 3) and shown.dtype == np.uint8
+    for image, label in zip(shown, told, strict=True):
+        read = [by_pixels[np.ascontiguousarray(image[..., channel, None]).tobytes()] for channel in range(3)]
+        assert label == 100 * read[0] + 10 * read[1] + read[2]
+
+
+def test_all_thousand_modes_are_there_and_splits_differ(stacks):
+    labels = stacks.arrays()[1]
+    assert len(np.unique(labels)) == len(stacks.class_names) == 1000
+    assert np.bincount(labels, minlength=1000).max() < 4 * len(labels) / 1000
+    again = data.load(name="stacked_mnist", split="test")
+    assert again.fingerprint == stacks.fingerprint
+    np.testing.assert_array_equal(again.read([7])[0], stacks.read([7])[0])
+    assert data.load(name="stacked_mnist", split="train").fingerprint != stacks.fingerprint
+
+
+def test_what_is_refused():
+    with pytest.raises(UserError, match="config.data.split='train.:5.' is unknown for stacked_mnist; legal: train, t"):
+        data.load(name="stacked_mnist", split="train[:5]")
+    with pytest.raises(UserError, match="config.data.channels=1: stacked_mnist has a digit in each of 3"):
+        data.load(name="stacked_mnist", channels=1)
+
+
+def test_the_config_builds_with_both_penalties():
+    config = stacked_mnist.get_config()
+    built = game.build(config, image_shape=(28, 28, 3), num_classes=1000)
+    assert built.discriminator.penalties == ("r1", "r2")
+
+
+@pytest.mark.slow
+def test_a_run_at_a_reduced_size_counts_its_modes(tmp_path):
+    config = stacked_mnist.get_config()
+    config.generator.width = config.discriminator.width = 8
+    config.steps, config.sample_every, config.log_every, config.evaluation.num_samples = 300, 0, 100, 2600
+    assert loop.train(config, tmp_path, 0.0) == 0
+    evaluation.evaluate(tmp_path, count=None, seed=0)
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["protocol"]["classifier_test_accuracy"] > 0.985
+    real, drawn = record["real_training_images"], record["checkpoints"]["last"]["figures"]
+    # 2,600 draws from 1,000 even modes miss 1000 (1 - 1/1000)^2600 = 74 of them, and KL is near 999 / 5200 = 0.19.
+    assert 900 < real["modes"] < 950 and real["reverse_kl"] < 0.3
+    assert drawn["modes"] < real["modes"] and drawn["reverse_kl"] > real["reverse_kl"]
