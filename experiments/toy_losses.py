@@ -25,6 +25,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from configs import toy
+from experiments.overrides import override
 from gan import data, schedules, state, steps
 from gan import game as rules
 from gan.data import toys
@@ -106,10 +107,7 @@ def configured(distribution: str, loss: str, penalties: str, turns: int, overrid
         elif name != "none":
             lookup(PENALTIES, name, "--penalties")
             config.penalties[name] = usual.get(name, WEIGHTS.get(name, 1.0))
-    for override in overrides:
-        field, _, value = override.partition("=")
-        kind = type(functools.reduce(lambda tree, part: tree[part], field.split("."), config))
-        config.update_from_flattened_dict({field: kind(value)})
+    override(config, overrides)
     return config
 
 

@@ -8,7 +8,6 @@ each, so that a drift of the machine's speed meets all of them alike.
 """
 
 import argparse
-import functools
 import importlib.util
 import json
 import platform
@@ -19,6 +18,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from experiments.overrides import override
 from gan import data, evaluation, game, schedules, sharding, state, steps
 
 
@@ -60,10 +60,7 @@ def load(name: str, overrides: list[str]) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(*filter(None, [argument]))
-    for override in overrides:
-        field, _, value = override.partition("=")
-        kind = type(functools.reduce(lambda tree, part: tree[part], field.split("."), config))
-        config.update_from_flattened_dict({field: kind(value)})
+    override(config, overrides)
     return config
 
 
@@ -77,7 +74,7 @@ def prepare(config: ConfigDict):
 
     def turn(position, arrays, rows, axis_name):
         images, labels = arrays
-        shape = (rules.discriminator_steps, len(rows))
+        shape = (rules.discriminator.steps, len(rows))
         batches = {
             "image": jax.lax.broadcast_in_dim(images, (*shape, *images.shape[1:]), range(1, 5)),
             "label": jax.lax.broadcast_in_dim(labels, shape, (1,)),
@@ -98,7 +95,7 @@ def prepare(config: ConfigDict):
         jax.block_until_ready(metrics)
         return (time.perf_counter() - begun) / turns
 
-    return play, config.batch_size * rules.discriminator_steps
+    return play, config.batch_size * rules.discriminator.steps
 
 
 if __name__ == "__main__":
