@@ -93,8 +93,9 @@ def get_config() -> ConfigDict:
                 "reference_samples": 0,  # how many of its images; 0: all
                 "num_samples": 10_000,
                 "extractor": "auto",  # classifier (auto, where there are labels), inception, pixels
-                # frechet, kernel, neighbors (precision, recall, density, coverage), inception_score, labels (modes,
-                # reverse_kl), memorisation. frechet, or the sliced Wasserstein of points, decides which is the best.
+                # frechet (with the sliced Wasserstein of points, it decides which checkpoint is the best), kernel,
+                # intra_class (of a conditional game), neighbors (precision, recall, density, coverage),
+                # inception_score, labels (modes, reverse_kl), memorisation.
                 "metrics": ("frechet", "kernel", "neighbors", "inception_score", "labels", "memorisation"),
             },
         }

@@ -181,7 +181,8 @@ def heading(arguments: argparse.Namespace, rows: int) -> str:
     games = f"{rows} game{'s' * (rows != 1)} of {arguments.turns:,} turns of {config.batch_size} points"
     return (
         f"`{command.strip()}` at commit {commit or 'unknown'}, jax {jax.__version__}, {jax.devices()[0].device_kind}: "
-        f"{games}, seeds {arguments.first_seed} to {arguments.first_seed + arguments.seeds - 1}, the players and rates of configs/toy.py. "
+        f"{games}, seeds {arguments.first_seed} to {arguments.first_seed + arguments.seeds - 1}, "
+        f"the players and rates of configs/toy.py. "
         f"Mean ± standard deviation over seeds, {SAMPLES:,} samples each."
     )
 

@@ -23,7 +23,7 @@ from gan.state import Average
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("frechet", "kernel", "neighbors", "inception_score", "labels", "memorisation")
+METRICS = ("frechet", "intra_class", "kernel", "neighbors", "inception_score", "labels", "memorisation")
 """What `config.evaluation.metrics` may name, for images."""
 
 SMALLEST = 10
@@ -102,6 +102,11 @@ class Evaluator:
                     f"config.evaluation.metrics: {name!r} is unknown{nearest(name, METRICS)}; legal: "
                     f"{', '.join(METRICS)}"
                 )
+        if "intra_class" in settings.metrics and config.generator.conditioning == "none":
+            raise UserError(
+                "config.evaluation.metrics: 'intra_class' needs samples of a class that was asked for; "
+                "legal with config.generator.conditioning: concat, embedding"
+            )
         if self.count < SMALLEST:
             raise UserError(f"config.evaluation.num_samples={self.count} is too few; legal: {SMALLEST} or more")
         self._reference = _reference(config)
@@ -163,18 +168,23 @@ class Evaluator:
         rows = _spread(len(self._dataset), self.count)
         if self._is_of_points:
             return self._of_points(self._dataset.read(rows)[0])
-        return self._of_features(self._kept(self._dataset, rows)["features"])
+        kept = self._kept(self._dataset, rows)
+        return self._of_features(kept["features"], kept["labels"])
 
     def figures(self, game: Game, average: Average) -> dict[str, float]:
         """The figures of the averaged generator."""
         drawn = sampling.draw(game, average, seed=self._seed, count=self.count, batch_size=min(BATCH, self.count))
         if self._is_of_points:
             return self._of_points(np.concatenate([batch["image"] for batch in drawn]))
-        return self._of_features(np.concatenate([self._extractor.features(batch["image"]) for batch in drawn]))
+        parts = [
+            (self._extractor.features(batch["image"]), batch["label"])
+            for batch in report.progress(drawn, total=-(-self.count // BATCH), what="sampling")
+        ]
+        return self._of_features(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def figures_of(self, images: np.ndarray) -> dict[str, float]:
-        """The figures of any images uint8 [N, H, W, C] in the place of samples."""
-        return self._of_features(self._extractor.features(images))
+    def figures_of(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """The figures of any images uint8 [N, H, W, C], with their labels int32 [N], in the place of samples."""
+        return self._of_features(self._extractor.features(images), labels)
 
     def beside_nearest(self, game: Game, average: Average) -> np.ndarray:
         """A grid of pairs [H, W, C]: a sample, and to its right the training image that is nearest in pixels."""
@@ -184,12 +194,16 @@ class Evaluator:
         found = neighbors.nearest(_pixels(samples), _pixels(pool)).indices[:, 0]
         return report.grid(np.stack([samples, pool[found]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
 
-    def _of_features(self, fake: np.ndarray) -> dict[str, float]:
+    def _of_features(self, fake: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         chosen, name = self._settings.metrics, self._extractor.name
         real = self._real["features"]
         figures = {}
         if "frechet" in chosen:
             figures[f"frechet_{name}"] = frechet.frechet_distance(frechet.moments(real), frechet.moments(fake))
+        if "intra_class" in chosen:
+            sides = ((real, self._real["labels"]), (fake, labels))
+            by_class = [frechet.moments_by_class(found, np.asarray(of)) for found, of in sides]
+            figures[f"intra_class_frechet_{name}"] = frechet.intra_class_distance(*by_class).mean
         if "kernel" in chosen:
             size = min(1000, len(real), len(fake))
             distance = kernel.kernel_distance(real, fake, subset_size=size, seed=self._seed)

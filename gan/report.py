@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +97,11 @@ class Landscape(NamedTuple):
     """The discriminator's, [S, S]."""
     pull: np.ndarray
     """The way in which the generator's loss of a sample falls, [S, S, 2]."""
+
+
+def progress(parts: Iterable, *, total: int, what: str) -> Iterable:
+    """The parts, with a bar on a terminal while they come."""
+    return tqdm(parts, total=total, desc=what, leave=False, disable=not sys.stderr.isatty())
 
 
 def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:

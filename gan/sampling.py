@@ -86,13 +86,17 @@ def restore(folder: Path, kept_in: str = "checkpoints") -> tuple[Game, int, Aver
 
 
 def draw(game: Game, average: Average, *, seed: int, count: int, batch_size: int = 100) -> Iterator[dict]:
-    """Yields `{"image": uint8 [n, H, W, C], "label": int32 [n]}` of samples 0 to count - 1, at most a batch at a time.
+    """Yields `{"image": uint8 [n, H, W, C], "label": int32 [n]}` of samples 0 to count - 1, a batch at a time or less.
+
+    Each device draws its share of a batch.
 
     Points stay float32. The label of sample i is i modulo the number of classes: every class in equal parts.
     """
+    mesh = sharding.device_mesh()
+    batch_size = -(-batch_size // mesh.size) * mesh.size  # every device draws as many
     for first in range(0, count, batch_size):
         # Always a whole batch, so that one program is compiled; what is beyond `count` is cut off.
-        rows = np.arange(first, first + batch_size, dtype=np.uint32)
+        rows = jax.device_put(np.arange(first, first + batch_size, dtype=np.uint32), sharding.split_rows(mesh, 0))
         image, label = jax.device_get(_samples(average, rows, jnp.uint32(seed), game=game))
         kept = min(batch_size, count - first)
         yield {"image": image[:kept], "label": label[:kept]}

@@ -5,7 +5,12 @@ import os
 import shutil
 import tempfile
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+# Compilation is most of the time of these tests: no program is optimised, but for those that run for long, which ask
+# for it (`compiler_options`). Runs that are started as processes are compiled in the same way.
+os.environ["GAN_TEST_XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), os.environ["GAN_TEST_XLA_FLAGS"], "--xla_force_host_platform_device_count=4"]
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 if "GAN_TEST_FOLDER" not in os.environ:  # the first process; workers and the runs that tests start inherit it
     os.environ["GAN_TEST_FOLDER"] = tempfile.mkdtemp(prefix="gan-tests-")

@@ -49,7 +49,7 @@ def start(folder, **overrides):
 
 def command(*arguments):
     """Starts `python -m gan.main` with these flags."""
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"XLA_FLAGS": os.environ["GAN_TEST_XLA_FLAGS"], "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "gan.main", *map(str, arguments)],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

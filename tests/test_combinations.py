@@ -22,8 +22,6 @@ from gan.optimizers import OPTIMIZERS
 from gan.penalties import PENALTIES
 
 BATCH, CLASSES = 8, 3
-QUICKLY = {"xla_backend_optimization_level": 0}
-"""Compilation is most of the time here, and no program runs twice."""
 NETWORK_FIELDS = {
     "mlp": ((4, 4, 1), {"width": 8, "layers": (1,)}, {"width": 8, "layers": (1,)}),
     "dcgan": ((8, 8, 3), {"width": 4, "depth": 1}, {"width": 4, "depth": 2}),
@@ -68,7 +66,7 @@ def update(position, batch, *, game, settings, axis_name):
 
 def check(config, shape, wrapper):
     game, settings = build(config, shape), schedules.build(config)(0)
-    start = jax.jit(functools.partial(state.create, game, settings, 0), compiler_options=QUICKLY)()
+    start = jax.jit(functools.partial(state.create, game, settings, 0))()
     key = jax.random.key(1)
     batch = {
         "image": jax.random.uniform(key, (BATCH, *shape), minval=-1.0),
@@ -76,9 +74,7 @@ def check(config, shape, wrapper):
         "row": jnp.arange(BATCH),
     }
     if wrapper == "jit":
-        turn = jax.jit(
-            functools.partial(update, game=game, settings=settings, axis_name=None), compiler_options=QUICKLY
-        )
+        turn = jax.jit(functools.partial(update, game=game, settings=settings, axis_name=None))
     else:
         batch = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
         mapped = functools.partial(update, game=game, settings=settings, axis_name="data")

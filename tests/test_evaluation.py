@@ -2,11 +2,13 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
 
-from gan import evaluation, sampling
+from gan import evaluation, sampling, sharding
 from gan.errors import UserError
 
 EVALUATION = {"evaluation.num_samples": 200, "evaluate_every": 4}
@@ -22,30 +24,33 @@ def digits():
 
 
 def test_real_images_are_the_best_there_is(digits):
-    evaluator, images, _ = digits
+    evaluator, images, labels = digits
     floor = evaluator.floor()
     noise = np.random.default_rng(0).integers(0, 256, images[:600].shape, dtype=np.uint8)
-    of_noise = evaluator.figures_of(noise)
+    of_noise = evaluator.figures_of(noise, labels[:600])
     assert floor["frechet_classifier"] < 0.05 * of_noise["frechet_classifier"]
     assert floor["modes"] == 10 and floor["precision"] > 0.95 and of_noise["precision"] < 0.2
     assert abs(floor["kernel_classifier"]) < 0.05 * of_noise["kernel_classifier"]
 
 
 def test_shuffled_pixels_are_seen(digits):
-    evaluator, images, _ = digits
+    evaluator, images, labels = digits
     part = images[:600]
     order = np.random.default_rng(0).permutation(part[0].size)
     shuffled = part.reshape(len(part), -1)[:, order].reshape(part.shape)
-    assert evaluator.figures_of(shuffled)["frechet_classifier"] > 10 * evaluator.figures_of(part)["frechet_classifier"]
+    assert (
+        evaluator.figures_of(shuffled, labels[:600])["frechet_classifier"]
+        > 10 * evaluator.figures_of(part, labels[:600])["frechet_classifier"]
+    )
 
 
 def test_a_missing_class_and_a_lone_image_are_seen(digits):
     evaluator, images, labels = digits
-    whole = evaluator.figures_of(images[:600])
-    without = evaluator.figures_of(images[labels != 3][:600])
+    whole = evaluator.figures_of(images[:600], labels[:600])
+    without = evaluator.figures_of(images[labels != 3][:600], labels[labels != 3][:600])
     assert whole["modes"] == 10
     assert without["coverage"] < whole["coverage"] - 0.05 and without["reverse_kl"] > whole["reverse_kl"] + 0.02
-    alone = evaluator.figures_of(np.repeat(images[:1], 600, axis=0))
+    alone = evaluator.figures_of(np.repeat(images[:1], 600, axis=0), labels[:600])
     assert alone["modes"] == 1 and alone["coverage"] < 0.1 and alone["recall"] < 0.1
     np.testing.assert_allclose(alone["reverse_kl"], np.log(10), rtol=0.05)  # all in one of ten even classes
 
@@ -54,10 +59,21 @@ def test_copies_of_training_images_are_told_from_fresh_ones(tmp_path):
     config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
                                           "evaluation.extractor": "pixels"})  # fmt: skip
     evaluator = evaluation.Evaluator(config, seed=0)
-    training = np.asarray(evaluation.open_dataset(config).arrays()[0])
-    fresh = np.asarray(evaluation.open_dataset(config, "train[1000:]").arrays()[0])
-    assert evaluator.figures_of(training[:300])["nearest_training_ratio"] == 0.0
-    np.testing.assert_allclose(evaluator.figures_of(fresh)["nearest_training_ratio"], 1.0)
+    training, fresh = (evaluation.open_dataset(config, split).arrays() for split in (None, "train[1000:]"))
+    copied = evaluator.figures_of(training[0][:300], training[1][:300])
+    assert copied["nearest_training_ratio"] == 0.0
+    np.testing.assert_allclose(evaluator.figures_of(*fresh)["nearest_training_ratio"], 1.0)
+
+
+def test_images_under_the_wrong_labels_are_seen_within_the_classes():
+    config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
+        "evaluation.extractor": "pixels", "evaluation.metrics": ("frechet", "intra_class"),
+        "generator.conditioning": "embedding"})  # fmt: skip
+    evaluator = evaluation.Evaluator(config, seed=0)
+    images, labels = map(np.asarray, evaluation.open_dataset(config).arrays())
+    right, wrong = evaluator.figures_of(images, labels), evaluator.figures_of(images, (labels + 1) % 10)
+    assert wrong["frechet_pixels"] == right["frechet_pixels"]
+    assert wrong["intra_class_frechet_pixels"] > 2 * right["intra_class_frechet_pixels"]
 
 
 def test_a_run_keeps_its_figures_and_its_best_checkpoint(tmp_path):
@@ -89,10 +105,30 @@ def test_an_interrupted_run_has_the_same_figures(tmp_path):
     assert sampling.restore(tmp_path / "whole", "best")[1] == sampling.restore(tmp_path / "parts", "best")[1]
 
 
+def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
+    runs.train(tmp_path, steps=4)
+    game, _, average = sampling.restore(tmp_path)
+    assert jax.device_count() == 4
+
+    def drawn(batch_size):
+        batches = list(sampling.draw(game, average, seed=5, count=22, batch_size=batch_size))
+        return np.concatenate([batch["image"] for batch in batches])
+
+    whole, parts = drawn(22), drawn(6)  # 24 and 8 at a time: multiples of the devices
+    assert whole.shape == (22, 8, 8, 1)
+    # Another size of batch is another program: equal to float rounding, one step of 255 at most.
+    assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
+    rows = jax.device_put(np.arange(8, dtype=np.uint32), sharding.split_rows(sharding.device_mesh(), 0))
+    image, _ = sampling._samples(average, rows, jnp.uint32(5), game=game)
+    assert len({shard.device for shard in image.addressable_shards}) == 4
+    assert image.addressable_shards[0].data.shape == (2, 8, 8, 1)
+
+
 @pytest.mark.parametrize(
     "overrides, line",
     [
         ({"evaluation.metrics": ("fid",)}, "config.evaluation.metrics: 'fid' is unknown.*legal: frechet"),
+        ({"evaluation.metrics": ("intra_class",)}, "'intra_class' needs samples of a class.*concat, embedding"),
         ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; legal: 10 or more"),
         ({"evaluation.reference_samples": 4}, "give 4 images to compare with; legal: 10 or more"),
         ({"evaluation.extractor": "incepton"}, "config.evaluation.extractor='incepton'.*nearest: 'inception'"),

@@ -20,7 +20,7 @@ def ring(key, count):
     return jnp.asarray(CENTERS)[jax.random.randint(modes, (count,), 0, 8)] + SD * jax.random.normal(noise, (count, 2))
 
 
-@functools.partial(jax.jit, static_argnames="game")
+@functools.partial(jax.jit, static_argnames="game", compiler_options={"xla_backend_optimization_level": 3})
 def play(game, seed):
     settings = hyperparams(1e-3, beta1=0.0, average_halflife=50 * BATCH, r1=WEIGHT, r2=WEIGHT)
 
