@@ -53,18 +53,23 @@ def open_dataset(config: ConfigDict, split: str | None = None, *, name: str | No
 
 def evaluate(folder: Path, *, count: int | None, seed: int, extractor: str | None = None) -> None:
     """Writes `evaluation.json` of a run: the figures of its last and of its best checkpoint, and of real images."""
-    config, _ = sampling.recorded(folder)
+    config, recorded = sampling.recorded(folder)
     if count is not None:
         config.evaluation.num_samples = count
     if extractor is not None:
         config.evaluation.extractor = extractor
+    kept = {"last": sampling.restore(folder)}
+    if any((folder / "best").glob("[0-9]*")):
+        kept["best"] = sampling.restore(folder, "best")
     evaluator = Evaluator(config, seed)
+    if evaluator.fingerprint != recorded["fingerprint"]:
+        raise UserError(
+            f"--workdir={folder} was trained on other data: {recorded['name']}'s fingerprint was "
+            f"{recorded['fingerprint']}, is {evaluator.fingerprint}. Restore the data"
+        )
     checkpoints, real = {}, evaluator.floor()
     logger.info("real training images: %s", told(real))
-    for name, where in (("last", "checkpoints"), ("best", "best")):
-        if name == "best" and not (folder / where).is_dir():
-            continue
-        game, step, average = sampling.restore(folder, where)
+    for name, (game, step, average) in kept.items():
         begun = time.perf_counter()
         found = evaluator.figures(game, average)
         checkpoints[name] = {"step": step, "figures": found, "seconds": round(time.perf_counter() - begun, 2)}
@@ -130,6 +135,11 @@ class Evaluator:
         self._real = self._kept(self._reference, self._rows)
 
     @property
+    def fingerprint(self) -> str:
+        """Of the data that the run is trained on."""
+        return self._dataset.fingerprint
+
+    @property
     def decisive(self) -> str:
         """The figure whose smallest value makes the best checkpoint."""
         if self._is_of_points:
@@ -142,7 +152,7 @@ class Evaluator:
             "num_samples": self.count,
             "seed": self._seed,
             "dataset": self._dataset.name,
-            "fingerprint": self._dataset.fingerprint,
+            "fingerprint": self.fingerprint,
             "reference_split": self._reference.split,
             "reference_examples": len(self._rows),
             "versions": workdir.versions(),

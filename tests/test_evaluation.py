@@ -1,6 +1,7 @@
 """gan.evaluation: figures of a run, of real images and of damaged ones; the best checkpoint; what is refused."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,18 @@ def test_a_run_keeps_its_figures_and_its_best_checkpoint(tmp_path):
     assert protocol["classifier_test_accuracy"] > 0.5
     assert (tmp_path / "nearest_last.png").exists()
     assert record["real_training_images"]["frechet_classifier"] < best["frechet_classifier"]
+
+
+def test_a_run_without_a_checkpoint_or_with_other_data_is_one_line(tmp_path):
+    runs.train(tmp_path, steps=4)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["dataset"]["fingerprint"] = "0" * 8
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="was trained on other data: digits's fingerprint was 00000000, is"):
+        evaluation.evaluate(tmp_path, count=100, seed=0)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="holds no checkpoint yet"):
+        evaluation.evaluate(tmp_path, count=100, seed=0)
 
 
 def test_an_interrupted_run_has_the_same_figures(tmp_path):
