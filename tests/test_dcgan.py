@@ -41,3 +41,19 @@ def test_sizes_are_halved_to_about_four():
     assert stage_sizes((28, 28, 1), 0) == [(28, 28), (14, 14), (7, 7), (4, 4)]
     assert stage_sizes((64, 64, 1), 0)[-1] == (4, 4)
     assert stage_sizes((64, 64, 1), 2)[-1] == (16, 16)
+
+
+def test_without_normalisation_an_image_is_judged_by_itself():
+    # D at 64x64x3: the first convolution gains 64 biases, the others trade 2 * (128+256+512) for 128+256+512.
+    shape = (64, 64, 3)
+    assert count(Discriminator(shape, batch_norm=False), jnp.zeros((2, *shape))) == 2_765_568 + 64 - 896
+
+    def judge(batch_norm, images):
+        module = Discriminator((8, 8, 1), width=4, depth=2, batch_norm=batch_norm, kernel_init="normal(0.5)")
+        variables = module.init(jax.random.key(0), images, None, False)
+        return module.apply(variables, images, None, True, mutable=["batch_stats"])[0][0]
+
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
+    others = images.at[1:].multiply(3.0)
+    assert jnp.abs(judge(False, images) - judge(False, others)) < 1e-5
+    assert jnp.abs(judge(True, images) - judge(True, others)) > 1e-3

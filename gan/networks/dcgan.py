@@ -3,7 +3,7 @@
 A network file: generator and discriminator side by side. Each stage halves or doubles the image, with kernels
 4x4, stride 2; the feature maps double in number as they halve in size. At 64x64x3, width 64, a latent of 100 the
 parameters are the 3,576,704 and 2,765,568 of the widespread PyTorch form. Without `batch_norm` what a player
-says of an image depends on that image alone, as slope penalties need it.
+says of an image depends on that image alone, as slope penalties need it, and its convolutions have biases.
 """
 
 import math
@@ -63,7 +63,7 @@ class Generator(nn.Module):
         maps = self.width * 2 ** (depth - 1)
         height, width = sizes[depth]
         latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
-        x = nn.Dense(height * width * maps, use_bias=False, kernel_init=init)(latent)
+        x = nn.Dense(height * width * maps, use_bias=not self.batch_norm, kernel_init=init)(latent)
         x = normalize(x.reshape(-1, height, width, maps))
         for stage in range(depth - 1, 0, -1):
             x = ConvTranspose(
@@ -71,7 +71,7 @@ class Generator(nn.Module):
                 (4, 4),
                 stride=2,
                 output_size=sizes[stage],
-                use_bias=False,
+                use_bias=not self.batch_norm,
                 kernel_init=init,
             )(x)
             x = normalize(x)
@@ -101,7 +101,7 @@ class Discriminator(nn.Module):
         depth = len(stage_sizes(self.image_shape, self.depth)) - 1
         x = image
         for stage in range(depth):
-            x = Conv(self.width * 2**stage, (4, 4), stride=2, use_bias=False, kernel_init=init)(x)
+            x = Conv(self.width * 2**stage, (4, 4), stride=2, use_bias=not self.batch_norm, kernel_init=init)(x)
             if stage > 0 and self.batch_norm:
                 x = BatchNorm(self.axis_name, scale_init=_scale_init)(x, train)
             x = leaky_relu(x)
