@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 METRICS = ("frechet", "intra_class", "kernel", "neighbors", "inception_score", "labels", "memorisation")
 """What `config.evaluation.metrics` may name, for images."""
 
+WHOLE = {"intra_class", "kernel", "neighbors", "memorisation"}
+"""Those that need the features of all samples at once; the others are added up as samples come."""
+
 SMALLEST = 10
 """Fewer samples or images than this make no figure."""
 
@@ -133,6 +136,7 @@ class Evaluator:
         )
         self._extractor = features.extractor(text, setting, "config.evaluation.extractor")
         self._real = self._kept(self._reference, self._rows)
+        self._real_moments = frechet.moments(self._real["features"])
 
     @property
     def fingerprint(self) -> str:
@@ -179,22 +183,19 @@ class Evaluator:
         if self._is_of_points:
             return self._of_points(self._dataset.read(rows)[0])
         kept = self._kept(self._dataset, rows)
-        return self._of_features(kept["features"], kept["labels"])
+        return self._of_parts([(kept["features"], kept["labels"])])
 
     def figures(self, game: Game, average: Average) -> dict[str, float]:
         """The figures of the averaged generator."""
         drawn = sampling.draw(game, average, seed=self._seed, count=self.count, batch_size=min(BATCH, self.count))
         if self._is_of_points:
             return self._of_points(np.concatenate([batch["image"] for batch in drawn]))
-        parts = [
-            (self._extractor.features(batch["image"]), batch["label"])
-            for batch in report.progress(drawn, total=-(-self.count // BATCH), what="sampling")
-        ]
-        return self._of_features(*map(np.concatenate, zip(*parts, strict=True)))
+        drawn = report.progress(drawn, total=-(-self.count // BATCH), what="sampling")
+        return self._of_parts((self._extractor.features(batch["image"]), batch["label"]) for batch in drawn)
 
     def figures_of(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The figures of any images uint8 [N, H, W, C], with their labels int32 [N], in the place of samples."""
-        return self._of_features(self._extractor.features(images), labels)
+        return self._of_parts([(self._extractor.features(images), labels)])
 
     def beside_nearest(self, game: Game, average: Average) -> np.ndarray:
         """A grid of pairs [H, W, C]: a sample, and to its right the training image that is nearest in pixels."""
@@ -204,12 +205,29 @@ class Evaluator:
         found = neighbors.nearest(_pixels(samples), _pixels(pool)).indices[:, 0]
         return report.grid(np.stack([samples, pool[found]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
 
-    def _of_features(self, fake: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def _of_parts(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+        """The figures of features [n, D] with labels [n] that come in parts, kept only if a measure needs them all."""
         chosen, name = self._settings.metrics, self._extractor.name
-        real = self._real["features"]
+        moments, features, labels, probabilities = frechet.empty(self._extractor.dimension), [], [], []
+        for part, label in parts:
+            moments = moments.update(part)
+            if set(chosen) & WHOLE:
+                features.append(part)
+                labels.append(label)
+            if self._extractor.probabilities is not None and set(chosen) & {"inception_score", "labels"}:
+                probabilities.append(self._extractor.probabilities(part))
         figures = {}
         if "frechet" in chosen:
-            figures[f"frechet_{name}"] = frechet.frechet_distance(frechet.moments(real), frechet.moments(fake))
+            figures[f"frechet_{name}"] = frechet.frechet_distance(self._real_moments, moments)
+        if features:
+            figures |= self._of_features(np.concatenate(features), np.concatenate(labels))
+        if probabilities:
+            figures |= self._of_probabilities(np.concatenate(probabilities))
+        return {figure: float(value) for figure, value in figures.items()}
+
+    def _of_features(self, fake: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        chosen, name, real = self._settings.metrics, self._extractor.name, self._real["features"]
+        figures = {}
         if "intra_class" in chosen:
             sides = ((real, self._real["labels"]), (fake, labels))
             by_class = [frechet.moments_by_class(found, np.asarray(of)) for found, of in sides]
@@ -222,18 +240,19 @@ class Evaluator:
             figures |= neighbors.prdc(real, fake)._asdict()
         if "memorisation" in chosen:
             figures["nearest_training_ratio"] = self._nearness(fake)
-        if self._extractor.probabilities is not None:
-            probabilities = self._extractor.probabilities(fake)
-            if "inception_score" in chosen:
-                score = inception_score.inception_score(probabilities)
-                figures |= {f"score_{name}": score.mean, f"score_{name}_sd": score.sd}
-            if "labels" in chosen and name == "classifier":
-                count = probabilities.shape[1]
-                # The published figures of StackedMNIST take its thousand modes as even.
-                shares = None if self._is_stacked else np.bincount(self._real["labels"], minlength=count) / len(real)
-                found = modes.label_coverage(np.argmax(probabilities, axis=-1), count, shares)
-                figures |= {"modes": found["modes"], "reverse_kl": found["reverse_kl"]}
-        return {figure: float(value) for figure, value in figures.items()}
+        return figures
+
+    def _of_probabilities(self, probabilities: np.ndarray) -> dict[str, float]:
+        chosen, name, figures = self._settings.metrics, self._extractor.name, {}
+        if "inception_score" in chosen:
+            score = inception_score.inception_score(probabilities)
+            figures |= {f"score_{name}": score.mean, f"score_{name}_sd": score.sd}
+        if "labels" in chosen and name == "classifier":
+            count, of_real = probabilities.shape[1], self._real["labels"]
+            # The published figures of StackedMNIST take its thousand modes as even.
+            shares = None if self._is_stacked else np.bincount(of_real, minlength=count) / len(of_real)
+            figures |= modes.label_coverage(np.argmax(probabilities, axis=-1), count, shares)
+        return figures
 
     def _of_points(self, images: np.ndarray) -> dict[str, float]:
         points = images.reshape(len(images), -1)

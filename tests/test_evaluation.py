@@ -152,3 +152,12 @@ def test_what_is_refused(overrides, line):
     with pytest.raises(UserError, match=line) as caught:
         evaluation.Evaluator(runs.config(**EVALUATION | overrides), seed=0)
     assert "\n" not in str(caught.value)
+
+
+def test_a_stream_has_the_figures_of_the_whole(digits):
+    evaluator, images, labels = digits
+    whole = evaluator.figures_of(images[:600], labels[:600])
+    parts = [(evaluator._extractor.features(images[k : k + 150]), labels[k : k + 150]) for k in range(0, 600, 150)]
+    streamed = evaluator._of_parts(parts)
+    assert list(streamed) == list(whole)
+    np.testing.assert_allclose(list(streamed.values()), list(whole.values()), rtol=1e-5, atol=1e-6)
