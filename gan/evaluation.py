@@ -4,8 +4,8 @@ Every figure is a number with a protocol: `Evaluator.protocol` says through whic
 seed, against which images. What is computed of real images is kept in the cache folder and computed once.
 """
 
+import functools
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterable
@@ -65,11 +65,7 @@ def evaluate(folder: Path, *, count: int | None, seed: int, extractor: str | Non
     if any((folder / "best").glob("[0-9]*")):
         kept["best"] = sampling.restore(folder, "best")
     evaluator = Evaluator(config, seed)
-    if evaluator.fingerprint != recorded["fingerprint"]:
-        raise UserError(
-            f"--workdir={folder} was trained on other data: {recorded['name']}'s fingerprint was "
-            f"{recorded['fingerprint']}, is {evaluator.fingerprint}. Restore the data"
-        )
+    workdir.check_data(folder, recorded, evaluator.fingerprint)
     checkpoints, real = {}, evaluator.floor()
     logger.info("real training images: %s", told(real))
     for name, (game, step, average) in kept.items():
@@ -80,11 +76,8 @@ def evaluate(folder: Path, *, count: int | None, seed: int, extractor: str | Non
             report.save_png(folder / f"nearest_{name}.png", evaluator.beside_nearest(game, average))
         logger.info("the %s checkpoint, step %d: %s", name, step, told(found))
     record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": evaluator.protocol()}
-    path = folder / "evaluation.json"
-    draft = path.with_suffix(".json.tmp")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.replace(path)
-    logger.info("%s", path)
+    workdir.write(folder, record, "evaluation.json")
+    logger.info("%s", folder / "evaluation.json")
 
 
 def told(figures: dict[str, float]) -> str:
@@ -268,10 +261,15 @@ class Evaluator:
         The median distance to the nearest training image, of the samples and of the reference: 1 is what fresh images
         would have, and far below 1 is copying.
         """
+        return self._distance_to_training(fake) / max(self._distance_of_fresh, float(np.finfo(np.float32).tiny))
+
+    @functools.cached_property
+    def _distance_of_fresh(self) -> float:
+        return self._distance_to_training(self._real["features"])
+
+    def _distance_to_training(self, queries: np.ndarray) -> float:
         training = self._kept(self._dataset, _spread(len(self._dataset), POOL))["features"]
-        of_samples = np.median(neighbors.nearest(fake, training).distances[:, 0])
-        of_fresh = np.median(neighbors.nearest(self._real["features"], training).distances[:, 0])
-        return float(of_samples / max(of_fresh, np.finfo(np.float32).tiny))
+        return float(np.median(neighbors.nearest(queries, training).distances[:, 0]))
 
     def _kept(self, dataset: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Features and labels of these images of a dataset, from the cache folder where they were computed before."""

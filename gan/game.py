@@ -16,7 +16,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gan import names
-from gan.augment import AUGMENTS, Augment
+from gan.augment import AUGMENTS, Augment, identity
 from gan.errors import UserError, lookup, nearest
 from gan.losses import LOSSES, Loss
 from gan.networks import NETWORKS, spectral
@@ -147,7 +147,7 @@ class Game:
 
     def augmented(self, image: Array, keys: Array, p: Array) -> Array:
         """Images [B, H, W, C] as the discriminator is to see them, each with the random draws of its key."""
-        if self.augment == AUGMENTS["none"]() or self.augment.pseudo:
+        if self.augment.transform is identity:
             return image
         low, high = self.output.image_range
         half = (high - low) / 2

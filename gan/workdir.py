@@ -68,9 +68,9 @@ def read(workdir: Path) -> dict | None:
         raise UserError(f"{path} is no record of a run ({error!r})") from error
 
 
-def write(workdir: Path, record: dict) -> None:
-    """Writes `config.json` whole or not at all."""
-    path = workdir / "config.json"
+def write(workdir: Path, record: dict, name: str = "config.json") -> None:
+    """Writes a record of a run, whole or not at all."""
+    path = workdir / name
     draft = path.with_suffix(".json.tmp")
     try:
         draft.write_text(json.dumps(record, indent=1) + "\n")
@@ -103,13 +103,17 @@ def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> l
             f"--workdir={workdir} holds another run; {'; '.join(refused)}. "
             f"Take another --workdir, or the run's own values"
         )
-    if record["dataset"]["fingerprint"] != dataset["fingerprint"]:
+    check_data(workdir, record["dataset"], dataset["fingerprint"])
+    return changes
+
+
+def check_data(workdir: Path, dataset: dict, fingerprint: str) -> None:
+    """Raises `UserError` where the data with this fingerprint are not those that are recorded of the run."""
+    if dataset["fingerprint"] != fingerprint:
         raise UserError(
             f"--workdir={workdir} was trained on other data: {dataset['name']}'s fingerprint was "
-            f"{record['dataset']['fingerprint']}, is {dataset['fingerprint']}. "
-            f"Take another --workdir, or restore the data"
+            f"{dataset['fingerprint']}, is {fingerprint}. Take another --workdir, or restore the data"
         )
-    return changes
 
 
 def versions() -> dict[str, str]:
