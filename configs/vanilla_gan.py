@@ -37,6 +37,6 @@ def _player(*, layers: tuple, dropout: float) -> dict:
         layers=layers,
         slope=0.2,
         dropout=dropout,
-        kernel_init="xavier_uniform",
+        kernel_init="fan_in_uniform",
         beta1=0.9,
     )

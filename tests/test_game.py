@@ -125,6 +125,7 @@ def test_initialisers_by_name(name):
         "truncated_normal": 0.02 * 0.8796,  # N(0, 1) cut at 2 has standard deviation 0.8796
         "xavier_uniform": np.sqrt(2 / 500),
         "xavier_normal": np.sqrt(2 / 500),
+        "fan_in_uniform": np.sqrt(1 / (3 * 400)),  # U(-a, a) has the variance a^2 / 3, and a = 1 / sqrt(n)
         "he_normal": np.sqrt(2 / 400),
         "orthogonal": np.sqrt(1 / 400),  # 100 orthonormal columns of 400 entries
     }[name]

@@ -31,6 +31,11 @@ def _xavier_normal() -> Initializer:
     return nn.initializers.xavier_normal()
 
 
+def _fan_in_uniform() -> Initializer:
+    """U(-1 / sqrt(n), 1 / sqrt(n)) for n inputs: what PyTorch's dense and convolutional layers begin with."""
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
 def _he_normal() -> Initializer:
     return nn.initializers.he_normal()
 
@@ -40,6 +45,7 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = {
     "truncated_normal": _truncated_normal,
     "xavier_uniform": _xavier_uniform,
     "xavier_normal": _xavier_normal,
+    "fan_in_uniform": _fan_in_uniform,
     "he_normal": _he_normal,
     "orthogonal": nn.initializers.orthogonal,
 }
