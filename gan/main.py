@@ -77,8 +77,11 @@ def _run() -> int:
     if MODE.value != "train" and CONFIG.value is not None and flags.FLAGS["config"].override_values:
         field = next(iter(flags.FLAGS["config"].override_values))
         raise UserError(f"--config.{field} has no meaning with --mode={MODE.value}: the run has a config of its own")
+    from gan import data, sharding  # late, as all below: --help and mistakes in flags need not wait for JAX
+
+    sharding.keep_programs(data.cache.cache_folder() / "programs")
     if MODE.value == "sample":
-        from gan import sampling  # late: --help and mistakes in flags need not wait for JAX
+        from gan import sampling
 
         out = Path(OUT.value) if OUT.value else None
         count = 64 if NUM_SAMPLES.value is None else NUM_SAMPLES.value

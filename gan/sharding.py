@@ -5,6 +5,7 @@ A leaf. Global arrays under `jit` are the road; `pmap` wraps the same turn a sec
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,21 @@ from gan.errors import UserError
 
 AXIS = "data"
 WRAPPERS = ("jit", "pmap")
+PROGRAM_BYTES = 2**30
+"""Compiled programs that are kept at most."""
+
+
+def keep_programs(folder: Path) -> None:
+    """Keeps compiled programs in `folder` for the next launch, the last used of them, up to PROGRAM_BYTES.
+
+    To be called before JAX does anything. JAX's own variables come first: JAX_COMPILATION_CACHE_DIR names another
+    folder, JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. A program is found again by its code, the versions of
+    JAX and XLA, and the machine's instruction set; one that cannot be read is compiled anew.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", PROGRAM_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def device_mesh() -> Mesh:
