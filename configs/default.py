@@ -69,6 +69,7 @@ def get_config() -> ConfigDict:
             },
             "discriminator_steps": 1,  # updates of D in a turn, each on a batch of its own
             "generator_steps": 1,  # updates of G in a turn
+            "compute_dtype": "float32",  # of the players' layers: float32, bfloat16; all that is kept is float32
             "microbatches": 1,  # parts in which an update takes its batch, one by one, to need less memory
             # Of dcgan: maps at full size, halvings of the image (0: down to about 4 pixels), initial weights.
             "generator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),

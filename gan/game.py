@@ -65,6 +65,7 @@ OUTPUTS: Mapping[str, Output] = {
     "sigmoid": Output(nn.sigmoid, (0.0, 1.0)),
     "linear": Output(_identity, (-1.0, 1.0)),
 }
+COMPUTE_DTYPES: Mapping[str, str] = {name: name for name in ("float32", "bfloat16")}
 SPECTRAL_NORM = "spectral_norm"
 """Where, among a player's batch statistics, the vectors of its spectral normalisation are kept."""
 
@@ -125,6 +126,8 @@ class Game:
     """Whether the discriminator's parameters are kept within a bound."""
     selects_top: bool = False
     """Whether the generator learns from a share of its images only, those that look most real."""
+    compute_dtype: str = "float32"
+    """What the players compute in. Parameters, statistics, images, logits, losses and gradients are float32 anyway."""
 
     def latents(self, keys: Array) -> Array:
         """One latent for each key: keys [B] to latents [B, Z]."""
@@ -132,18 +135,19 @@ class Game:
 
     def generate(self, variables: dict, latent: Array, label: Array, *, train: bool, key: Array | None = None):
         """Images [B, H, W, C] in the game's range, and the batch statistics that drawing them leaves behind."""
-        image, batch_stats = _apply(self.generator, variables, latent, label, train, key)
+        image, batch_stats = _apply(self.generator, self.compute_dtype, variables, latent, label, train, key)
         return self.output.activation(image.astype(jnp.float32)), batch_stats
 
     def discriminate(
         self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None
     ) -> Verdict:
         """What the discriminator says of images [B, H, W, C]."""
-        answer, batch_stats = _apply(self.discriminator, variables, image, label, train, key)
+        answer, batch_stats = _apply(self.discriminator, self.compute_dtype, variables, image, label, train, key)
         logits, class_logits = answer if isinstance(answer, tuple) else (answer, None)
         if logits.shape != image.shape[:1]:
             raise ValueError(f"a discriminator returns logits {image.shape[:1]}, not {logits.shape}")
-        return Verdict(logits.astype(jnp.float32), class_logits, batch_stats)
+        logits, class_logits = _cast((logits, class_logits), "float32")
+        return Verdict(logits, class_logits, batch_stats)
 
     def augmented(self, image: Array, keys: Array, p: Array) -> Array:
         """Images [B, H, W, C] as the discriminator is to see them, each with the random draws of its key."""
@@ -186,6 +190,7 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
         adaptive_augment=bool(config.augment.target or config.schedules.augment.target),
         clips_weights=bool(config.weight_clip or config.schedules.weight_clip),
         selects_top=bool(config.top_k != 1 or config.schedules.top_k),
+        compute_dtype=lookup(COMPUTE_DTYPES, config.compute_dtype, "config.compute_dtype"),
     )
     _check_augment(config, game)
     if game.microbatches < 1 or config.batch_size % game.microbatches:
@@ -318,7 +323,9 @@ def _check_sizes(field: str, value: Any) -> None:
             raise UserError(f"{field}={value}; legal: {smallest} or more")
 
 
-def _apply(player: PlayerRules, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None):
+def _apply(
+    player: PlayerRules, dtype: str, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None
+):  # fmt: skip
     """What the player's module returns, and its batch statistics afterwards, the vectors of its spectral norm too."""
     rngs = {} if key is None else {"dropout": key}
     batch_stats = dict(variables["batch_stats"])
@@ -326,11 +333,17 @@ def _apply(player: PlayerRules, variables: dict, inputs: Array, label: Array, tr
     if player.spectral_norm:
         params, vectors = spectral.normalized(params, batch_stats.pop(SPECTRAL_NORM))
         kept = {SPECTRAL_NORM: vectors}
+    # Layers compute in the type of their parameters and inputs; statistics stay as they are, to be added up exactly.
+    params, inputs = _cast((params, inputs), dtype)
     given = {"params": params, "batch_stats": batch_stats}
     if not train:
         return player.module.apply(given, inputs, label, False, rngs=rngs), variables["batch_stats"]
     outputs, updated = player.module.apply(given, inputs, label, True, rngs=rngs, mutable=["batch_stats"])
     return outputs, {**updated.get("batch_stats", {}), **kept}
+
+
+def _cast(tree: Any, dtype: str) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
 def _on_axis(player: PlayerRules, axis_name: str) -> PlayerRules:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from players import PointDiscriminator, batches, changed, hyperparams, point_game
+from players import PointDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
 from gan import state, steps
 from gan.augment import AUGMENTS
@@ -172,3 +172,34 @@ def test_the_players_rules_are_told_apart():
     assert hash(point_game()) == hash(point_game())
     assert point_game() != point_game(discriminator={"spectral_norm": True})
     assert isinstance(point_game().discriminator.module, PointDiscriminator)
+
+
+@pytest.mark.parametrize("build", [point_game, noisy_game])
+def test_half_precision_computes_close_by_and_keeps_everything_in_full(build):
+    penalties = {"discriminator": {**PLAIN, "penalties": ("r1",)}} if build is point_game else {"discriminator": PLAIN}
+    full = build(generator=PLAIN, **penalties)
+    settings = hyperparams(0.1, **dict.fromkeys(full.discriminator.penalties, 0.1))
+    batch = first_batch(full)
+    start = state.create(full, settings, seed=0)
+
+    def turn(game):
+        after, on_real = discriminator_step(start, batch, settings, game=game)
+        after, on_fake = generator_step(after, batch, settings, game=game)
+        return after, on_real | on_fake
+
+    expected, expected_metrics = turn(full)
+    after, metrics = turn(changed(full, compute_dtype="bfloat16"))
+    kept, expected_kept = (
+        jax.tree.map(lambda leaf: leaf.dtype, (end.generator, end.discriminator, figures))
+        for end, figures in ((after, metrics), (expected, expected_metrics))
+    )
+    assert kept == expected_kept
+    for player in ("generator", "discriminator"):
+        before = getattr(start, player)
+        moves = [jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(moved(before, getattr(end, player)))])
+                 for end in (after, expected)]  # fmt: skip
+        # Eight bits of mantissa: the two updates point the same way, and are not the same.
+        cosine = jnp.vdot(*moves) / (jnp.linalg.norm(moves[0]) * jnp.linalg.norm(moves[1]))
+        assert cosine > 0.99
+        assert jnp.abs(moves[0] - moves[1]).max() > 1e-6
+    assert_close(metrics, expected_metrics, rtol=0.05, atol=0.01)
