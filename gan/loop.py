@@ -1,11 +1,11 @@
 """The story of a run: build, restore, play turn after turn, and do what is due. The top of the spine below `main`."""
 
+import contextlib
 import functools
 import logging
 import math
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,15 @@ CLOUD = 1000
 
 RESIDENT_BYTES = 2**30
 """Decoded datasets up to this size are kept on the device where `config.data.resident` is "auto"."""
+
+DECODED_BYTES = 2**32
+"""Larger ones, up to this size, are decoded once, into the cache folder, and streamed from there."""
+
+MOST_TURNS = 256
+"""Turns that one dispatch plays at most."""
+
+DISPATCH_SECONDS = 0.2
+"""What a dispatch of several turns should take: short beside a signal's grace, long beside a dispatch's own cost."""
 
 
 def train(config: ConfigDict, folder: Path, launched: float) -> int:
@@ -75,24 +84,29 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     _announce(record, folder, first)
 
     source = _Resident(dataset, config, mesh) if _is_resident(dataset, config) else _Streamed(dataset, config, mesh)
-    turn = sharding.compile_turn(
+    turns = sharding.compile_turns(
         functools.partial(_turn, game=game, schedule=schedule, batch_of=source.batch_of),
         mesh,
         wrapper=config.parallel,
         batch_size=config.batch_size,
         data_axis=source.data_axis,
+        most=source.most_turns,
     )
     evaluator = evaluation.Evaluator(config, config.seed) if config.evaluate_every else None
     run = _Run(config, folder, game, manager, evaluator, source.real_images, first, launched)
-    with _Interruption() as interruption, run:
-        for step, batch, waited in source.batches(first, config.steps, game.discriminator.steps):
-            if step == 0 and config.sample_every:
-                run.sample(0, state)
-            state, metrics = turn(state, batch)
-            run.played(step + 1, metrics, waited)
-            run.due(step + 1, state)
+    with _Interruption() as interruption, run, source.opened(first, config.steps, game.discriminator.steps):
+        if first == 0 and config.sample_every:
+            run.sample(0, state)
+        step = first
+        while step < config.steps:
+            count = min(run.turns_before_due(step), run.turns_in_dispatch, source.most_turns)
+            batches, waited = source.take()
+            state, metrics = turns(state, batches, count)
+            step += count
+            run.played(step, count, metrics, waited)
+            run.due(step, state)
             if interruption.signal:
-                run.stop(step + 1, state, interruption.signal)
+                run.stop(step, state, interruption.signal)
                 return 128 + interruption.signal
     _farewell(config, folder)
     return 0
@@ -116,6 +130,7 @@ class _Resident:
     """All examples on every device; a turn's batches are gathered inside the program."""
 
     data_axis = None
+    most_turns = MOST_TURNS
 
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
         images, labels = dataset.arrays()
@@ -127,19 +142,23 @@ class _Resident:
         """Inside the program: the turn's examples of these rows."""
         return data.gather(*arrays, step=step, rows=rows, batches=batches, **self._order)
 
-    def batches(self, first: int, last: int, batches: int) -> Iterator[tuple[int, Any, float]]:
-        """Yields each step, its data, and the seconds that were spent waiting for it."""
-        for step in range(first, last):
-            yield step, self._arrays, 0.0
+    def opened(self, first: int, last: int, batches: int) -> contextlib.AbstractContextManager:
+        """While it is open, the data of the steps first .. last - 1 can be taken."""
+        return contextlib.nullcontext()
+
+    def take(self) -> tuple[Any, float]:
+        """The data of the next turns, and the seconds that were spent waiting for them."""
+        return self._arrays, 0.0
 
 
 class _Streamed:
-    """Examples read and decoded by threads of the host, a few turns ahead."""
+    """Examples read, and decoded where they must be, by threads of the host, a few turns ahead; sent turn by turn."""
 
     data_axis = 1
+    most_turns = 1
 
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
-        self._dataset = dataset
+        self._dataset = data.Decoded(*dataset.arrays()) if _decoded_bytes(dataset) <= DECODED_BYTES else dataset
         self._order = {"seed": config.seed, "batch_size": config.batch_size}
         self._sharding = sharding.split_rows(mesh, 1)
         self.real_images = dataset.read(np.arange(min(_shown(dataset.image_shape), len(dataset))))[0]
@@ -148,17 +167,19 @@ class _Streamed:
         """Inside the program: the examples are those that were given."""
         return arrays
 
-    def batches(self, first: int, last: int, batches: int) -> Iterator[tuple[int, Any, float]]:
-        """Yields each step, its data, and the seconds that were spent waiting for it."""
-        stream = data.stream(self._dataset, first_step=first, last_step=last, batches=batches, **self._order)
-        try:
-            for step in range(first, last):
-                begun = time.perf_counter()
-                batch = next(stream)
-                waited = time.perf_counter() - begun
-                yield step, jax.device_put(batch, self._sharding), waited
-        finally:
-            stream.close()
+    @contextlib.contextmanager
+    def opened(self, first: int, last: int, batches: int) -> Iterator[None]:
+        """While it is open, the data of the steps first .. last - 1 can be taken."""
+        self._stream = data.stream(self._dataset, first_step=first, last_step=last, batches=batches, **self._order)
+        with contextlib.closing(self._stream):
+            yield
+
+    def take(self) -> tuple[Any, float]:
+        """The data of the next turn, and the seconds that were spent waiting for it."""
+        begun = time.perf_counter()
+        batches = next(self._stream)
+        waited = time.perf_counter() - begun
+        return jax.device_put(batches, self._sharding), waited
 
 
 class _Run:
@@ -175,9 +196,10 @@ class _Run:
         if evaluator is not None:
             self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         self._launched = launched
-        self._recent: deque[dict] = deque()
+        self._recent: list[tuple[int, dict]] = []
         self._waited = 0.0
         self._since = (first, time.perf_counter())
+        self.turns_in_dispatch = 1
 
     def __enter__(self) -> "_Run":
         return self
@@ -192,12 +214,18 @@ class _Run:
                 manager.close()
             self._report.close()
 
-    def played(self, step: int, metrics: dict, waited: float) -> None:
-        """Notes the figures of a turn without waiting for them, but never runs more than two turns ahead."""
-        self._recent.append(metrics)
+    def turns_before_due(self, step: int) -> int:
+        """Turns after `step` until something is due."""
+        config = self._config
+        intervals = (config.log_every, config.sample_every, config.evaluate_every, config.checkpoint_every)
+        return min([config.steps - step] + [every - step % every for every in intervals if every])
+
+    def played(self, step: int, count: int, metrics: dict, waited: float) -> None:
+        """Notes the figures of `count` turns without waiting for them, but runs at most two dispatches ahead."""
+        self._recent.append((count, metrics))
         self._waited += waited
         if len(self._recent) > 2:
-            jax.block_until_ready(self._recent[-3])
+            jax.block_until_ready(self._recent[-3][1])
         self._report.advance(step)
 
     def due(self, step: int, state: states.TrainState) -> None:
@@ -251,11 +279,10 @@ class _Run:
         checkpoint.save(self._manager, step, state)
 
     def _log(self, step: int, images: int) -> None:
-        figures = self._fetch(step)
+        figures = {name: float(np.mean(values)) for name, values in self._fetch(step).items()}
         begun, since = self._since
         now = time.perf_counter()
         seconds_per_step = (now - since) / (step - begun)
-        figures = {name: float(np.mean([entry[name] for entry in figures])) for name in figures[-1]}
         self._report.metrics(
             step,
             {
@@ -264,22 +291,26 @@ class _Run:
                 **figures,
                 "images_per_second": self._config.batch_size * self._game.discriminator.steps / seconds_per_step,
                 "seconds_per_step": seconds_per_step,
-                "seconds_waiting_for_data": self._waited,
+                "share_waiting_for_data": self._waited / (now - since),
             },
         )
         self._diagnostics.observe_metrics(step, figures)
+        self.turns_in_dispatch = max(1, int(DISPATCH_SECONDS / seconds_per_step))
         self._recent.clear()
         self._waited = 0.0
         self._since = (step, now)
 
-    def _fetch(self, step: int) -> list[dict]:
-        """The figures of the turns since the last log. Raises `Diverged` at the first that is not finite."""
-        self._recent = deque(jax.device_get(list(self._recent)))
-        for turn, figures in enumerate(self._recent, start=step - len(self._recent) + 1):
-            for name, value in figures.items():
-                if not math.isfinite(value):
-                    raise Diverged(f"step {turn}: {name} is {value}")
-        return list(self._recent)
+    def _fetch(self, step: int) -> dict[str, np.ndarray]:
+        """The figures [turns] of the turns since the last log. Raises `Diverged` at the first that is not finite."""
+        self._recent = jax.device_get(self._recent)
+        turns = sum(count for count, _ in self._recent)
+        names = self._recent[0][1] if turns else ()
+        figures = {name: np.concatenate([metrics[name][:count] for count, metrics in self._recent]) for name in names}
+        for turn in range(turns):
+            for name, values in figures.items():
+                if not math.isfinite(values[turn]):
+                    raise Diverged(f"step {step - turns + 1 + turn}: {name} is {values[turn]}")
+        return figures
 
 
 class _Interruption:
@@ -309,7 +340,11 @@ def _is_resident(dataset: data.Dataset, config: ConfigDict) -> bool:
     choice = config.data.resident
     if choice not in ("auto", "always", "never"):
         raise UserError(f"config.data.resident={choice!r} is unknown; legal: auto, always, never")
-    return choice == "always" or (choice == "auto" and len(dataset) * math.prod(dataset.image_shape) <= RESIDENT_BYTES)
+    return choice == "always" or (choice == "auto" and _decoded_bytes(dataset) <= RESIDENT_BYTES)
+
+
+def _decoded_bytes(dataset: data.Dataset) -> int:
+    return len(dataset) * math.prod(dataset.image_shape)
 
 
 def _check_numbers(config: ConfigDict) -> None:

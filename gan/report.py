@@ -46,7 +46,7 @@ class Report:
             left = (self._bar.total - step) * figures["seconds_per_step"]
             print(
                 f"step {step} of {self._bar.total}, {figures['images_per_second']:.0f} images/s, "
-                f"{_duration(left)} left, losses {losses}",
+                f"{_duration(left)} left, {figures['share_waiting_for_data']:.1%} waiting for data, losses {losses}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -71,40 +71,62 @@ def abstract(shapes: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
-def compile_turn(
-    turn: Callable, mesh: Mesh, *, wrapper: str, batch_size: int, data_axis: int | None
-) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Compiles `turn(state, data, rows, axis_name=...)` to `(state, data) -> (state, metrics)` on the mesh.
+def compile_turns(
+    turn: Callable, mesh: Mesh, *, wrapper: str, batch_size: int, data_axis: int | None, most: int
+) -> Callable[[Any, Any, int], tuple[Any, Any]]:
+    """Compiles `turn(state, data, rows, axis_name=...)` to `(state, data, count) -> (state, metrics)` on the mesh.
+
+    One program plays any `count` of turns up to `most`, all on the same `data`, so that the bits of a run do not
+    depend on how its turns are grouped. Its metrics have a leading axis [most], of which the first `count` are played.
 
     `rows` are the places int32 [B] in the whole batch of the examples that the turn works on: all of them under
     `jit`, the device's share under `pmap`. `data_axis` is the axis of `data` that holds the rows, or None where
     every device has all the data. Under `jit` the given state is donated.
     """
+
+    def turns(state: Any, data: Any, count: jax.Array, rows: jax.Array, *, axis_name: str | None) -> tuple[Any, Any]:
+        # An inner `jit` is traced once, for its shapes here and as the body of the loop.
+        play = jax.jit(functools.partial(turn, axis_name=axis_name))
+        _, shapes = jax.eval_shape(play, state, data, rows)
+        played = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), shapes)
+
+        def body(index: jax.Array, carried: tuple[Any, Any]) -> tuple[Any, Any]:
+            state, played = carried
+            state, metrics = play(state, data, rows)
+            return state, jax.tree.map(lambda all_turns, leaf: all_turns.at[index].set(leaf), played, metrics)
+
+        return jax.lax.fori_loop(0, count, body, (state, played))
+
     rows = np.arange(batch_size, dtype=np.int32)
     if wrapper == "jit":
-        whole = replicated(mesh)
+        whole, by_row = replicated(mesh), split_rows(mesh, 0)
         compiled = jax.jit(
-            functools.partial(turn, axis_name=None),
-            in_shardings=(whole, whole if data_axis is None else split_rows(mesh, data_axis), split_rows(mesh, 0)),
+            functools.partial(turns, axis_name=None),
+            in_shardings=(
+                whole,
+                whole if data_axis is None else split_rows(mesh, data_axis),
+                whole,
+                split_rows(mesh, 0),
+            ),
             out_shardings=whole,
             donate_argnums=0,
         )
-        rows = jax.device_put(rows, split_rows(mesh, 0))
-        return lambda state, data: compiled(state, data, rows)
+        rows = jax.device_put(rows, by_row)
+        return lambda state, data, count: compiled(state, data, np.int32(count), rows)
     if wrapper == "pmap":
         compiled = jax.pmap(
-            functools.partial(turn, axis_name=AXIS),
+            functools.partial(turns, axis_name=AXIS),
             axis_name=AXIS,
-            in_axes=(None, data_axis, 0),
+            in_axes=(None, data_axis, None, 0),
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
         rows = jnp.asarray(rows.reshape(mesh.size, -1))
 
-        def mapped(state: Any, data: Any) -> tuple[Any, Any]:
+        def mapped(state: Any, data: Any, count: int) -> tuple[Any, Any]:
             if data_axis is not None:
                 data = jax.tree.map(lambda leaf: _split_axis(leaf, data_axis, mesh.size), data)
-            return compiled(state, data, rows)
+            return compiled(state, data, np.int32(count), rows)
 
         return mapped
     raise UserError(f"config.parallel={wrapper!r} is unknown; legal: {', '.join(WRAPPERS)}")

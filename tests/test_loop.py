@@ -11,7 +11,7 @@ import pytest
 import runs
 from PIL import Image
 
-from gan import loop
+from gan import loop, sharding
 from gan.errors import Diverged, UserError
 
 
@@ -43,7 +43,7 @@ def test_a_run_leaves_its_contract_behind(whole):
     for line in lines:
         assert {"discriminator_loss", "generator_loss", "discriminator_real", "discriminator_fake",
                 "discriminator_gradient_norm", "generator_gradient_norm", "images_per_second",
-                "seconds_waiting_for_data"} <= line.keys()  # fmt: skip
+                "share_waiting_for_data"} <= line.keys()  # fmt: skip
         assert 0 < line["discriminator_real"] < 1
     assert sorted(path.name for path in (whole / "samples").iterdir()) == [
         "00000000.png", "00000006.png", "00000012.png"]  # fmt: skip
@@ -72,9 +72,35 @@ def test_another_seed_is_another_run(whole, tmp_path):
     assert runs.final_digests(tmp_path) != runs.final_digests(whole)
 
 
-def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path):
+@pytest.mark.parametrize("decoded_bytes", [2**32, 0])
+def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path, decoded_bytes, monkeypatch):
+    monkeypatch.setattr(loop, "DECODED_BYTES", decoded_bytes)
     runs.train(tmp_path, data__resident="never")
     assert runs.final_digests(tmp_path) == runs.final_digests(whole)
+    assert all(0 <= line["share_waiting_for_data"] < 1 for line in runs.logged(tmp_path))
+
+
+def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):
+    counts = []
+    compile_turns = sharding.compile_turns
+
+    def counting(*arguments, **settings):
+        turns = compile_turns(*arguments, **settings)
+
+        def counted(state, data, count):
+            counts.append(count)
+            return turns(state, data, count)
+
+        return counted
+
+    monkeypatch.setattr(sharding, "compile_turns", counting)
+    monkeypatch.setattr(loop, "DISPATCH_SECONDS", 1e9)  # as many turns as there are before something is due
+    runs.train(tmp_path, sample_every=6)
+    # Logged every 4, drawn every 6, 12 in all: one by one until the speed is known, then 4 to 6, 6 to 8, 8 to 12.
+    assert counts == [1, 1, 1, 1, 2, 2, 4]
+    assert runs.final_digests(tmp_path) == runs.final_digests(whole)
+    for one, other in zip(runs.logged(tmp_path), runs.logged(whole), strict=True):
+        assert one["discriminator_loss"] == other["discriminator_loss"]
 
 
 def test_pmap_gives_the_same_run_to_rounding(tmp_path):

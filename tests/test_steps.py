@@ -183,11 +183,11 @@ def play_on(devices, wrapper, game, turns=3):
         data = data | {"row": jnp.broadcast_to(rows[None], shape)}
         return steps.train_step(position, data, settings, game=game, axis_name=axis_name)
 
-    compiled = sharding.compile_turn(turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1)
+    compiled = sharding.compile_turns(turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, most=1)
     position = sharding.replicate(state.create(game, settings, seed=0), mesh)
     for number in range(turns):
         data = {name: np.asarray(leaf) for name, leaf in batches(game, seed=number).items() if name != "row"}
-        position, metrics = compiled(position, data)
+        position, metrics = compiled(position, data, 1)
     return jax.device_get((position.replace(key=jax.random.key_data(position.key)), metrics))
 
 

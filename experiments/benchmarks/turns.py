@@ -19,7 +19,7 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.overrides import override
-from gan import data, evaluation, game, schedules, sharding, state, steps
+from gan import data, evaluation, game, loop, schedules, sharding, state, steps
 
 
 def main() -> None:
@@ -82,16 +82,17 @@ def prepare(config: ConfigDict):
         }
         return steps.train_step(position, batches, schedule(position.images), game=rules, axis_name=axis_name)
 
-    compiled = sharding.compile_turn(turn, mesh, wrapper="jit", batch_size=config.batch_size, data_axis=0)
+    compiled = sharding.compile_turns(
+        turn, mesh, wrapper="jit", batch_size=config.batch_size, data_axis=0, most=loop.MOST_TURNS
+    )
     arrays = (data.to_range(raw[0], rules.output.image_range), raw[1])
     position = sharding.replicate(state.create(rules, schedule(0), config.seed), mesh)
-    position, metrics = compiled(position, arrays)
+    position, metrics = compiled(position, arrays, 1)
 
     def play(turns: int) -> float:
         nonlocal position
         begun = time.perf_counter()
-        for _ in range(turns):
-            position, metrics = compiled(position, arrays)
+        position, metrics = compiled(position, arrays, turns)
         jax.block_until_ready(metrics)
         return (time.perf_counter() - begun) / turns
 

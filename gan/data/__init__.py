@@ -5,7 +5,7 @@ A leaf of the house: plain names and numbers in, uint8 arrays out (of points: fl
 """
 
 from gan.data import cache, stacked
-from gan.data.batches import gather, positions, stream, to_range, to_uint8
+from gan.data.batches import Decoded, gather, positions, stream, to_range, to_uint8
 from gan.data.order import example_order
 from gan.data.source import Dataset, load
 from gan.data.toys import MIXTURES, is_point
@@ -13,6 +13,7 @@ from gan.data.toys import MIXTURES, is_point
 __all__ = [
     "MIXTURES",
     "Dataset",
+    "Decoded",
     "cache",
     "example_order",
     "gather",

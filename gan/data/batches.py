@@ -3,6 +3,7 @@
 The examples of a turn of the game are a function of (seed, step). The data position of a run is its step.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -61,6 +62,21 @@ def gather(
         "image": jnp.asarray(images).at[indices].get(mode="promise_in_bounds"),
         "label": jnp.asarray(labels).at[indices].get(mode="promise_in_bounds"),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """Examples that lie decoded on the disk or in memory, to be streamed: images [N, H, W, C] and labels [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The examples at `indices` [k]."""
+        return self.images[indices], self.labels[indices]
 
 
 def stream(
