@@ -28,12 +28,11 @@ ADAPT_EVERY = 4
 
 
 def discriminator_step(
-    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None,
-    latent_key: Array | None = None
-) -> tuple[TrainState, Metrics]:  # fmt: skip
+    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None
+) -> tuple[TrainState, Metrics]:
     """One update of the discriminator, on real images and on as many fresh fakes. The generator is left as it was.
 
-    Latents are drawn from `latent_key`, or from the step's own key where there is none.
+    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none.
     """
     game = game.on_axis(axis_name)
     key, step_key = jax.random.split(state.key)
@@ -52,7 +51,7 @@ def discriminator_step(
             image = game.augmented(image, keys(f"augment_{draws}"), p)
             return game.discriminate(variables, image, label, train=True, key=named_key(part["key"], draws))
 
-        latent = game.latents(keys("latent", latent_key))
+        latent = part["latent"] if "latent" in part else game.latents(keys("latent"))
         real, fake = part["image"], generated(latent)
         if game.augment.pseudo:
             is_replaced = jax.vmap(jax.random.bernoulli, in_axes=(0, None))(keys("pseudo"), p)
@@ -111,12 +110,11 @@ def discriminator_step(
 
 
 def generator_step(
-    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None,
-    latent_key: Array | None = None
-) -> tuple[TrainState, Metrics]:  # fmt: skip
+    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None
+) -> tuple[TrainState, Metrics]:
     """One update of the generator, on fresh fakes. The discriminator is left as it was, its statistics too.
 
-    Latents are drawn from `latent_key`, or from the step's own key where there is none.
+    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none.
     """
     game = game.on_axis(axis_name)
     key, step_key = jax.random.split(state.key)
@@ -135,7 +133,7 @@ def generator_step(
                 state.discriminator.variables, image, label, train=True, key=named_key(part["key"], draws)
             )
 
-        latent = game.latents(keys("latent", latent_key))
+        latent = part["latent"] if "latent" in part else game.latents(keys("latent"))
         fake, new_batch_stats = generated(latent)
         # What D says of real images is ignored by most losses, and then not computed: the compiler drops it.
         on_real, on_fake = judge(part["image"], "real"), judge(fake, "fake")
@@ -174,11 +172,12 @@ def train_step(
     metrics are those of each player's last update.
     """
     images_before = state.images
-    latent_key = None
     if game.shared_latents:
         key, latent_key = jax.random.split(state.key)
         state = state.replace(key=key)
-    update = {"game": game, "axis_name": axis_name, "latent_key": latent_key}
+        latents = game.latents(_example_keys(latent_key, jax.tree.map(lambda leaf: leaf[0], batches))("latent"))
+        batches |= {"latent": jnp.broadcast_to(latents, (game.discriminator.steps, *latents.shape))}
+    update = {"game": game, "axis_name": axis_name}
     for index in range(game.discriminator.steps):
         batch = jax.tree.map(lambda leaf, index=index: leaf[index], batches)
         state, discriminator_metrics = discriminator_step(state, batch, hyperparams, **update)
@@ -205,13 +204,9 @@ def average_generator(average: Average, generator: Player, images: Array, halfli
     return Average(mix(average.params, generator.params), mix(average.batch_stats, generator.batch_stats))
 
 
-def _example_keys(step_key: Array, part: Batch) -> Callable[..., Array]:
-    """Keys of the examples of `part` for each use, by its name, from the update's key or from another."""
-
-    def keys(use: str, key: Array | None = None) -> Array:
-        return example_keys(named_key(step_key if key is None else key, use), part["row"])
-
-    return keys
+def _example_keys(step_key: Array, part: Batch) -> Callable[[str], Array]:
+    """Keys of the examples of `part` for each use, by its name."""
+    return lambda use: example_keys(named_key(step_key, use), part["row"])
 
 
 def _penalties(rules: PlayerRules, view: Any, hyperparams: Hyperparams, penalized: bool) -> tuple[Array, dict, dict]:
