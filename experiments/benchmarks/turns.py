@@ -1,25 +1,26 @@
 """How long does a turn of the game take? Times whole turns of configs, in turn, and prints medians.
 
 python -m experiments.benchmarks.turns
-python -m experiments.benchmarks.turns --configs=configs/dcgan.py --override=generator.width=64 --json=turns.json
+python -m experiments.benchmarks.turns --configs configs/dcgan.py --override generator.width=64 --json=turns.json
 
 Every turn is timed to its end on the host; data are resident. Each round times all configs once, `--turns` turns
 each, so that a drift of the machine's speed meets all of them alike.
 """
 
 import argparse
-import importlib.util
-import json
-import platform
-import statistics
+import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments.overrides import override
-from gan import data, evaluation, game, loop, schedules, sharding, state, steps
+from experiments.benchmarks import flops, timing
+from experiments.benchmarks.systems import load
+from gan import evaluation, loop, schedules, sharding, state
+from gan import game as rules
 
 
 def main() -> None:
@@ -32,71 +33,83 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    plays = {name: prepare(load(name, arguments.override)) for name in arguments.configs}
-    milliseconds = {name: [] for name in plays}
-    for _ in range(arguments.rounds):
-        for name, (play, _) in plays.items():
-            milliseconds[name].append(1000 * play(arguments.turns))
-
-    device = jax.devices()[0].device_kind
-    print(f"{device}, {jax.device_count()} device(s), jax {jax.__version__}, {platform.machine()}")
-    print(f"{'config':32} {'ms per turn: median':>20} {'min':>8} {'max':>8} {'images/s':>10}")
+    programs = {name: build(load(name, arguments.override)) for name in arguments.configs}
+    plays = {name: program.compile() for name, program in programs.items()}
+    measured = timing.alternate(plays, dict.fromkeys(plays, arguments.turns), arguments.rounds)
     rows = []
-    for name, values in milliseconds.items():
-        images = plays[name][1]
-        row = {"config": name, "median_ms": statistics.median(values), "min_ms": min(values), "max_ms": max(values)}
-        row["images_per_second"] = 1000 * images / row["median_ms"]
-        rows.append(row)
-        spread = f"{row['median_ms']:20.1f} {row['min_ms']:8.1f} {row['max_ms']:8.1f}"
-        print(f"{name:32} {spread} {row['images_per_second']:10.0f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"device": device, "jax": jax.__version__, "rows": rows}, indent=1) + "\n")
+    for name, seconds in measured.items():
+        row = {"config": name, **timing.spread(seconds)}
+        rows.append(row | {"images_per_second": 1000 * programs[name].images / row["median_ms"]})
+    print(", ".join(map(str, facts().values())))
+    columns = [(row["config"], *(f"{value:.1f}" for value in list(row.values())[1:])) for row in rows]
+    print(timing.table(("config", "ms per turn: median", "min", "max", "images/s"), columns))
+    timing.write(arguments.json, timing.machine() | facts() | {"rows": rows})
 
 
-def load(name: str, overrides: list[str]) -> ConfigDict:
-    """The config of FILE or FILE:ARG with overrides, typed as in the file."""
-    path, _, argument = name.partition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*filter(None, [argument]))
-    override(config, overrides)
-    return config
+class Program(NamedTuple):
+    """The turn of a config, as a run with resident data plays it."""
+
+    compile: Callable[[], timing.Play]
+    """Compiles it, and plays it once."""
+    operations: Callable[[], int]
+    """Counts the floating point operations of a turn."""
+    images: int
+    """Real images in a turn."""
+    parameters: tuple[int, int]
+    """Of G and of D."""
 
 
-def prepare(config: ConfigDict):
-    """A function that plays n turns and returns seconds per turn, already compiled; and the images in a turn."""
+def build(config: ConfigDict) -> Program:
+    """The program of a config. It is the run's own turn, on the run's own arrays, and not a copy of either."""
     mesh = sharding.device_mesh()
     dataset = evaluation.open_dataset(config)
-    rules = game.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     schedule = schedules.build(config)
-    raw = dataset.read(range(config.batch_size))
+    initial = functools.partial(state.create, game, schedule(0), config.seed)
+    source = loop._Resident(dataset, config, mesh)
+    turn = functools.partial(loop._turn, game=game, schedule=schedule, batch_of=source.batch_of)
+    arrays, _ = source.take()
+    made = jax.eval_shape(initial)
 
-    def turn(position, arrays, rows, axis_name):
-        images, labels = arrays
-        shape = (rules.discriminator.steps, len(rows))
-        batches = {
-            "image": jax.lax.broadcast_in_dim(images, (*shape, *images.shape[1:]), range(1, 5)),
-            "label": jax.lax.broadcast_in_dim(labels, shape, (1,)),
-            "row": jax.lax.broadcast_in_dim(rows, shape, (1,)),
-        }
-        return steps.train_step(position, batches, schedule(position.images), game=rules, axis_name=axis_name)
+    def compiled() -> timing.Play:
+        played = sharding.compile_turns(
+            turn, mesh, wrapper="jit", batch_size=config.batch_size, data_axis=None, most=loop.MOST_TURNS
+        )
+        position = sharding.replicate(jax.jit(initial)(), mesh)
 
-    compiled = sharding.compile_turns(
-        turn, mesh, wrapper="jit", batch_size=config.batch_size, data_axis=0, most=loop.MOST_TURNS
+        def play(turns: int) -> float:
+            nonlocal position
+            begun = time.perf_counter()
+            for count in [loop.MOST_TURNS] * (turns // loop.MOST_TURNS) + [turns % loop.MOST_TURNS]:
+                position, metrics = played(position, arrays, count)
+            jax.block_until_ready((position, metrics))
+            return (time.perf_counter() - begun) / turns
+
+        play(1)
+        return play
+
+    def operations() -> int:
+        rows = jax.ShapeDtypeStruct((config.batch_size,), "int32")
+        return flops.count(functools.partial(turn, axis_name=None), made, arrays, rows)
+
+    return Program(
+        compile=compiled,
+        operations=operations,
+        images=config.batch_size * game.discriminator.steps,
+        parameters=tuple(map(rules.parameter_count, (made.generator.params, made.discriminator.params))),
     )
-    arrays = (data.to_range(raw[0], rules.output.image_range), raw[1])
-    position = sharding.replicate(state.create(rules, schedule(0), config.seed), mesh)
-    position, metrics = compiled(position, arrays, 1)
 
-    def play(turns: int) -> float:
-        nonlocal position
-        begun = time.perf_counter()
-        position, metrics = compiled(position, arrays, turns)
-        jax.block_until_ready(metrics)
-        return (time.perf_counter() - begun) / turns
 
-    return play, config.batch_size * rules.discriminator.steps
+def facts() -> dict[str, str]:
+    """What plays our side."""
+    return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+
+
+def matrix_rate(size: int) -> float:
+    """Operations a second of our product of two float32 matrices [size, size]."""
+    left, right = jax.random.normal(jax.random.key(0), (2, size, size))
+    product = jax.jit(lambda a, b: a @ b)
+    return timing.best_rate(lambda: product(left, right).block_until_ready(), 2 * size**3)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""Which games are timed? Each a config file and what is changed in it, by name.
+
+All of them are played on the bundled digits, brought to the size and the channels that the system is made for: real
+images, the same on every machine.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from experiments.overrides import override
+from gan.errors import lookup
+
+ROOT = Path(__file__).parents[2]
+DCGAN = ("configs/dcgan.py", "data.channels=3", "generator.width=64", "discriminator.width=64")
+
+SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "mlp_gan": ("configs/mlp_gan.py",),
+    "smooth_gan": ("configs/smooth_gan.py",),
+    "vanilla_gan": ("configs/vanilla_gan.py",),
+    "conv_gan": ("configs/conv_gan.py",),
+    "flag_gan": ("configs/flag_gan.py",),
+    "dcgan32": DCGAN,
+    "dcgan64": (*DCGAN, "data.image_size=(64, 64)"),
+    "dcgan32_r1": (*DCGAN, "discriminator.batch_norm=False", "penalties.r1=5.0"),
+}
+"""The five tutorial systems, and DCGAN at its authors' widths with and without a penalty of second order."""
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of FILE or FILE:ARG with overrides, typed as in the file."""
+    path, _, argument = name.partition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*filter(None, [argument]))
+    override(config, overrides)
+    return config
+
+
+def configured(system: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of a system, on the bundled digits."""
+    path, *changes = lookup(SYSTEMS, system, "--systems")
+    return load(path, ["data.name=digits", "data.dir=", "data.split=train", *changes, *overrides])
+
+
+def need_torch() -> None:
+    """Ends the process with one line and status 2 where there is no PyTorch to compare with."""
+    if importlib.util.find_spec("torch") is None:
+        print("error: PyTorch is not installed; to compare with it: pip install -e '.[peers]'", file=sys.stderr)
+        sys.exit(2)
