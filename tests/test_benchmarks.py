@@ -100,37 +100,45 @@ def test_pytorch_s_players_have_as_many_parameters(name):
 
     config, shape = systems.configured(name), SHAPES[name]
     assert tuple(config.data.image_size) == shape[:2]
-    variables = jax.eval_shape(lambda key: rules.initial_variables(game_of(config, shape[2]), key, key), jax.random.key(0))
+    game = game_of(config, shape[2])
+    variables = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
     with torch.device("meta"):
         peers = torch_peers.players(config, (shape[2], *shape[:2]))
     for ours, theirs in zip(variables, peers, strict=True):
         assert rules.parameter_count(ours["params"]) == torch_peers.parameter_count(theirs)
 
 
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", list(SMALL))
+@pytest.mark.parametrize(
+    "name, train",  # dropout draws its own numbers on each side; without it training differs in batch statistics only
+    [("mlp_gan", True), ("vanilla_gan", False), ("conv_gan", True), ("flag_gan", False),
+     ("dcgan32", True), ("dcgan32_r1", True)],
+)  # fmt: skip
 def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     torch = pytest.importorskip("torch")
     from experiments.benchmarks import torch_peers
 
     config = systems.configured(name, SMALL[name])
-    if train and config.generator.get("dropout", 0) + config.discriminator.get("dropout", 0):
-        pytest.skip("dropout draws its own numbers on each side")
     channels = SHAPES[name][2]
     game = game_of(config, channels)
-    keys = jax.random.split(jax.random.key(1), 3)
-    variables = rules.initial_variables(game, *keys[:2])
-    # Larger than the initialisers make them, so that a wrong tap shows; and no bias at zero, no statistic at one.
-    spread = jax.random.split(keys[2], len(jax.tree.leaves(variables)))
-    leaves, tree = jax.tree.flatten(variables)
-    leaves = [leaf + 0.1 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, spread, strict=True)]
-    variables = jax.tree.unflatten(tree, leaves)
-    latent = jax.random.normal(keys[0], (5, game.latent_size))
-    label = jnp.zeros(5, jnp.int32)
-    image, _ = game.generate(variables[0], latent, label, train=train)
-    real = jax.random.uniform(keys[1], image.shape, minval=-1.0)
-    logits = game.discriminate(variables[1], real, label, train=train).logits
 
+    # Larger than the initialisers make them, so that a wrong tap shows; no bias at zero, no statistic at one.
+    numbers = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
+    variables = jax.tree.map(lambda leaf: 0.6 * numbers.random(leaf.shape, np.float32) - 0.2, shapes)
+    for ours in variables:
+        ours["batch_stats"] = jax.tree.map(np.abs, ours["batch_stats"])
+    latent = numbers.standard_normal((5, game.latent_size), np.float32)
+    real = numbers.random((5, *game.image_shape), np.float32)
+
+    @jax.jit
+    def played(generator, discriminator, latent, real):
+        label = jnp.zeros(5, jnp.int32)
+        image, _ = game.generate(generator, latent, label, train=train)
+        return image, game.discriminate(discriminator, real, label, train=train).logits
+
+    image, logits = played(*variables, latent, real)
+    if name == "conv_gan":  # whose latent is its first image, 2x2
+        latent = flattened_first(latent.T, (2, 2, game.latent_size // 4)).T
     players = torch_peers.players(config, (channels, *config.data.image_size))
     for player, ours, flat in zip(players, variables, flat_sides(name, game), strict=True):
         carry(ours, player, flat)
@@ -140,7 +148,7 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
         judged = players[1](torch.from_numpy(np.array(real)).permute(0, 3, 1, 2))
     np.testing.assert_allclose(images, image, atol=1e-4)
     np.testing.assert_allclose(judged, logits, atol=1e-4, rtol=1e-4)
-    assert jnp.std(image) > 0.01 and jnp.std(logits) > 1e-3
+    assert np.std(image) > 0.01 and np.std(logits) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["dcgan32", "dcgan32_r1", "mlp_gan"])
@@ -199,9 +207,9 @@ def test_operations_that_are_repeated_or_unread_do_not_count():
 
 
 def test_points_that_would_take_too_long_are_left_out():
-    seconds = {"a": 1.0, "b": 3.0}
-    assert growth.foreseen({}, 10.0) == 0.0
-    assert growth.foreseen({5.0: seconds}, 20.0) == 4.0  # by the quickest program
+    before = {"operations": 5, "programs": [{"median_ms": 1000.0}, {"median_ms": 3000.0}]}
+    assert growth.foreseen(None, 20) == 0.0
+    assert growth.foreseen(before, 20) == 12.0  # the slowest takes 3 s, and there is four times the work
 
 
 def test_programs_take_turns():

@@ -30,7 +30,7 @@ def main() -> None:
         record = timing.machine() | {"ours": ours.ask("facts"), "torch": torch.ask("facts"), "systems": []}
         print(f"{record['cores']} cores; ours {record['ours']}; PyTorch's {record['torch']}")
         for system in arguments.systems:
-            found = measure(ours, torch, system, arguments)
+            found = measure(ours, torch, system, arguments, arguments.override)
             record["systems"].append(found)
             print(f"\n{told(found)}", flush=True)
             timing.write(arguments.json, record)  # after each, for a long run that does not come to its end
@@ -55,10 +55,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace) -> dict:
+def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace, overrides: list[str]) -> dict:
     """The record of one system: its programs, each with its times, and what they are set against."""
-    asked = (system, arguments.override, arguments.variants)
-    operations = ours.ask("operations", *asked[:2])
+    asked = (system, overrides, arguments.variants)
+    operations = ours.ask("operations", system, overrides)
     prepared = {side: side.ask("prepare", *asked) for side in (ours, torch)}
     mine, theirs = prepared[ours], prepared[torch]
     if theirs.seconds and mine.parameters != theirs.parameters:
@@ -83,7 +83,7 @@ def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace) -
         row["share_of_machine"] = operations / (row["median_ms"] / 1000) / max(rates)
     return {
         "system": system,
-        "overrides": arguments.override,
+        "overrides": overrides,
         "parameters": mine.parameters,
         "images": mine.images,
         "operations": operations,
