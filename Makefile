@@ -36,5 +36,5 @@ format: setup ## Put style and formatting right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Time the turns of the shipped configs
-	$(BIN)/python -m experiments.benchmarks.turns $(ARGS)
+bench: setup ## Time turns, PyTorch beside them, growth and a run's parts (minutes; ARGS=--full: an hour or more)
+	$(BIN)/python -m experiments.benchmarks $(ARGS)

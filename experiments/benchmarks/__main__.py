@@ -1,0 +1,50 @@
+"""How fast is all of it? The whole suite in one command: tables on the screen, and JSON files in a folder.
+
+python -m experiments.benchmarks
+python -m experiments.benchmarks --full --out=benchmarks
+
+One benchmark after the other, each a process of its own. Without `--full` in minutes: few rounds, three systems, no
+torch.compile. What needs PyTorch says so where there is none, the rest is run all the same, and the status is then 2.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+SUITE = {
+    "turns": (
+        ["--configs", "configs/dcgan.py", "configs/toy.py", "--rounds=3"],
+        ["--configs", "configs/dcgan.py", "configs/toy.py", "--rounds=9", "--turns=20"],
+    ),
+    "against_torch": (
+        ["--systems", "mlp_gan", "conv_gan", "dcgan32", "--rounds=3", "--seconds=0.5", "--variants", "eager", "fused",
+         "fused+channels_last"],
+        ["--rounds=7", "--seconds=2"],
+    ),
+    "growth": (
+        ["--batch", "16", "64", "--width", "16", "64", "--resolution", "28", "32", "--rounds=2", "--seconds=0.5"],
+        ["--rounds=5", "--bound=30"],
+    ),
+    "run_costs": ([], ["--steps=1000", "--samples=10000"]),
+}  # fmt: skip
+"""The flags of each benchmark, short and full."""
+
+
+def main() -> int:
+    """Runs the suite; the worst of the benchmarks' exit statuses."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="all systems and variants, more rounds")
+    parser.add_argument("--only", nargs="+", default=list(SUITE), choices=list(SUITE))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="the folder of the JSON files")
+    arguments = parser.parse_args()
+    worst = 0
+    for name in arguments.only:
+        command = [sys.executable, "-m", f"experiments.benchmarks.{name}", *SUITE[name][arguments.full]]
+        print(f"\n$ python {' '.join(command[1:])}", flush=True)
+        worst = max(worst, subprocess.call([*command, f"--json={arguments.out / name}.json"]))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())
