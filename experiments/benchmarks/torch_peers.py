@@ -367,7 +367,9 @@ def prepare(
     if DEVICE.type == "cuda":  # TF32, as XLA has it by default
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    # A compiled network that gives up and goes on without a word would be timed under a wrong name.
+    # All compiled networks share one list of programs, which is searched at each call: it starts empty. And one that
+    # gave up and went on without a word would be timed under a wrong name.
+    torch.compiler.reset()
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     programs, refused = {}, {}
