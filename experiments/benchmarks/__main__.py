@@ -19,7 +19,7 @@ SUITE = {
     ),
     "against_torch": (
         ["--systems", "mlp_gan", "conv_gan", "dcgan32", "--rounds=3", "--seconds=0.5", "--variants", "eager", "fused",
-         "fused+channels_last"],
+         "fused+one_thread", "fused+channels_last"],
         ["--rounds=7", "--seconds=2"],
     ),
     "growth": (

@@ -9,6 +9,7 @@ A variant is named by what is done to it: `eager`, or any of these with a plus b
   foreach, fused   Adam over all tensors at once, or in one kernel a tensor
   channels_last    images and kernels with their channels innermost
   compile          torch.compile of both networks
+  one_thread       no threads beside this one, which small networks are quicker without (on a CPU only)
   bfloat16         autocast (on a GPU only)
 """
 
@@ -30,9 +31,12 @@ from gan.errors import UserError, lookup
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+THREADS = torch.get_num_threads()
+
 VARIANTS = (
-    "eager", "foreach", "fused", "fused+channels_last", "fused+compile", "fused+channels_last+compile",
-    "fused+bfloat16", "fused+channels_last+bfloat16", "fused+channels_last+compile+bfloat16",
+    "eager", "foreach", "fused", "fused+one_thread", "fused+channels_last", "fused+compile",
+    "fused+channels_last+compile", "fused+bfloat16", "fused+channels_last+bfloat16",
+    "fused+channels_last+compile+bfloat16",
 )  # fmt: skip
 
 WITHOUT_CONVOLUTIONS = ("mlp",)
@@ -41,7 +45,7 @@ WITHOUT_CONVOLUTIONS = ("mlp",)
 
 def variants_of(config: ConfigDict) -> tuple[str, ...]:
     """The variants that say something of a config on this machine."""
-    idle = {"bfloat16"} if DEVICE.type == "cpu" else set()
+    idle = {"bfloat16"} if DEVICE.type == "cpu" else {"one_thread"}
     if config.generator.network in WITHOUT_CONVOLUTIONS:
         idle |= {"channels_last"}
     return tuple(name for name in VARIANTS if not idle & set(name.split("+")))
@@ -270,6 +274,7 @@ class Program:
         _check(config)
         words = set(variant.split("+"))
         self._config, self._has_bfloat16 = config, "bfloat16" in words
+        self._threads = 1 if "one_thread" in words else THREADS
         self._layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
         self._images = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         self._images = self._images.to(DEVICE)
@@ -296,6 +301,7 @@ class Program:
 
     def play(self, turns: int) -> float:
         """Plays so many turns; the seconds that one took."""
+        torch.set_num_threads(self._threads)
         _synchronize()
         begun = time.perf_counter()
         for _ in range(turns):
@@ -391,11 +397,12 @@ def prepare(
 def facts() -> dict[str, Any]:
     """What plays this side."""
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
-    return {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    return {"device": device, "torch": torch.__version__, "threads": THREADS}
 
 
 def matrix_rate(size: int) -> float:
     """Operations a second of PyTorch's product of two float32 matrices [size, size]."""
+    torch.set_num_threads(THREADS)
     left, right = torch.randn(2, size, size, device=DEVICE)
 
     def product() -> None:
