@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import flops, growth, systems, timing
+from experiments.benchmarks import flops, growth, run_costs, systems, timing
 from gan import game as rules
 from gan.networks import conv, dcgan
 
@@ -221,3 +221,13 @@ def test_programs_take_turns():
     assert timing.spread([0.001, 0.005, 0.002]) == {"median_ms": 2.0, "min_ms": 1.0, "max_ms": 5.0}
     assert timing.turns_in(1.0, 0.3) == 3 and timing.turns_in(1.0, 9.0) == 1
     assert timing.table(("name", "ms"), [("ours", 1), ("b", 10)]) == "name  ms\nours   1\nb     10"
+
+
+def test_the_shares_of_a_whole_run():
+    config = systems.load("configs/dcgan.py", ["steps=100", "log_every=50", "sample_every=50", "checkpoint_every=100"])
+    once = {"calls": 1, "seconds": 1.0}
+    parts = dict.fromkeys(("start", "logging", "pictures", "evaluation", "checkpoints"), once)
+    found = run_costs.shares(parts | {"turns": {"calls": 9, "seconds": 0.9}}, config)
+    # 1 start, 99 turns of 0.1 s, 2 logs, 3 pictures (one before the first turn), 1 evaluation and 1 checkpoint of 1 s.
+    assert found == pytest.approx({"start": 1 / 17.9, "turns": 9.9 / 17.9, "logging": 2 / 17.9, "pictures": 3 / 17.9,
+                                   "evaluation": 1 / 17.9, "checkpoints": 1 / 17.9})  # fmt: skip

@@ -5,8 +5,9 @@ python -m experiments.benchmarks.run_costs --config=configs/dcgan.py:mnist --ste
 
 Launches are real ones of `python -m gan.main`, from the start of the process to the first line of metrics.jsonl: with
 nothing kept from before, then with the data decoded, then with the compiled programs kept too, which JAX does where
-JAX_COMPILATION_CACHE_DIR is set. The shares of a run's wall time are taken in one run of `--steps` turns with the
-config's own logging, pictures, evaluations and checkpoints, scaled down with it. What is asked of the state is waited
+JAX_COMPILATION_CACHE_DIR is set. Turns, logging, pictures, evaluations and checkpoints are timed in one short run, in
+which they come as often as in a whole one; `of a whole run` is what they are of the config's own number of steps, at
+that cost each. A config that never evaluates is taken to do so at its checkpoints. What is asked of the state is waited
 for before a clock starts, so that turns still under way count as turns.
 """
 
@@ -44,10 +45,11 @@ def main() -> None:
         folder = Path(folder)
         launches = launch(arguments, folder)
         streams = {where: rate_of_data(arguments, where) for where in ("resident", "streamed")}
-        shares = run(configured(arguments), folder / "run")
+        parts = run(configured(arguments), folder / "run")
         samples = rate_of_samples(folder / "run", arguments.samples)
     record = timing.machine() | turns.facts() | {"config": arguments.config, "override": arguments.override}
-    record |= {"launches": launches, "parts": shares, "samples_per_second": samples, "images_per_second": streams}
+    record |= {"launches": launches, "parts": parts, "samples_per_second": samples, "images_per_second": streams}
+    record["shares"] = shares(parts, load(arguments.config, arguments.override))
     timing.write(arguments.json, record)
 
     print(f"{arguments.config}, {', '.join(map(str, turns.facts().values()))}\n")
@@ -55,10 +57,11 @@ def main() -> None:
     print(timing.table(("launch", "seconds to the first step", "peak MiB"), rows), end="\n\n")
     rows = [
         (part, row["calls"], f"{row['seconds']:.2f}", f"{1000 * row['seconds'] / max(1, row['calls']):.1f}",
-         f"{100 * row['share']:.1f}%")
-        for part, row in shares.items()
+         f"{100 * share:.1f}%")
+        for (part, row), share in zip(parts.items(), record["shares"].values(), strict=True)
     ]  # fmt: skip
-    print(timing.table((f"{arguments.steps} steps", "times", "seconds", "ms each", "of the run"), rows), end="\n\n")
+    heads = (f"{arguments.steps} steps", "times", "seconds", "ms each", "of a whole run")
+    print(timing.table(heads, rows), end="\n\n")
     for where, rate in streams.items():
         print(f"{where + ' data':16} {rate:12,.0f} images/s, by themselves")
     print(f"{'samples':16} {samples:12,.0f} images/s")
@@ -79,7 +82,7 @@ def parse() -> argparse.Namespace:
 def configured(arguments: argparse.Namespace) -> ConfigDict:
     """The config with all that is done every so many steps as frequent as in the whole run, for its length."""
     config = load(arguments.config, arguments.override)
-    scale = arguments.steps / config.steps
+    scale = min(1.0, arguments.steps / config.steps)
     for field in ("sample_every", "checkpoint_every"):
         config[field] = max(1, round(config[field] * scale))
     config.evaluate_every = config.checkpoint_every
@@ -126,7 +129,7 @@ def _launched(arguments: argparse.Namespace, workdir: Path, environment: dict[st
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
-    """Trains in this process; the calls, seconds and share of the wall time of each part, and of all else."""
+    """Trains in this process; how often each part was played, and its seconds."""
     found = {part: {"calls": 0, "seconds": 0.0} for part in PARTS.values()}
     begun, started, played = time.perf_counter(), [], loop._Run.played
 
@@ -145,12 +148,29 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
         loop.train(config, workdir, time.time())
     total = time.perf_counter() - begun
     others = started[0] + sum(row["seconds"] for row in found.values())
-    found = {
-        "start, to the end of the first turn": {"calls": 1, "seconds": started[0]},
+    return {
+        "start": {"calls": 1, "seconds": started[0]},  # to the end of the first turn
         "turns": {"calls": config.steps - 1, "seconds": total - others},
         **found,
     }
-    return {part: row | {"share": row["seconds"] / total} for part, row in found.items()}
+
+
+def shares(parts: dict[str, dict[str, float]], config: ConfigDict) -> dict[str, float]:
+    """Of the wall time of a whole run of a config, at what each part has cost."""
+
+    def calls(every: int) -> int:
+        return -(-config.steps // every) if every else 0
+
+    times = {
+        "start": 1,
+        "turns": config.steps - 1,
+        "logging": calls(config.log_every),
+        "pictures": calls(config.sample_every) + bool(config.sample_every),
+        "evaluation": calls(config.evaluate_every or config.checkpoint_every),
+        "checkpoints": calls(config.checkpoint_every) or 1,
+    }
+    seconds = {part: times[part] * row["seconds"] / max(1, row["calls"]) for part, row in parts.items()}
+    return {part: value / sum(seconds.values()) for part, value in seconds.items()}
 
 
 @contextlib.contextmanager
