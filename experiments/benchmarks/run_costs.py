@@ -4,8 +4,7 @@ python -m experiments.benchmarks.run_costs
 python -m experiments.benchmarks.run_costs --config=configs/dcgan.py:mnist --steps=2000 --json=run_costs.json
 
 Launches are real ones of `python -m gan.main`, from the start of the process to the first line of metrics.jsonl: with
-nothing kept from before, then with the data decoded, then with the compiled programs kept too, which JAX does where
-JAX_COMPILATION_CACHE_DIR is set. Turns, logging, pictures, evaluations and checkpoints are timed in one short run, in
+nothing kept from before, then with the data decoded, then with the compiled programs kept too. Turns, logging, pictures, evaluations and checkpoints are timed in one short run, in
 which they come as often as in a whole one; `of a whole run` is what they are of the config's own number of steps, at
 that cost each. A config that never evaluates is taken to do so at its checkpoints. What is asked of the state is waited
 for before a clock starts, so that turns still under way count as turns.
@@ -44,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gan-bench-") as folder:
         folder = Path(folder)
         launches = launch(arguments, folder)
-        streams = {where: rate_of_data(arguments, where) for where in ("resident", "streamed")}
+        streams = {where: rate_of_data(arguments, where) for where in ("resident", "decoded", "encoded")}
         parts = run(configured(arguments), folder / "run")
         samples = rate_of_samples(folder / "run", arguments.samples)
     record = timing.machine() | turns.facts() | {"config": arguments.config, "override": arguments.override}
@@ -94,16 +93,12 @@ def configured(arguments: argparse.Namespace) -> ConfigDict:
 def launch(arguments: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
     """Seconds to the first step and peak memory of fresh processes that find more and more kept."""
     kept = {"GAN_CACHE_DIR": str(folder / "data")}
-    programs = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     without = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     (folder / "data").mkdir()
     first = _launched(arguments, folder / "first", kept | without)
     again = _launched(arguments, folder / "again", kept | without)
-    _launched(arguments, folder / "keeping", kept | programs)
-    found = _launched(arguments, folder / "found", kept | programs)
+    _launched(arguments, folder / "keeping", kept)
+    found = _launched(arguments, folder / "found", kept)
     return {"nothing kept": first, "data kept": again, "data and programs kept": found}
 
 
@@ -133,8 +128,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
     found = {part: {"calls": 0, "seconds": 0.0} for part in PARTS.values()}
     begun, started, played = time.perf_counter(), [], loop._Run.played
 
-    def noted(self: object, step: int, metrics: dict, waited: float) -> None:
-        played(self, step, metrics, waited)
+    def noted(self: object, step: int, count: int, metrics: dict, waited: float) -> None:
+        played(self, step, count, metrics, waited)
         if not started:
             jax.block_until_ready(metrics)
             before = sum(row["seconds"] for row in found.values())  # the picture of step 0 has a row of its own
@@ -199,7 +194,7 @@ def rate_of_samples(workdir: Path, count: int) -> float:
 
 
 def rate_of_data(arguments: argparse.Namespace, where: str) -> float:
-    """Images a second of a run's batches, with nothing else to do: gathered on the device, or read and decoded."""
+    """Images a second of a run's batches, with nothing else to do: gathered on the device, or streamed to it."""
     config = load(arguments.config, arguments.override)
     dataset = evaluation.open_dataset(config)
     shape = {"seed": config.seed, "batches": config.discriminator_steps, "batch_size": config.batch_size}
@@ -208,6 +203,7 @@ def rate_of_data(arguments: argparse.Namespace, where: str) -> float:
         gather = jax.jit(lambda arrays, step: data.gather(*arrays, step=step, **shape))
         batches = (gather(arrays, jax.numpy.int32(step)) for step in itertools.count())
     else:
+        dataset = data.Decoded(*dataset.arrays()) if where == "decoded" else dataset
         batches = map(jax.device_put, data.stream(dataset, first_step=0, last_step=2**31 - 1, **shape))
     jax.block_until_ready(next(batches))
     begun = time.perf_counter()
