@@ -99,6 +99,7 @@ INITIALIZERS: Mapping[str, Callable[..., Callable[[Tensor], Tensor]]] = {
     "truncated_normal": _truncated_normal,
     "xavier_uniform": lambda: nn.init.xavier_uniform_,
     "xavier_normal": lambda: nn.init.xavier_normal_,
+    "fan_in_uniform": lambda: lambda weight: nn.init.kaiming_uniform_(weight, a=math.sqrt(5)),
     "he_normal": lambda: lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
 }
 
