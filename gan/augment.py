@@ -296,6 +296,7 @@ class AdaAugment:
     """The transform of `ada`, of these parts in this order; all that is spatial is one map and resampled once."""
 
     parts: tuple[str, ...]
+    color: float = 1.0
 
     def __call__(self, images: Array, keys: Array, p: Array) -> Array:
         return jax.vmap(self._one, in_axes=(0, 0, None))(images, keys, p)
@@ -308,7 +309,7 @@ class AdaAugment:
             image = resample(image, _product(*maps))
         for part in self.parts:
             if part in ADA_PIXELS:
-                image = ADA_PIXELS[part](image, draws[part], p)
+                image = ADA_PIXELS[part](image, draws[part], self.color * p if part == "color" else p)
         return image
 
 
@@ -329,8 +330,10 @@ def diff_augment(policy: str = "color,translation,cutout") -> Augment:
     return Augment(DiffAugment(_parts(policy, DIFF_AUGMENT)))
 
 
-def ada(policy: str = "blit,geometry,color") -> Augment:
+def ada(policy: str = "blit,geometry,color", color: float = 1.0) -> Augment:
     """With probability p, apart from all others, an image suffers each operation of the policy's parts.
+
+    Those of its color happen with probability `color` times p (Huang et al. 2024, arXiv:2501.05441, have 0.5).
 
     blit: mirror image (in one of two), 0 to 3 quarter turns (0 or 2 where H != W), whole pixels by up to an eighth of
     each side. geometry: `scaling` by s = 2^N(0, 0.2^2); `rotation` by U(-pi, pi); 1/s and s along the two axes, again
@@ -342,7 +345,9 @@ def ada(policy: str = "blit,geometry,color") -> Augment:
     Reference: Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676,
     appendix B; `resample` says in which way it is not theirs.
     """
-    return Augment(AdaAugment(_parts(policy, [*ADA_SPATIAL, *ADA_PIXELS])))
+    if not 0 <= color <= 1:
+        raise UserError(f"config.augment.policy: ada's color={color} is no share of p; legal: 0 <= color <= 1")
+    return Augment(AdaAugment(_parts(policy, [*ADA_SPATIAL, *ADA_PIXELS]), color))
 
 
 def apa() -> Augment:

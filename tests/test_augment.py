@@ -243,6 +243,17 @@ def test_the_probability_adapts():
     assert step(0.5, 0.6) == 0.5 and step(0.0, -1.0) == 0.0 and step(1.0, 1.0) == 1.0
 
 
+def test_color_may_happen_with_a_share_of_p():
+    images, keys = some(16)
+    halved = transform('ada("color,cutout", color=0.5)')(images, keys, 0.6)
+    # Cutout's gate is open by 0.6 in both: what it leaves is colored as with 0.3.
+    colored = transform('ada("color")')(images, keys, 0.3)
+    cut = transform('ada("cutout")')(jnp.ones_like(images), keys, 0.6)
+    np.testing.assert_allclose(halved, colored * cut, atol=1e-6)
+    with pytest.raises(UserError, match=r"config\.augment\.policy: ada's color=2 .*legal: 0 <= color <= 1"):
+        build("ada(color=2)")
+
+
 def test_equal_arguments_build_equal_values():
     for text in ("none", "apa", "diff_augment", "ada"):
         assert build(text) == build(text) and hash(build(text)) == hash(build(text))
