@@ -15,7 +15,7 @@ def player(**fields) -> dict:
     """One player: its network's name and its optimiser, changed or extended by `fields`, such as the network's own."""
     return {
         "network": "dcgan",
-        "conditioning": "none",  # on the label; G: none, concat, embedding; D: none, projection, classifier
+        "conditioning": "none",  # G: none, concat, concat_embedding, embedding; D: none, projection, classifier
         "optimizer": "adam",
         "learning_rate": 2e-4,
         "beta1": 0.5,

@@ -27,9 +27,13 @@ NETWORK_FIELDS = {
     "dcgan": ((8, 8, 3), {"width": 4, "depth": 1}, {"width": 4, "depth": 2}),
     "conv_gan": ((28, 28, 1), {"width": 2}, {"width": 2}),
     "flag": ((8, 8, 1), {"maps": (4, 3), "dropout": 0.5}, {"maps": (3,), "hidden": 4, "dropout": 0.25}),
+    "r3gan": ((8, 8, 1), {"widths": (4, 2), "blocks": 1, "group_width": 4}, {"widths": (4, 2), "group_width": 2}),
 }
 HAS_BATCH_STATISTICS = {"generator": {"dcgan", "conv_gan", "flag"}, "discriminator": {"dcgan"}}
-CONDITIONINGS = [("none", "none"), ("embedding", "projection"), ("concat", "projection"), ("embedding", "classifier")]
+CONDITIONINGS = [
+    ("none", "none"), ("embedding", "projection"), ("concat", "projection"), ("concat_embedding", "projection"),
+    ("embedding", "classifier"),
+]  # fmt: skip
 LOSS_TEXTS = [*LOSSES, *(f'f_gan("{name}")' for name in ("reverse_kl", "pearson", "jensen_shannon"))]
 
 
@@ -131,7 +135,7 @@ def test_each_choice_somewhere(tried):
     check(*legal_or_refused(tried), "jit")
 
 
-@pytest.mark.parametrize("tried", CASES[:: len(NETWORKS) - 1], ids=name)  # every network, every few losses
+@pytest.mark.parametrize("tried", {tried["network"]: tried for tried in CASES}.values(), ids=name)
 def test_some_choices_on_four_devices(tried):
     check(*legal_or_refused(tried), "pmap")
 

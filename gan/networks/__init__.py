@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from gan.networks import conv_gan, dcgan, flag, mlp
+from gan.networks import conv_gan, dcgan, flag, mlp, r3gan
 
 
 class Players(NamedTuple):
@@ -25,4 +25,5 @@ NETWORKS: Mapping[str, Players] = {
     "mlp": Players(mlp.Generator, mlp.Discriminator),
     "conv_gan": Players(conv_gan.Generator, conv_gan.Discriminator),
     "flag": Players(flag.Generator, flag.Discriminator),
+    "r3gan": Players(r3gan.Generator, r3gan.Discriminator),
 }

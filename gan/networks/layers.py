@@ -113,7 +113,9 @@ class LabelledLatent(nn.Module):
     """How a generator learns of the label: latent [B, Z] and label [B] to what the first layer takes, [B, Z or more].
 
     `conditioning` is "none"; "concat", the latent with the one-hot label behind it (Mirza and Osindero 2014,
-    arXiv:1411.1784); or "embedding", the latent times a learned vector of the label, which keeps its size.
+    arXiv:1411.1784); "concat_embedding", with a learned vector of the label behind it, as long as the latent (Huang et
+    al. 2024, arXiv:2501.05441), at first N(0, 1 / K) for K classes; or "embedding", the latent times a learned vector
+    of the label, which keeps its size.
     """
 
     num_classes: int
@@ -121,9 +123,15 @@ class LabelledLatent(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Array, label: Array) -> Array:
-        check_conditioning("generator", self.conditioning, ("none", "concat", "embedding"), self.num_classes)
+        legal = ("none", "concat", "concat_embedding", "embedding")
+        check_conditioning("generator", self.conditioning, legal, self.num_classes)
         if self.conditioning == "concat":
             return jnp.concatenate([latent, jax.nn.one_hot(label, self.num_classes)], axis=-1)
+        if self.conditioning == "concat_embedding":
+            init = nn.initializers.normal(self.num_classes**-0.5)
+            return jnp.concatenate(
+                [latent, nn.Embed(self.num_classes, latent.shape[-1], embedding_init=init)(label)], axis=-1
+            )
         if self.conditioning == "embedding":
             return latent * nn.Embed(self.num_classes, latent.shape[-1], embedding_init=_near_one)(label)
         return latent

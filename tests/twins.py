@@ -1,0 +1,44 @@
+"""A network and the same network written in PyTorch, from the same parameters: outputs and gradients of two orders."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+
+def drawn(module, inputs, *, sd=0.3, seed=0):
+    """Parameters of a module, all of them random: as they begin, many are without effect."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), inputs, jnp.zeros(len(inputs), jnp.int32), False))
+    leaves, treedef = jax.tree.flatten(shapes["params"])
+    numbers = np.random.default_rng(seed)
+    return jax.tree.unflatten(treedef, [sd * numbers.normal(size=leaf.shape).astype("float32") for leaf in leaves])
+
+
+def check_same(ours, theirs, params, inputs, *, tolerance=1e-4):
+    """Both functions (params, inputs) agree, relative to the largest number of each array.
+
+    Compared are the outputs y, and the gradients for all parameters and inputs of sum tanh(y) + |d <c, y> / d
+    inputs|^2 with fixed c: R1's second derivatives are among them.
+    """
+    torch = pytest.importorskip("torch")
+
+    def objective(params, inputs):
+        outputs, pull = jax.vjp(lambda inputs: ours(params, inputs), inputs)
+        weights = jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(outputs.shape)
+        return jnp.sum(jnp.tanh(outputs)) + jnp.sum(pull(weights)[0] ** 2), outputs
+
+    (_, outputs), gradients = jax.jit(jax.value_and_grad(objective, (0, 1), has_aux=True))(params, inputs)
+
+    leaves, treedef = jax.tree.flatten((params, inputs))
+    leaves = [torch.tensor(leaf, requires_grad=True) for leaf in leaves]
+    their_params, their_inputs = jax.tree.unflatten(treedef, leaves)
+    their_outputs = theirs(their_params, their_inputs)
+    weights = torch.cos(torch.arange(their_outputs.numel(), dtype=torch.float32)).reshape(their_outputs.shape)
+    (slope,) = torch.autograd.grad(their_outputs, their_inputs, weights, create_graph=True)
+    expected = torch.autograd.grad(torch.tanh(their_outputs).sum() + (slope**2).sum(), leaves)
+
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(gradients)]
+    pairs = zip(["outputs", *paths], [outputs, *jax.tree.leaves(gradients)], [their_outputs, *expected], strict=True)
+    for path, actual, their in pairs:
+        their = their.detach().numpy()
+        np.testing.assert_allclose(actual, their, rtol=0, atol=tolerance * np.abs(their).max(), err_msg=path)
