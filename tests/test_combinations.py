@@ -28,8 +28,9 @@ NETWORK_FIELDS = {
     "conv_gan": ((28, 28, 1), {"width": 2}, {"width": 2}),
     "flag": ((8, 8, 1), {"maps": (4, 3), "dropout": 0.5}, {"maps": (3,), "hidden": 4, "dropout": 0.25}),
     "r3gan": ((8, 8, 1), {"widths": (4, 2), "blocks": 1, "group_width": 4}, {"widths": (4, 2), "group_width": 2}),
+    "resnet": ((8, 8, 1), {"widths": (4, 3)}, {"widths": (3, 4), "halvings": 1, "layer_norm": True}),
 }
-HAS_BATCH_STATISTICS = {"generator": {"dcgan", "conv_gan", "flag"}, "discriminator": {"dcgan"}}
+HAS_BATCH_STATISTICS = {"generator": {"dcgan", "conv_gan", "flag", "resnet"}, "discriminator": {"dcgan"}}
 CONDITIONINGS = [
     ("none", "none"), ("embedding", "projection"), ("concat", "projection"), ("concat_embedding", "projection"),
     ("embedding", "classifier"),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from gan.networks import conv_gan, dcgan, flag, mlp, r3gan
+from gan.networks import conv_gan, dcgan, flag, mlp, r3gan, resnet
 
 
 class Players(NamedTuple):
@@ -26,4 +26,5 @@ NETWORKS: Mapping[str, Players] = {
     "conv_gan": Players(conv_gan.Generator, conv_gan.Discriminator),
     "flag": Players(flag.Generator, flag.Discriminator),
     "r3gan": Players(r3gan.Generator, r3gan.Discriminator),
+    "resnet": Players(resnet.Generator, resnet.Discriminator),
 }

@@ -84,6 +84,34 @@ class BatchNorm(nn.Module):
         )(x)
 
 
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalisation whose scale and offset [C] are those of each example's label, at first 1 and 0.
+
+    Its statistics are those of the whole batch, whatever its labels, as in `BatchNorm`.
+
+    Reference: de Vries et al. 2017, arXiv:1707.00683, section 3; by class: Dumoulin et al. 2017, arXiv:1610.07629.
+    """
+
+    num_classes: int
+    axis_name: str | None = None
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: Array, label: Array, train: bool) -> Array:
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=1e-5,
+            axis_name=self.axis_name if train else None,
+            use_scale=False,
+            use_bias=False,
+        )(x)
+        shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
+        scale = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.ones, name="scale")(label)
+        offset = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.zeros, name="offset")(label)
+        return x * scale.reshape(shape) + offset.reshape(shape)
+
+
 class Dropout(nn.Module):
     """Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate), in training only.
 
