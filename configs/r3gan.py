@@ -36,7 +36,7 @@ class Recipe(NamedTuple):
 
 RATES = (2e-4, 5e-5)
 RECIPES = {
-    "small": Recipe("mnist", 32, False, (64, 64, 32, 16), 16, 0, 64, 640e3, 320e3, (5e-4, 1e-4), (1.0, 0.1), 20e3, 0.0),
+    "small": Recipe("mnist", 32, False, (96, 64, 16, 8), 16, 0, 32, 256e3, 128e3, (5e-4, 1e-4), (1.0, 0.1), 10e3, 0.0),
     "stacked_mnist": Recipe(
         "stacked_mnist", 32, False, (768,) * 4, 16, 3, 512, 10e6, 2e6, (2e-4, 2e-4), (1.0, 0.1), 0.5e6, 0.0
     ),

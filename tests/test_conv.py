@@ -18,6 +18,7 @@ from gan.networks.conv import Conv, ConvTranspose, conv, conv_transpose
 
 # image size, kernel size, stride, padding, input channels, output channels, groups
 CASES = [
+    ((5, 4), (1, 1), 1, "SAME", 2, 3, 1),  # a matrix product
     ((5, 4), (1, 1), 2, "SAME", 2, 3, 1),
     ((5, 7), (2, 2), 1, "SAME", 2, 3, 1),
     ((6, 5), (3, 3), 1, "SAME", 2, 3, 1),

@@ -33,9 +33,9 @@ FIELDS = {"widths": (8, 8, 4), "blocks": 1, "group_width": 4}
         ("ffhq64", 22_429_824, 22_381_440),
         # G: 8 B(1536) + 16*1536 + 128*1536 + 1000*64 + 3*1536. D: 8 B(1536) + 3*1536 + 16*1536 + 1536^2 + 1000*1536.
         ("imagenet32", 82_914_304, 86_548_992),
-        # Ours: 4 B(64) + 2 B(32) + 2 B(16) = 178,560 with 64*32 + 32*16 between the widths = 181,120; G: 16*64 + 64*64
-        # + 16 more. D: 16 + 16*64 + 64.
-        ("small", 186_256, 182_224),
+        # Ours: 2 (B(96) + B(64) + B(16) + B(8)) = 216,512, and 96*64 + 64*16 + 16*8 between the widths; 16*96 + 64*96
+        # and an image of 8 for G, 8 + 16*96 + 96 for D.
+        ("small", 231_496, 225_448),
     ],
 )
 def test_the_counts_of_table_9(preset, generator, discriminator):
