@@ -17,35 +17,46 @@ from configs import default
 
 
 class Recipe(NamedTuple):
-    """What differs from one data set to the next; all pairs are (at first, after `burn_in` images)."""
+    """What differs from one data set to the next; pairs are (at first, after `burn_in` images)."""
 
     data: str
     image_size: int
-    is_conditional: bool
     widths: tuple[int, ...]
-    group_width: int  # 2 * width / group_width groups: 96 at the widths 768 and 1536
     bfloat16_stages: int
     batch_size: int
     images: float
     burn_in: float
-    learning_rate: tuple[float, float]
     gamma: tuple[float, float]
     average_halflife: float
-    augment_p: float
+    augment_p: float = 0.0
+    learning_rate: tuple[float, float] = (2e-4, 5e-5)
+    group_width: int = 16  # 2 * width / group_width groups: 96 at the widths 768 and 1536
+    is_conditional: bool = False
 
 
-RATES = (2e-4, 5e-5)
 RECIPES = {
-    "small": Recipe("mnist", 32, False, (96, 64, 16, 8), 16, 0, 32, 256e3, 128e3, (5e-4, 1e-4), (1.0, 0.1), 10e3, 0.0),
+    "small": Recipe(
+        data="mnist", image_size=32, widths=(96, 64, 16, 8), bfloat16_stages=0, batch_size=32, images=256e3,
+        burn_in=128e3, gamma=(1.0, 0.1), average_halflife=10e3, learning_rate=(5e-4, 1e-4),
+    ),
     "stacked_mnist": Recipe(
-        "stacked_mnist", 32, False, (768,) * 4, 16, 3, 512, 10e6, 2e6, (2e-4, 2e-4), (1.0, 0.1), 0.5e6, 0.0
+        data="stacked_mnist", image_size=32, widths=(768,) * 4, bfloat16_stages=3, batch_size=512, images=10e6,
+        burn_in=2e6, gamma=(1.0, 0.1), average_halflife=0.5e6, learning_rate=(2e-4, 2e-4),
     ),
-    "cifar10": Recipe("cifar10", 32, True, (768,) * 4, 16, 3, 512, 250e6, 20e6, RATES, (0.05, 0.005), 5e6, 0.55),
-    "ffhq64": Recipe("folder", 64, False, (768,) * 4 + (384,), 16, 4, 256, 100e6, 20e6, RATES, (2.0, 0.2), 0.5e6, 0.3),
+    "cifar10": Recipe(
+        data="cifar10", image_size=32, widths=(768,) * 4, bfloat16_stages=3, batch_size=512, images=250e6,
+        burn_in=20e6, gamma=(0.05, 0.005), average_halflife=5e6, augment_p=0.55, is_conditional=True,
+    ),
+    "ffhq64": Recipe(
+        data="folder", image_size=64, widths=(768,) * 4 + (384,), bfloat16_stages=4, batch_size=256, images=100e6,
+        burn_in=20e6, gamma=(2.0, 0.2), average_halflife=0.5e6, augment_p=0.3,
+    ),
     "imagenet32": Recipe(
-        "imagenet_resized/32x32", 32, True, (1536,) * 4, 32, 3, 4096, 1e9, 200e6, RATES, (0.5, 0.05), 50e6, 0.5
+        data="imagenet_resized/32x32", image_size=32, widths=(1536,) * 4, group_width=32, bfloat16_stages=3,
+        batch_size=4096, images=1e9, burn_in=200e6, gamma=(0.5, 0.05), average_halflife=50e6, augment_p=0.5,
+        is_conditional=True,
     ),
-}
+}  # fmt: skip
 
 
 def get_config(preset: str = "small"):

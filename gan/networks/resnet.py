@@ -4,7 +4,7 @@ arXiv:1802.05957, appendix B.4), which are one family.
 A network file: generator and discriminator side by side. Without `widths` of their own both have those that are
 published for 32x32, 48x48, 64x64 and 128x128 pixels (Miyato et al., tables 4 to 6, and the authors' code). At 32x32x3,
 a latent of 128, the parameters are 4,276,739 and 1,053,825; with ten classes, conditional batch normalisation and a
-projection 4,304,387 and 1,055,105.
+projection 4,304,387 and 1,055,105. (The last layer has a bias at every size; at 32x32 SNGAN's authors leave it out.)
 
 The discriminator takes no statistics of the batch, so slope penalties are exact; spectral normalisation is the
 player's (`config.discriminator.spectral_norm`). Each halving and doubling is one with the 3x3 convolution beside it:
