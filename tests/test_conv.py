@@ -248,8 +248,9 @@ def test_vmap_over_weights_is_not_a_grouped_convolution():
             text = traced.lower(lowering_platforms=(platform,)).as_text()
             groups = re.findall(r"(?:feature|batch)_group_count = (\d+)", text)
             assert set(groups) <= {"1"}
-            # Weights alone widen the channels of one convolution; with images of their own, they are a product.
-            assert ("dot_general" in text) == (in_axes == (0, 0) and platform != "cpu")
+            # Weights alone widen the channels of one convolution; with images of their own, they are a product. On CPU
+            # a convolution may be products anyway.
+            assert platform == "cpu" or ("dot_general" in text) == (in_axes == (0, 0))
 
 
 @few

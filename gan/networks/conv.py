@@ -81,6 +81,14 @@ def convolve(
     )
 
 
+def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """How `lax.pad` lays the outputs of one tap where the tap read them: before, after and between, on each axis."""
+    return [
+        (tap - axis.before, axis.inputs + axis.before - tap - axis.stride * (axis.outputs - 1) - 1, axis.stride - 1)
+        for axis, tap in zip(geometry, taps, strict=True)
+    ]
+
+
 def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
     """The form as one matrix product per tap, batched over groups: nothing here is a convolution."""
     rows, columns = geometry
@@ -90,14 +98,7 @@ def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.
 
         def spread(i: int, j: int) -> jax.Array:
             """The adjoint of `read`: outputs of one tap laid where the tap read them."""
-            edges = [
-                (
-                    tap - axis.before,
-                    axis.inputs + axis.before - tap - axis.stride * (axis.outputs - 1) - 1,
-                    axis.stride - 1,
-                )
-                for axis, tap in zip(geometry, (i, j), strict=True)
-            ]
+            edges = spread_edges(geometry, (i, j))
             part = multiply("gbhwo,gco->gbhwc", y, w[:, i, j])
             return lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
 
@@ -140,58 +141,127 @@ def canonical(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
     What XLA's CPU convolutions are ruinous at is a dilated image, and any other layout inside a loop or as the
     weight gradient of a transpose: 16x16, 64 to 128 channels, batch 64 is 240 ms there for 15, 1,290 ms inside
     `scan` for 12 (second order: 320 for 54). In this layout each blank is as fast in `scan` as outside, and
-    outside about as fast as `native` or faster. The sum of one matrix product per tap is mostly slower, up to 8
-    times at 8 to 16 channels; it wins at 5x5 taps on one channel (28x28, 1 to 8: 0.6 ms forward, not 4), and where
-    there is but one tap: 1x1, 32x32, 16 to 32 channels, batch 32 takes 4 ms for 26 with gradients, 12 for 100 with
-    second ones.
+    outside about as fast as `native` or faster. Matrix products take over where they are faster: for 1x1 taps, small
+    images, many channels, few channels at stride 2.
     """
     if all(axis == Axis(axis.inputs, 1, axis.inputs, 0, 1) for axis in geometry):
+        # 1x1, 32x32, 16 to 32 channels, batch 32: 4 ms for 26 with gradients, 12 for 100 with second ones.
         return products(blank, a[None], b[None], geometry)[0]
-    if blank == "y":
-        return native("y", a, b, geometry)
     rows, columns = geometry
+    outputs = rows.outputs * columns.outputs
+    if blank == "y":
+        is_small = outputs <= 64 and rows.stride > 1 and rows.taps % rows.stride == columns.taps % rows.stride == 0
+        return outputs_by_phases(a, b, geometry) if is_small else native("y", a, b, geometry)
     if blank == "w":
         x = a[:, : rows.inputs + min(rows.after, 0), : columns.inputs + min(columns.after, 0)]
         edges = [(axis.before, max(axis.after, 0)) for axis in geometry]
         if min(a.shape[-1], b.shape[-1]) >= 64:
             return weights_tap_by_tap(jnp.pad(x, ((0, 0), *edges, (0, 0))), b, geometry)
+        if rows.stride > 1:
+            return weights_by_phases(a, b, geometry)
         image, kernel = x.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3)
-        w = convolve(image, kernel, (1, 1), edges, rhs_dilation=(rows.stride, columns.stride))
-        return w.transpose(1, 2, 0, 3)
-    # Input position s m + r - before is read by tap s u + r of output m - u: for each phase r an undilated
-    # convolution, and all phases read the same outputs, so that they are channels of a single one.
-    w, y = a, b
-    s, (taps_h, taps_w) = rows.stride, (-(-axis.taps // axis.stride) for axis in geometry)
-    channels = w.shape[2]
-    w = jnp.pad(w, ((0, taps_h * s - rows.taps), (0, taps_w * s - columns.taps), (0, 0), (0, 0)))
-    w = w.reshape(taps_h, s, taps_w, s, *w.shape[2:])[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
-    w = w.reshape(taps_h, taps_w, -1, s * s * channels)
+        return convolve(image, kernel, (1, 1), edges).transpose(1, 2, 0, 3)
+    return inputs_by_one_product(a, b, geometry) if outputs <= 36 else inputs_by_phases(a, b, geometry)
+
+
+def phases_of_image(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """The image padded, with the s x s pixels of each cell as channels: [B, H, W, C] to [B, H', W', s s C].
+
+    A convolution with stride s is one without stride here, by `phases_of_kernel`.
+    """
+    s = geometry[0].stride
+    edges = [
+        (axis.before, s * (axis.outputs + -(-axis.taps // s) - 1) - axis.inputs - axis.before, 0) for axis in geometry
+    ]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // s, s, width // s, s, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // s, width // s, s * s * channels)
+
+
+def phases_of_kernel(w: jax.Array, stride: int) -> jax.Array:
+    """The kernel of `phases_of_image`, with taps of 0 where s does not divide them: [kh', kw', s, s, C, O]."""
+    s, (taps_h, taps_w) = stride, (-(-taps // stride) for taps in w.shape[:2])
+    w = jnp.pad(w, ((0, taps_h * s - w.shape[0]), (0, taps_w * s - w.shape[1]), (0, 0), (0, 0)))
+    return w.reshape(taps_h, s, taps_w, s, *w.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+
+
+def outputs_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """The convolution as one matrix product for each tap of cells.
+
+    8x8, 128 to 256 channels, 4x4 at stride 2, batch 64 takes 9.4 ms where XLA's convolution takes 11.3; 8x8, 32 to 64
+    0.8 for 1.2. Where the image is larger the copies cost more than is won.
+    """
+    rows, columns = geometry
+    x, w = phases_of_image(x, geometry), phases_of_kernel(w, rows.stride)
+    taps_h, taps_w, *_, channels = w.shape
+    w = w.reshape(taps_h, taps_w, -1, channels)
+
+    def product(i: int, j: int) -> jax.Array:
+        return multiply("bhwc,co->bhwo", x[:, i : i + rows.outputs, j : j + columns.outputs], w[i, j])
+
+    return sum(product(i, j) for i in range(taps_h) for j in range(taps_w))
+
+
+def inputs_by_one_product(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The transposed convolution as one matrix product for all taps, laid out and added up tap by tap.
+
+    A small image is mostly border to a convolution that pads it, and small to a product per tap: 4x4 to 8x8, 256 to
+    128 channels, 4x4 at stride 2, batch 64 takes 8.2 ms where either takes 11.6; 3x3 to 6x6, 5x5, batch 16 2.2 for 5.9.
+    """
+    taps_h, taps_w, channels, _ = w.shape
+    parts = multiply("bhwo,ijco->bhwijc", y, w)
+
+    def spread(i: int, j: int) -> jax.Array:
+        edges = spread_edges(geometry, (i, j))
+        return lax.pad(parts[:, :, :, i, j], jnp.zeros((), parts.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+    return sum(spread(i, j) for i in range(taps_h) for j in range(taps_w))
+
+
+def inputs_by_phases(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The transposed convolution as a single convolution without dilation.
+
+    Input position s m + r - before is read by tap s u + r of output m - u: for each phase r an undilated convolution,
+    and all phases read the same outputs, so that they are channels of one.
+    """
+    rows, columns = geometry
+    s, channels = rows.stride, w.shape[2]
+    w = phases_of_kernel(w, s)[::-1, ::-1]
+    taps = w.shape[:2]
+    w = w.transpose(0, 1, 5, 2, 3, 4).reshape(*taps, -1, s * s * channels)
     first = [axis.before // s for axis in geometry]
     last = [(axis.before + axis.inputs - 1) // s for axis in geometry]
     edges = [
-        (taps - 1 - start, stop - axis.outputs + 1)
-        for axis, taps, start, stop in zip(geometry, (taps_h, taps_w), first, last, strict=True)
+        (tap - 1 - start, stop - axis.outputs + 1)
+        for axis, tap, start, stop in zip(geometry, taps, first, last, strict=True)
     ]
-    heights, widths = (stop - start + 1 for start, stop in zip(first, last, strict=True))
-    if taps_h * taps_w <= 4 and heights * widths > 1.4 * rows.outputs * columns.outputs:
-        # Small images are mostly border to a convolution that pads them: 4x4 outputs as 5x5 is 1.56 times the work.
-        # A product per tap skips it: 17.8 ms, not 25.7, for 8x8 images, 256 to 512 channels, batch 64.
-        def lay(i: int, j: int) -> jax.Array:
-            part = multiply("bhwo,oc->bhwc", y, w[i, j])
-            shifted = [
-                (low - tap, high - (taps - 1 - tap), 0)
-                for (low, high), tap, taps in zip(edges, (i, j), (taps_h, taps_w), strict=True)
-            ]
-            return lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), *shifted, (0, 0, 0)])
-
-        x = sum(lay(i, j) for i in range(taps_h) for j in range(taps_w))
-    else:
-        x = convolve(y, w, (1, 1), edges)
+    x = convolve(y, w, (1, 1), edges)
     batch, height, width, _ = x.shape
     x = x.reshape(batch, height, width, s, s, channels).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(batch, height * s, width * s, channels)
     top, left = (axis.before - s * start for axis, start in zip(geometry, first, strict=True))
     return x[:, top : top + rows.inputs, left : left + columns.inputs]
+
+
+def weights_by_phases(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The weight gradient as a loop over taps of cells, of one matrix product each.
+
+    32x32, 3 to 64 channels, 4x4 at stride 2, batch 64 takes 1.4 ms where XLA's convolution takes 4.5; 1 to 64 0.8 for
+    2.9. With 64 channels or more on both sides the cells are too much to copy.
+    """
+    rows, columns = geometry
+    s, channels, outputs = rows.stride, x.shape[3], y.reshape(-1, y.shape[-1])
+    taps_h, taps_w = (-(-axis.taps // s) for axis in geometry)
+    x = phases_of_image(x, geometry)
+
+    def product(tap: jax.Array) -> jax.Array:
+        start = (0, tap // taps_w, tap % taps_w, 0)
+        window = lax.dynamic_slice(x, start, (x.shape[0], rows.outputs, columns.outputs, x.shape[3]))
+        return multiply("pc,po->co", window.reshape(-1, x.shape[3]), outputs)
+
+    w = lax.map(product, jnp.arange(taps_h * taps_w)).reshape(taps_h, taps_w, s, s, channels, -1)
+    return w.transpose(0, 2, 1, 3, 4, 5).reshape(taps_h * s, taps_w * s, channels, -1)[: rows.taps, : columns.taps]
 
 
 def weights_tap_by_tap(padded: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
