@@ -4,10 +4,11 @@ python -m experiments.benchmarks.run_costs
 python -m experiments.benchmarks.run_costs --config=configs/dcgan.py:mnist --steps=2000 --json=run_costs.json
 
 Launches are real ones of `python -m gan.main`, from the start of the process to the first line of metrics.jsonl: with
-nothing kept from before, then with the data decoded, then with the compiled programs kept too. Turns, logging, pictures, evaluations and checkpoints are timed in one short run, in
-which they come as often as in a whole one; `of a whole run` is what they are of the config's own number of steps, at
-that cost each. A config that never evaluates is taken to do so at its checkpoints. What is asked of the state is waited
-for before a clock starts, so that turns still under way count as turns.
+nothing kept from before, then with the data decoded, then with the compiled programs kept too. Turns, logging,
+pictures, evaluations and checkpoints are timed in one short run, in which they come as often as in a whole one; `of a
+whole run` is what they are of the config's own number of steps, at that cost each. A config that never evaluates is
+taken to do so at its checkpoints. What is asked of the state is waited for before a clock starts, so that turns still
+under way count as turns.
 """
 
 import argparse

@@ -310,6 +310,17 @@ class Program:
         _synchronize()
         return (time.perf_counter() - begun) / turns
 
+    @torch.no_grad()
+    def samples(self, count: int, batch_size: int = 500) -> np.ndarray:
+        """Images uint8 [count, H, W, C] of the last generator, in evaluation mode."""
+        self._generator.eval()
+        parts = [
+            self._generator(self._draw(batch_size, self._config.latent.size)) for _ in range(-(-count // batch_size))
+        ]
+        self._generator.train()
+        pixels = torch.cat(parts)[:count].float().sub(self._low).div(self._scale)
+        return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
     def _turn(self) -> None:
         shared = self._latents() if self._config.latent.shared else None
         for _ in range(self._config.discriminator_steps):
