@@ -44,6 +44,7 @@ def test_a_game_is_frozen_and_hashable():
         ({"discriminator__penalty_interval": 0}, "config.discriminator.penalty_interval=0 must be at least 1"),
         ({"discriminator__conditioning": "concat"}, "conditioning='concat' is unknown; legal: none, projection"),
         ({"generator__weight_decay": 0.1}, "config.generator.weight_decay=0.1 has no meaning for 'adam'.*adamw, lion"),
+        ({"compute_dtype": "float16"}, "config.compute_dtype='float16' is unknown; nearest: 'bfloat16'"),
         ({"microbatches": 3}, "config.microbatches=3 does not divide config.batch_size=8; legal: 1, 2, 4, 8"),
         ({"augment__policy": "adda", "augment__p": 1.0}, "config.augment.policy='adda' is unknown; nearest: 'ada'"),
         ({"augment__policy": "ada"}, "config.augment.p=0 leaves config.augment.policy='ada' idle"),
