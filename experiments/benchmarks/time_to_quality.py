@@ -32,7 +32,8 @@ PEER = ("generator.width=64", "discriminator.width=64", "average_halflife=0.0")
 def main() -> None:
     """Parses the flags, launches, evaluates, prints a table and writes JSON."""
     arguments = parse()
-    need_torch()
+    if not arguments.ours_only:
+        need_torch()
     if arguments.peer:
         train_peer(arguments)
         return
@@ -70,15 +71,15 @@ def main() -> None:
     cells = []
     for seconds in arguments.seconds:
         medians = {}
-        for side in ("ours", "PyTorch"):
+        for side in ("ours",) if arguments.ours_only else ("ours", "PyTorch"):
             chosen = [entry for entry in rows if (entry["side"], entry["seconds"]) == (side, seconds)]
             figures = [entry["figure"] for entry in chosen]
             medians[side] = statistics.median(figures)
             turns = statistics.median(entry["turns"] for entry in chosen)
             spread = f"{min(figures):.2f}", f"{max(figures):.2f}"
             cells.append((f"{side}, {seconds:g} s", f"{turns:.0f}", f"{medians[side]:.2f}", *spread))
-        print(f"after {seconds:g} s: PyTorch's is {medians['PyTorch'] / medians['ours']:.0f} times ours, "
-              f"ours {medians['ours'] / floor:.1f} times that of real training images")  # fmt: skip
+        beside = "" if arguments.ours_only else f"PyTorch's is {medians['PyTorch'] / medians['ours']:.0f} times ours, "
+        print(f"after {seconds:g} s: {beside}ours {medians['ours'] / floor:.1f} times that of real training images")
     print(timing.table(("program", "turns", "median", "min", "max"), cells))
 
 
@@ -89,6 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, nargs="+", default=[60.0], help="of wall time, from launch")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--ours_only", action="store_true", help="leave PyTorch out")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
