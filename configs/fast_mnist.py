@@ -20,7 +20,7 @@ def get_config():
     config.generator.learning_rate = 4e-3
     config.discriminator.learning_rate = 2e-3
     for schedule in (config.schedules.generator, config.schedules.discriminator):
-        schedule.learning_rate = "cosine(2e-4, 500_000)"
-    config.steps = 10_000
-    config.sample_every = config.checkpoint_every = 1000
+        schedule.learning_rate = "cosine(1e-4, 200_000)"
+    config.steps = 3000
+    config.sample_every = config.checkpoint_every = 500
     return config
