@@ -188,6 +188,7 @@ def test_the_numbers_of_the_cifar_recipe():
         np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow  # tests/test_combinations.py plays other turns of this network
 def test_the_first_turn_is_finite_and_moves_both_players():
     config = configs.get_config("cifar10")
     config.augment.policy, config.schedules.augment.p = "none", ""  # tried elsewhere, and long to compile

@@ -8,7 +8,8 @@ from PIL import Image
 from gan import report
 from gan.diagnostics import WINDOW, Diagnostics, diversity
 
-FIGURES = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1}
+FIGURES = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1,
+           "share_waiting_for_data": 0.0}  # fmt: skip
 
 
 def test_a_resumed_run_cuts_off_what_was_written_after_its_step(tmp_path):

@@ -205,6 +205,7 @@ def test_what_does_not_fit_is_one_line(overrides, shape, line):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # tests/test_combinations.py plays other turns of this network
 @pytest.mark.parametrize("module", [sngan, wgan_gp])
 def test_the_first_turn_is_finite_and_moves_both_players(module):
     config = module.get_config("conditional")
