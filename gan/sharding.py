@@ -102,12 +102,7 @@ def compile_turns(
         whole, by_row = replicated(mesh), split_rows(mesh, 0)
         compiled = jax.jit(
             functools.partial(turns, axis_name=None),
-            in_shardings=(
-                whole,
-                whole if data_axis is None else split_rows(mesh, data_axis),
-                whole,
-                split_rows(mesh, 0),
-            ),
+            in_shardings=(whole, whole if data_axis is None else split_rows(mesh, data_axis), whole, by_row),
             out_shardings=whole,
             donate_argnums=0,
         )

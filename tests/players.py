@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from twins import jit
 
-from gan import losses
+from gan import losses, state, steps
 from gan.game import Game, Normal, Output, PlayerRules
 from gan.networks.layers import BatchNorm, Dropout
 from gan.optimizers import adam
@@ -116,3 +117,20 @@ def batches(game, *, size=16, seed=0):
         "label": jnp.zeros(shape, jnp.int32),
         "row": jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32)[None], shape),
     }
+
+
+def first_turn(game, hyperparams):
+    """The first turn of a game, on four images: the states before and after it, and its metrics."""
+
+    @jit
+    def play():
+        start = state.create(game, hyperparams, seed=0)
+        return start, *steps.train_step(start, batches(game, size=4), hyperparams, game=game)
+
+    return play()
+
+
+def largest_move(before, after, player):
+    """The largest change of any of a player's parameters."""
+    old, new = (jax.tree.leaves(getattr(position, player).params) for position in (before, after))
+    return max(float(jnp.abs(a - b).max()) for a, b in zip(old, new, strict=True))

@@ -8,18 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from players import batches
+from players import first_turn, largest_move
+from twins import jit
 
 from gan import game as rules
-from gan import schedules, state, steps
+from gan import schedules
 from gan.errors import UserError
 from gan.networks import NETWORKS, flag, mlp
 
 LABEL = jnp.zeros(2, jnp.int32)
-# Compiling is all that these programs take time for: without optimisation it is two to three times faster.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-)
 SHAPES = {
     "conv_gan": (28, 28, 1),
     "mlp_gan": (28, 28, 1),
@@ -113,17 +110,11 @@ def test_the_first_turn_is_finite_and_moves_both_players(name):
     game = rules.build(config, image_shape=shape)
     hyperparams = schedules.build(config)(0)
 
-    @jit
-    def play():
-        start = state.create(game, hyperparams, seed=0)
-        return start, *steps.train_step(start, batches(game, size=4), hyperparams, game=game)
-
-    before, after, metrics = play()
+    before, after, metrics = first_turn(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())
     # Adam's first update moves a weight by the learning rate, wherever there is a gradient.
     for player in ("generator", "discriminator"):
-        old, new = (getattr(position, player).params for position in (before, after))
-        moved = max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (old, new)), strict=True))
+        moved = largest_move(before, after, player)
         updates = config[f"{player}_steps"]
         assert 0.9 < moved / (updates * config[player].learning_rate) < 1.1
     # No averaged generator: samples come from the last one.
