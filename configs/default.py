@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
             },
             "latent": {
                 "size": 100,
-                "prior": "normal",  # normal(mean, sd), uniform(low, high)
+                "prior": "normal",  # normal(mean, sd, bound), uniform(low, high)
                 "shared": False,  # both players see the same latents within a turn
             },
             "output": "tanh",  # G's activation, and so the range of images: tanh, sigmoid, linear

@@ -54,8 +54,13 @@ def open_dataset(config: ConfigDict, split: str | None = None, *, name: str | No
     )
 
 
-def evaluate(folder: Path, *, count: int | None, seed: int, extractor: str | None = None) -> None:
-    """Writes `evaluation.json` of a run: the figures of its last and of its best checkpoint, and of real images."""
+def evaluate(
+    folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None
+) -> None:
+    """Writes `evaluation.json` of a run: the figures of its last and of its best checkpoint, and of real images.
+
+    For `truncation` see `Game.truncated`.
+    """
     config, recorded = sampling.recorded(folder)
     if count is not None:
         config.evaluation.num_samples = count
@@ -69,13 +74,15 @@ def evaluate(folder: Path, *, count: int | None, seed: int, extractor: str | Non
     checkpoints, real = {}, evaluator.floor()
     logger.info("real training images: %s", told(real))
     for name, (game, step, average) in kept.items():
+        game = game if truncation is None else game.truncated(truncation)
         begun = time.perf_counter()
         found = evaluator.figures(game, average)
         checkpoints[name] = {"step": step, "figures": found, "seconds": round(time.perf_counter() - begun, 2)}
         if not data.is_point(game.image_shape):
             report.save_png(folder / f"nearest_{name}.png", evaluator.beside_nearest(game, average))
         logger.info("the %s checkpoint, step %d: %s", name, step, told(found))
-    record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": evaluator.protocol()}
+    protocol = evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
+    record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
     workdir.write(folder, record, "evaluation.json")
     logger.info("%s", folder / "evaluation.json")
 

@@ -27,13 +27,19 @@ from gan.schedules import PlayerHyperparams, penalties_in
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Latents from N(mean, sd^2), independently in each of the `size` coordinates."""
+    """Latents from N(mean, sd^2), independently in each of the `size` coordinates.
+
+    A coordinate more than `bound` standard deviations from the mean is drawn again.
+    """
 
     mean: float = 0.0
     sd: float = 1.0
+    bound: float = math.inf
 
     def __call__(self, key: Array, size: int) -> Array:
-        return self.mean + self.sd * jax.random.normal(key, (size,))
+        if self.bound == math.inf:
+            return self.mean + self.sd * jax.random.normal(key, (size,))
+        return self.mean + self.sd * jax.random.truncated_normal(key, -self.bound, self.bound, (size,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +135,11 @@ class Game:
     compute_dtype: str = "float32"
     """What the players compute in. Parameters, statistics, images, logits, losses and gradients are float32 anyway."""
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the generator learns of labels."""
+        return getattr(self.generator.module, "conditioning", "none") != "none"
+
     def latents(self, keys: Array) -> Array:
         """One latent for each key: keys [B] to latents [B, Z]."""
         return jax.vmap(self.prior, in_axes=(0, None))(keys, self.latent_size)
@@ -156,6 +167,28 @@ class Game:
         low, high = self.output.image_range
         half = (high - low) / 2
         return self.augment.transform((image - low) / half - 1.0, keys, p) * half + (half + low)
+
+    def truncated(self, truncation: float) -> "Game":
+        """The same game, its samples drawn from the middle of the latents only: better ones, of fewer kinds.
+
+        A generator with a `truncation` of its own takes it: the share that is left of the way from the mean style to
+        each (Karras et al. 2019, arXiv:1812.04948, appendix B). For others a coordinate of the latent more than
+        `truncation` standard deviations from its mean is drawn again (Brock et al. 2019, arXiv:1809.11096, section
+        3.1).
+
+        Raises `UserError` for a truncation that is not positive, and for a prior that is not normal.
+        """
+        if not truncation > 0.0:
+            raise UserError(f"--truncation={truncation} must be above 0")
+        if hasattr(self.generator.module, "truncation"):
+            module = self.generator.module.clone(truncation=truncation)
+            return dataclasses.replace(self, generator=dataclasses.replace(self.generator, module=module))
+        if not isinstance(self.prior, Normal):
+            raise UserError(
+                f"--truncation={truncation} needs latents from a normal distribution, and this run's are from "
+                f"{self.prior}; legal: config.latent.prior='normal' when it is trained"
+            )
+        return dataclasses.replace(self, prior=dataclasses.replace(self.prior, bound=truncation))
 
     def on_axis(self, axis_name: str | None) -> "Game":
         """The same game with the players' batch statistics taken over the devices of a mapped axis."""

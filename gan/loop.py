@@ -247,7 +247,8 @@ class _Run:
 
     def sample(self, step: int, state: states.TrainState) -> None:
         """Draws the run's picture: the same latents at every step."""
-        count = _shown(self._game.image_shape)
+        columns = sampling.class_columns(self._game)
+        count = _shown(self._game.image_shape) // max(columns, 1) * max(columns, 1)
         drawn = sampling.draw(self._game, state.average, seed=self._config.seed, count=count, batch_size=count)
         images = next(drawn)["image"]
         if data.is_point(self._game.image_shape):
@@ -257,7 +258,7 @@ class _Run:
             landscape = report.Landscape(plane, np.reshape(logits, plane.shape[:2]), np.reshape(pull, plane.shape))
             self._report.points(step, images.reshape(-1, 2), self._real_images.reshape(-1, 2), landscape)
         else:
-            self._report.samples(step, images)
+            self._report.samples(step, images, columns)
         self._diagnostics.observe_samples(step, images)
 
     def evaluate(self, step: int, state: states.TrainState) -> None:

@@ -2,7 +2,8 @@
 
 python -m gan.main --config=configs/NAME.py[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
 python -m gan.main --mode=sample --workdir=DIR --num_samples=64 --seed=0 [--out=FILE.npz]
-python -m gan.main --mode=evaluate --workdir=DIR [--num_samples=10000] [--seed=0] [--extractor=NAME]
+                   [--classes=NAME,NAME] [--same_latents] [--truncation=0.7]
+python -m gan.main --mode=evaluate --workdir=DIR [--num_samples=10000] [--seed=0] [--extractor=NAME] [--truncation=0.7]
 
 Any field of a config is overridden by --config.FIELD=VALUE. The same command again resumes a run.
 """
@@ -36,7 +37,23 @@ SEED = flags.DEFINE_integer(
 EXTRACTOR = flags.DEFINE_string(
     "extractor", None, "What to evaluate through: classifier, inception, pixels. Default: as the run's config says."
 )
+CLASSES = flags.DEFINE_list("classes", [], "Which classes to draw, in turn: names or numbers. Default: all.")
+SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Draw each latent once for each class, side by side.")
+TRUNCATION = flags.DEFINE_float(
+    "truncation", None, "Draw from the middle of the latents only, or with a network of styles near their mean."
+)
 OUT = flags.DEFINE_string("out", None, "The NPZ file of the samples. Default: samples_seedSEED.npz in the workdir.")
+
+MODES_OF = {
+    "num_samples": ("sample", "evaluate"),
+    "seed": ("sample", "evaluate"),
+    "extractor": ("evaluate",),
+    "classes": ("sample",),
+    "same_latents": ("sample",),
+    "truncation": ("sample", "evaluate"),
+    "out": ("sample",),
+}
+"""The modes in which each flag has a meaning, where it has not in all."""
 
 
 def main(argv: list[str]) -> None:
@@ -77,6 +94,9 @@ def _run() -> int:
     if MODE.value != "train" and CONFIG.value is not None and flags.FLAGS["config"].override_values:
         field = next(iter(flags.FLAGS["config"].override_values))
         raise UserError(f"--config.{field} has no meaning with --mode={MODE.value}: the run has a config of its own")
+    for flag, modes in MODES_OF.items():
+        if flags.FLAGS[flag].present and MODE.value not in modes:
+            raise UserError(f"--{flag} has no meaning with --mode={MODE.value}; legal with: {', '.join(modes)}")
     from gan import data, sharding  # late, as all below: --help and mistakes in flags need not wait for JAX
 
     sharding.keep_programs(data.cache.cache_folder() / "programs")
@@ -85,12 +105,26 @@ def _run() -> int:
 
         out = Path(OUT.value) if OUT.value else None
         count = 64 if NUM_SAMPLES.value is None else NUM_SAMPLES.value
-        sampling.sample(workdir, count=count, seed=SEED.value, out=out)
+        sampling.sample(
+            workdir,
+            count=count,
+            seed=SEED.value,
+            out=out,
+            classes=CLASSES.value,
+            same_latents=SAME_LATENTS.value,
+            truncation=TRUNCATION.value,
+        )
         return 0
     if MODE.value == "evaluate":
         from gan import evaluation
 
-        evaluation.evaluate(workdir, count=NUM_SAMPLES.value, seed=SEED.value, extractor=EXTRACTOR.value)
+        evaluation.evaluate(
+            workdir,
+            count=NUM_SAMPLES.value,
+            seed=SEED.value,
+            extractor=EXTRACTOR.value,
+            truncation=TRUNCATION.value,
+        )
         return 0
     from gan import loop
 

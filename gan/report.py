@@ -65,9 +65,9 @@ class Report:
         path = self._workdir / "evaluations.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def samples(self, step: int, images: np.ndarray) -> None:
-        """Saves a grid of the samples uint8 [N, H, W, C] of a step."""
-        picture = grid(images)
+    def samples(self, step: int, images: np.ndarray, columns: int = 0) -> None:
+        """Saves a grid of the samples uint8 [N, H, W, C] of a step, see `grid`."""
+        picture = grid(images, columns)
         save_png(self._workdir / "samples" / f"{step:08d}.png", picture)
         self._events.add_image("samples", picture, step, dataformats="HWC")
 

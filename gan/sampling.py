@@ -6,7 +6,7 @@ normalisation uses the averaged statistics.
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,35 @@ from gan import checkpoint, report, schedules, sharding, workdir
 from gan import game as rules
 from gan import state as states
 from gan.data import is_point, to_uint8
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 from gan.game import Game
 from gan.state import Average, Player, example_keys, named_key
 
 logger = logging.getLogger(__name__)
 
 
-def sample(folder: Path, *, count: int, seed: int, out: Path | None) -> None:
+MOST_COLUMNS = 25
+"""A picture has a column for each class, up to so many."""
+
+
+def sample(
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    out: Path | None = None,
+    classes: Sequence[str] = (),
+    same_latents: bool = False,
+    truncation: float | None = None,
+) -> None:
     """Draws `count` samples of a run's newest checkpoint into an NPZ file, and a PNG grid of the first beside it.
 
-    The file holds `images` uint8 [N, H, W, C], and `labels` int32 [N] where the dataset has classes. Points are
-    float32 [N, 1, 1, 2], and their picture shows them in the plane.
+    The file holds `images` uint8 [N, H, W, C], and where the dataset has classes `labels` int32 [N] and `class_names`
+    str [K]. Points are float32 [N, 1, 1, 2], and their picture shows them in the plane.
+
+    The samples go round `classes`, names or numbers, or all there are; the picture has a column for each. With
+    `same_latents` one round has one latent: a row of the picture shows it in each class. For `truncation` see
+    `Game.truncated`.
     """
     if count < 1:
         raise UserError(f"--num_samples={count} must be at least 1")
@@ -39,10 +56,18 @@ def sample(folder: Path, *, count: int, seed: int, out: Path | None) -> None:
     if out.suffix != ".npz":
         raise UserError(f"--out={out} must end in .npz")
     game, step, average = restore(folder)
-    batches = list(draw(game, average, seed=seed, count=count))
+    class_names = recorded(folder)[1]["class_names"]
+    if (classes or same_latents) and not game.is_conditional:
+        flag = "classes" if classes else "same_latents"
+        raise UserError(f"--{flag} needs a generator that learns of labels; this run's config.generator does not")
+    labels = [_label(name, class_names) for name in classes]
+    if truncation is not None:
+        game = game.truncated(truncation)
+    batches = list(draw(game, average, seed=seed, count=count, labels=labels, same_latents=same_latents))
     arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
     if game.num_classes:
         arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
+        arrays["class_names"] = np.array(class_names)
     picture = out.with_suffix(".png")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +77,8 @@ def sample(folder: Path, *, count: int, seed: int, out: Path | None) -> None:
         if is_point(game.image_shape):
             report.save_png(picture, report.draw_points(arrays["images"].reshape(-1, 2)))
         else:
-            report.save_png(picture, report.grid(arrays["images"][:100]))
+            columns = class_columns(game, labels)
+            report.save_png(picture, report.grid(arrays["images"][: 10 * columns or 100], columns))
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
     logger.info("%d samples of step %d: %s, and a picture of them: %s", count, step, out, picture)
@@ -85,21 +111,53 @@ def restore(folder: Path, kept_in: str = "checkpoints") -> tuple[Game, int, Aver
     return game, step, average
 
 
-def draw(game: Game, average: Average, *, seed: int, count: int, batch_size: int = 100) -> Iterator[dict]:
+def draw(
+    game: Game,
+    average: Average,
+    *,
+    seed: int,
+    count: int,
+    batch_size: int = 100,
+    labels: Sequence[int] = (),
+    same_latents: bool = False,
+) -> Iterator[dict]:
     """Yields `{"image": uint8 [n, H, W, C], "label": int32 [n]}` of samples 0 to count - 1, a batch at a time or less.
 
-    Each device draws its share of a batch.
+    Each device draws its share of a batch. Points stay float32.
 
-    Points stay float32. The label of sample i is i modulo the number of classes: every class in equal parts.
+    With L labels, by default all that the game has, sample i has number i modulo L of them: all in equal parts. Its
+    latent is number i of the seed, or number i // L with `same_latents`.
     """
     mesh = sharding.device_mesh()
+    labels = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
     batch_size = -(-batch_size // mesh.size) * mesh.size  # every device draws as many
     for first in range(0, count, batch_size):
         # Always a whole batch, so that one program is compiled; what is beyond `count` is cut off.
-        rows = jax.device_put(np.arange(first, first + batch_size, dtype=np.uint32), sharding.split_rows(mesh, 0))
-        image, label = jax.device_get(_samples(average, rows, jnp.uint32(seed), game=game))
+        rows = np.arange(first, first + batch_size, dtype=np.uint32)
+        latent_rows = rows // len(labels) if same_latents else rows
+        given = jax.device_put((latent_rows, labels[rows % len(labels)]), sharding.split_rows(mesh, 0))
+        image, label = jax.device_get(_samples(average, *given, jnp.uint32(seed), game=game))
         kept = min(batch_size, count - first)
         yield {"image": image[:kept], "label": label[:kept]}
+
+
+def class_columns(game: Game, labels: Sequence[int] = ()) -> int:
+    """How many columns show what `draw` yields with a class in each; 0 where there are too many classes, or one."""
+    columns = (len(labels) or game.num_classes) if game.is_conditional else 0
+    return columns if 1 < columns <= MOST_COLUMNS else 0
+
+
+def _label(name: str, class_names: Sequence[str]) -> int:
+    """The number of a class that is given by its name or its number."""
+    if name in class_names:
+        return class_names.index(name)
+    if name.isdecimal() and int(name) < len(class_names):
+        return int(name)
+    shown = ", ".join(class_names[:MOST_COLUMNS]) + (", ..." if len(class_names) > MOST_COLUMNS else "")
+    raise UserError(
+        f"--classes: {name!r} is no class of the run's dataset{nearest(name, class_names)}; legal: {shown}, or 0 to "
+        f"{len(class_names) - 1}"
+    )
 
 
 def _with_tuples(value: Any) -> Any:
@@ -110,9 +168,8 @@ def _with_tuples(value: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames="game")
-def _samples(average: Average, rows: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
+def _samples(average: Average, rows: Array, label: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
     latent = game.latents(example_keys(named_key(jax.random.key(seed), "sample"), rows))
-    label = (rows % max(game.num_classes, 1)).astype(jnp.int32)
     image, _ = game.generate(average.variables, latent, label, train=False)
     return image if is_point(game.image_shape) else to_uint8(image, game.output.image_range), label
 

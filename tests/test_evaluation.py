@@ -132,7 +132,7 @@ def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
     # Another size of batch is another program: equal to float rounding, one step of 255 at most.
     assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
     rows = jax.device_put(np.arange(8, dtype=np.uint32), sharding.split_rows(sharding.device_mesh(), 0))
-    image, _ = sampling._samples(average, rows, jnp.uint32(5), game=game)
+    image, _ = sampling._samples(average, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), game=game)
     assert len({shard.device for shard in image.addressable_shards}) == 4
     assert image.addressable_shards[0].data.shape == (2, 8, 8, 1)
 

@@ -1,10 +1,13 @@
 """gan.game: names become functions, or one line; priors, ranges and counts are what they say."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
+from flax import linen as nn
 
 from gan import game as rules
 from gan.errors import UserError
@@ -115,6 +118,28 @@ def test_images_are_in_the_range_of_the_game(output, low, high):
     assert game.output.image_range == (low, high)
     assert image.shape == (2, *SHAPE)
     assert low <= image.min() < image.max() <= high
+
+
+def test_truncation_draws_again_what_lies_beyond_it_or_is_the_generators_own():
+    keys = jax.random.split(jax.random.key(0), 200)
+    game = build(latent__prior="normal(1, 2)", latent__size=100)
+    drawn = np.asarray(game.truncated(0.5).latents(keys))
+    # Within half a standard deviation of 2 around 1; N(0, 1) cut at b = 0.5 has the variance 1 - 2 b phi(b) / P(b)
+    # = 1 - 2 * 0.5 * 0.35207 / 0.38292 = 0.08057.
+    assert 0.0 <= drawn.min() < 0.01 and 1.99 < drawn.max() <= 2.0
+    np.testing.assert_allclose(drawn.var(), 4 * 0.08057, rtol=0.03)
+    assert game.truncated(0.5).generator == game.generator
+    with pytest.raises(UserError, match="--truncation=0.5 needs latents from a normal distribution"):
+        build(latent__prior="uniform").truncated(0.5)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="must be above 0"):
+            game.truncated(wrong)
+
+    class Styled(nn.Module):
+        truncation: float = 1.0
+
+    styled = dataclasses.replace(game, generator=dataclasses.replace(game.generator, module=Styled())).truncated(0.7)
+    assert styled.generator.module.truncation == 0.7 and styled.prior == game.prior
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)

@@ -27,7 +27,9 @@ def test_help_is_fast_and_shows_our_flags_only():
     shown = told("--help", status=0)
     assert time.monotonic() - begun < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
-    assert sorted(flags) == ["config", "extractor", "mode", "num_samples", "out", "seed", "workdir"]
+    assert sorted(flags) == [
+        "classes", "config", "extractor", "mode", "num_samples", "out", "same_latents", "seed", "truncation", "workdir",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ def test_help_is_fast_and_shows_our_flags_only():
         (["--config", "configs/dcgan.py", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
         ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
         (["--mode=sample", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
+        ([CONFIG, "--truncation=0.5"], "--truncation has no meaning with --mode=train; legal with: sample, evaluate"),
+        (["--mode=evaluate", "--classes=7", "--workdir=x"], "--classes has no meaning with --mode=evaluate"),
     ],
 )
 def test_a_mistake_in_the_flags_is_one_line(arguments, line):
@@ -92,6 +96,34 @@ def test_a_trained_run_gives_samples(tmp_path):
     np.testing.assert_array_equal(first["labels"], np.arange(130) % 10)
     assert zipfile.is_zipfile(files[0])
     assert Image.open(tmp_path / "a.png").mode == "L"
+
+
+def test_classes_are_drawn_by_name_in_turn_and_a_latent_in_each(tmp_path):
+    runs.train(tmp_path, steps=4, generator__conditioning="concat")
+
+    def drawn(name, *flags):
+        out = tmp_path / f"{name}.npz"
+        told("--mode=sample", f"--workdir={tmp_path}", f"--out={out}", *flags, status=0)
+        return np.load(out)
+
+    sevens = drawn("sevens", "--classes=7", "--num_samples=20")
+    pairs = drawn("pairs", "--classes=7,2", "--num_samples=40", "--same_latents")
+    np.testing.assert_array_equal(sevens["labels"], [7] * 20)
+    np.testing.assert_array_equal(pairs["labels"], [7, 2] * 20)
+    assert list(pairs["class_names"]) == list("0123456789")
+    # Every second one is a seven, of latents 0 to 19; its neighbour is another image of the same latent.
+    np.testing.assert_allclose(pairs["images"][::2].astype(int), sevens["images"], atol=1)
+    assert np.ptp(pairs["images"][1::2].astype(int) - pairs["images"][::2]) > 1
+    # The first 10 rows of two columns of 8 pixels with lines between them: 91 x 19, enlarged 1024 // 91 = 11 times.
+    assert Image.open(tmp_path / "pairs.png").size == (11 * 19, 11 * 91)
+    assert "'seven' is no class" in told("--mode=sample", f"--workdir={tmp_path}", "--classes=seven")
+
+
+def test_a_generator_without_labels_has_no_classes_to_draw(tmp_path):
+    runs.train(tmp_path, steps=4)
+    assert "--classes needs a generator that learns of labels" in told(
+        "--mode=sample", f"--workdir={tmp_path}", "--classes=7"
+    )
 
 
 def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):
