@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,7 +49,7 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
     `launched` is the `time.time()` of the launch. Raises `UserError` for a mistake of the user's, `Diverged` where a
     figure is not finite.
     """
-    _check_numbers(config)
+    check_numbers(config)
     with workdir.lock(folder):
         return _train(config, folder, launched)
 
@@ -63,45 +63,27 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
     dataset = evaluation.open_dataset(config)
-    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-    schedule = schedules.build(config)
-    initial = functools.partial(states.create, game, schedule(0), config.seed)
-    shapes = sharding.abstract(jax.eval_shape(initial), mesh)
-    record = _record(config, dataset, shapes)
-    old = workdir.read(folder)
-    changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
-
-    manager = checkpoint.open_manager(folder / "checkpoints")
-    state = checkpoint.restore(manager, shapes, set_aside=folder / "damaged_checkpoints")
-    if state is None:
-        state = sharding.replicate(jax.jit(initial)(), mesh)
-    first = int(state.step)
-    if first >= config.steps:
-        logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
+    opened = open_run(config, folder, dataset, mesh)
+    if opened.is_complete:
         return 0
-    record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
-    workdir.write(folder, record)
-    _announce(record, folder, first)
-
-    source = _Resident(dataset, config, mesh) if _is_resident(dataset, config) else _Streamed(dataset, config, mesh)
+    game, step = opened.game, int(opened.state.step)
+    source = Resident(dataset, config, mesh) if is_resident(dataset, config) else Streamed(dataset, config, mesh)
     turns = sharding.compile_turns(
-        functools.partial(_turn, game=game, schedule=schedule, batch_of=source.batch_of),
+        functools.partial(turn, game=game, schedule=opened.schedule, batch_of=source.batch_of),
         mesh,
         wrapper=config.parallel,
         batch_size=config.batch_size,
         data_axis=source.data_axis,
         most=source.most_turns,
     )
-    evaluator = evaluation.Evaluator(config, config.seed) if config.evaluate_every else None
-    run = _Run(config, folder, game, manager, evaluator, source.real_images, first, launched)
-    with _Interruption() as interruption, run, source.opened(first, config.steps, game.discriminator.steps):
-        if first == 0 and config.sample_every:
+    state, run = opened.state, Run(config, folder, opened, source.real_images, launched)
+    with Interruption() as interruption, run, source.opened(step, config.steps, game.discriminator.steps):
+        if step == 0 and config.sample_every:
             run.sample(0, state)
-        step = first
         while step < config.steps:
             count = min(run.turns_before_due(step), run.turns_in_dispatch, source.most_turns)
-            batches, waited = source.take()
-            state, metrics = turns(state, batches, count)
+            arrays, waited = source.take()
+            state, metrics = turns(state, arrays, count)
             step += count
             run.played(step, count, metrics, waited)
             run.due(step, state)
@@ -112,21 +94,62 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     return 0
 
 
-def _turn(
+class Opened(NamedTuple):
+    """A run whose folder is ready, at the position from which it goes on."""
+
+    game: Game
+    schedule: Callable[[Array], schedules.Hyperparams]
+    state: states.TrainState
+    manager: Any
+    """Of its checkpoints."""
+    is_complete: bool
+
+
+def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opened:
+    """Begins the run of `config` in `folder`, which is locked, or finds where it was left, and writes `config.json`.
+
+    Raises `UserError` where the folder holds another run.
+    """
+    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+    schedule = schedules.build(config)
+    initial = functools.partial(states.create, game, schedule(0), config.seed)
+    shapes = sharding.abstract(jax.eval_shape(initial), mesh)
+    record = _record(config, dataset, shapes)
+    old = workdir.read(folder)
+    changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
+    manager = checkpoint.open_manager(folder / "checkpoints")
+    state = checkpoint.restore(manager, shapes, set_aside=folder / "damaged_checkpoints")
+    if state is None:
+        state = sharding.replicate(jax.jit(initial)(), mesh)
+    first = int(state.step)
+    if first >= config.steps:
+        logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
+        return Opened(game, schedule, state, manager, True)
+    record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
+    workdir.write(folder, record)
+    _announce(record, folder, first)
+    return Opened(game, schedule, state, manager, False)
+
+
+def turn(
     state: states.TrainState, arrays: Any, rows: Array, *, game: Game, schedule: Callable, batch_of: Callable,
     axis_name: str | None
 ) -> tuple[states.TrainState, dict]:  # fmt: skip
+    """One turn of a run on the data that `batch_of(arrays, step, rows, batches)` makes of its source's arrays."""
     raw = batch_of(arrays, state.step, rows, game.discriminator.steps)
-    shape = raw["label"].shape
-    batches = {
+    return steps.train_step(state, as_batches(raw, rows, game), schedule(state.images), game=game, axis_name=axis_name)
+
+
+def as_batches(raw: dict, rows: Array, game: Game) -> dict:
+    """Examples [batches, B, ...] as the steps want them: images in the game's range, and each example's row."""
+    return {
         "image": data.to_range(raw["image"], game.output.image_range),
         "label": raw["label"],
-        "row": jax.lax.broadcast_in_dim(rows, shape, (1,)),
+        "row": jax.lax.broadcast_in_dim(rows, raw["label"].shape, (1,)),
     }
-    return steps.train_step(state, batches, schedule(state.images), game=game, axis_name=axis_name)
 
 
-class _Resident:
+class Resident:
     """All examples on every device; a turn's batches are gathered inside the program."""
 
     data_axis = None
@@ -151,7 +174,7 @@ class _Resident:
         return self._arrays, 0.0
 
 
-class _Streamed:
+class Streamed:
     """Examples read, and decoded where they must be, by threads of the host, a few turns ahead; sent turn by turn."""
 
     data_axis = 1
@@ -182,26 +205,25 @@ class _Streamed:
         return jax.device_put(batches, self._sharding), waited
 
 
-class _Run:
+class Run:
     """What happens beside the turns: figures, pictures, checkpoints, and the end."""
 
-    def __init__(
-        self, config: ConfigDict, folder: Path, game: Game, manager: Any, evaluator: evaluation.Evaluator | None,
-        real_images: np.ndarray, first: int, launched: float
-    ):  # fmt: skip
-        self._config, self._game, self._manager, self._real_images = config, game, manager, real_images
+    def __init__(self, config: ConfigDict, folder: Path, opened: Opened, real_images: np.ndarray, launched: float):
+        self._config, self._game, self._manager, self._real_images = config, opened.game, opened.manager, real_images
+        self._evaluator, self._best_manager = None, None
+        if config.evaluate_every:
+            self._evaluator = evaluation.Evaluator(config, config.seed)
+            self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
+        first = int(opened.state.step)
         self._diagnostics = Diagnostics(real_images)
         self._report = report.Report(folder, step=first, total=config.steps)
-        self._evaluator, self._best_manager = evaluator, None
-        if evaluator is not None:
-            self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         self._launched = launched
         self._recent: list[tuple[int, dict]] = []
         self._waited = 0.0
         self._since = (first, time.perf_counter())
         self.turns_in_dispatch = 1
 
-    def __enter__(self) -> "_Run":
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -238,11 +260,11 @@ class _Run:
         if due(step, config.evaluate_every, config.steps):
             self.evaluate(step, state)
         if due(step, config.checkpoint_every, config.steps) or step == config.steps:
-            self._save(step, state)
+            self.save(step, state)
 
     def stop(self, step: int, state: states.TrainState, number: int) -> None:
         """Saves everything before the time."""
-        self._save(step, state)
+        self.save(step, state)
         logger.info("%s: saved at step %d; the same command goes on from there", signal.Signals(number).name, step)
 
     def sample(self, step: int, state: states.TrainState) -> None:
@@ -275,7 +297,8 @@ class _Run:
         since_step, since = self._since
         self._since = (since_step, since + time.perf_counter() - begun)  # not a part of the turns' time
 
-    def _save(self, step: int, state: states.TrainState) -> None:
+    def save(self, step: int, state: states.TrainState) -> None:
+        """Saves a checkpoint."""
         self._fetch(step)  # what is not finite is never saved
         checkpoint.save(self._manager, step, state)
 
@@ -314,13 +337,13 @@ class _Run:
         return figures
 
 
-class _Interruption:
+class Interruption:
     """Notes the first SIGINT or SIGTERM, to be acted on between two turns; a second one acts at once."""
 
     def __init__(self):
         self.signal = 0
 
-    def __enter__(self) -> "_Interruption":
+    def __enter__(self) -> "Interruption":
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -337,7 +360,8 @@ def _shown(image_shape: tuple[int, int, int]) -> int:
     return CLOUD if data.is_point(image_shape) else GRID
 
 
-def _is_resident(dataset: data.Dataset, config: ConfigDict) -> bool:
+def is_resident(dataset: data.Dataset, config: ConfigDict) -> bool:
+    """Whether a run keeps the whole dataset on the device."""
     choice = config.data.resident
     if choice not in ("auto", "always", "never"):
         raise UserError(f"config.data.resident={choice!r} is unknown; legal: auto, always, never")
@@ -348,7 +372,8 @@ def _decoded_bytes(dataset: data.Dataset) -> int:
     return len(dataset) * math.prod(dataset.image_shape)
 
 
-def _check_numbers(config: ConfigDict) -> None:
+def check_numbers(config: ConfigDict) -> None:
+    """Raises `UserError` for a length, an interval or a seed that cannot be."""
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
     if config.log_every < 1:

@@ -60,6 +60,11 @@ def split_rows(mesh: Mesh, axis: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
+def split_members(mesh: Mesh, members: int) -> NamedSharding:
+    """The members of a population, the first axis, in equal parts on the devices; where they do not divide, whole."""
+    return split_rows(mesh, 0) if members % mesh.size == 0 else replicated(mesh)
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a tree of host arrays on every device."""
     return jax.device_put(tree, replicated(mesh))
@@ -72,7 +77,14 @@ def abstract(shapes: Any, mesh: Mesh) -> Any:
 
 
 def compile_turns(
-    turn: Callable, mesh: Mesh, *, wrapper: str, batch_size: int, data_axis: int | None, most: int
+    turn: Callable,
+    mesh: Mesh,
+    *,
+    wrapper: str,
+    batch_size: int,
+    data_axis: int | None,
+    most: int,
+    state_sharding: Any = None,
 ) -> Callable[[Any, Any, int], tuple[Any, Any]]:
     """Compiles `turn(state, data, rows, axis_name=...)` to `(state, data, count) -> (state, metrics)` on the mesh.
 
@@ -82,6 +94,9 @@ def compile_turns(
     `rows` are the places int32 [B] in the whole batch of the examples that the turn works on: all of them under
     `jit`, the device's share under `pmap`. `data_axis` is the axis of `data` that holds the rows, or None where
     every device has all the data. Under `jit` the given state is donated.
+
+    The state is whole on every device, and the rows are split, unless there is a `state_sharding` (a prefix of its
+    tree): then each device sees all rows.
     """
 
     def turns(state: Any, data: Any, count: jax.Array, rows: jax.Array, *, axis_name: str | None) -> tuple[Any, Any]:
@@ -99,11 +114,12 @@ def compile_turns(
 
     rows = np.arange(batch_size, dtype=np.int32)
     if wrapper == "jit":
-        whole, by_row = replicated(mesh), split_rows(mesh, 0)
+        whole = replicated(mesh)
+        of_state, by_row = (whole, split_rows(mesh, 0)) if state_sharding is None else (state_sharding, whole)
         compiled = jax.jit(
             functools.partial(turns, axis_name=None),
-            in_shardings=(whole, whole if data_axis is None else split_rows(mesh, data_axis), whole, by_row),
-            out_shardings=whole,
+            in_shardings=(of_state, whole if data_axis is None else split_rows(mesh, data_axis), whole, by_row),
+            out_shardings=(of_state, whole),
             donate_argnums=0,
         )
         rows = jax.device_put(rows, by_row)

@@ -107,6 +107,18 @@ def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> l
     return changes
 
 
+def numbers_that_differ(config: dict, other: dict) -> tuple[list[str], list[str]]:
+    """The fields in which two configs differ: those that one compiled program can take as numbers, and the others."""
+    old, new = _flat(config), _flat(other)
+    differing = sorted(field for field in old.keys() | new.keys() if old.get(field) != new.get(field))
+    numbers = [
+        field
+        for field in differing
+        if field == "seed" or _is_number_of_the_course(field, old.get(field), new.get(field))
+    ]
+    return numbers, [field for field in differing if field not in numbers]
+
+
 def check_data(workdir: Path, dataset: dict, fingerprint: str) -> None:
     """Raises `UserError` where the data with this fingerprint are not those that are recorded of the run."""
     if dataset["fingerprint"] != fingerprint:

@@ -127,7 +127,7 @@ def _launched(arguments: argparse.Namespace, workdir: Path, environment: dict[st
 def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
     """Trains in this process; how often each part was played, and its seconds."""
     found = {part: {"calls": 0, "seconds": 0.0} for part in PARTS.values()}
-    begun, started, played = time.perf_counter(), [], loop._Run.played
+    begun, started, played = time.perf_counter(), [], loop.Run.played
 
     def noted(self: object, step: int, count: int, metrics: dict, waited: float) -> None:
         played(self, step, count, metrics, waited)
@@ -138,7 +138,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
-        stack.enter_context(mock.patch.object(loop._Run, "played", noted))
+        stack.enter_context(mock.patch.object(loop.Run, "played", noted))
         for method, part in PARTS.items():
             stack.enter_context(_timed(method, found[part]))
         loop.train(config, workdir, time.time())
@@ -171,7 +171,7 @@ def shares(parts: dict[str, dict[str, float]], config: ConfigDict) -> dict[str, 
 
 @contextlib.contextmanager
 def _timed(name: str, row: dict[str, float]) -> Iterator[None]:
-    original = getattr(loop._Run, name)
+    original = getattr(loop.Run, name)
 
     def timed(self: object, *arguments: object) -> None:
         jax.block_until_ready(arguments)
@@ -180,7 +180,7 @@ def _timed(name: str, row: dict[str, float]) -> Iterator[None]:
         row["seconds"] += time.perf_counter() - begun
         row["calls"] += 1
 
-    with mock.patch.object(loop._Run, name, timed):
+    with mock.patch.object(loop.Run, name, timed):
         yield
 
 

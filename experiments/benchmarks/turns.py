@@ -66,8 +66,8 @@ def build(config: ConfigDict) -> Program:
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     schedule = schedules.build(config)
     initial = functools.partial(state.create, game, schedule(0), config.seed)
-    source = loop._Resident(dataset, config, mesh)
-    turn = functools.partial(loop._turn, game=game, schedule=schedule, batch_of=source.batch_of)
+    source = loop.Resident(dataset, config, mesh)
+    turn = functools.partial(loop.turn, game=game, schedule=schedule, batch_of=source.batch_of)
     arrays, _ = source.take()
     made = jax.eval_shape(initial)
 

@@ -1,0 +1,203 @@
+"""Several runs at once, in one program: a `vmap` of the turn over their states and numbers. The top of the spine.
+
+Runs that differ in their seeds and in numbers that a schedule could have changed play the same game, and can be played
+side by side. Each member is an ordinary run in an ordinary folder, which can be resumed alone, in the same population
+or in another; to what it would have been alone it is equal but for the order of sums.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from gan import data, evaluation, loop, sharding, steps, workdir
+from gan.errors import Diverged, UserError
+from gan.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+AXES = TrainState(step=None, images=None, key=0, generator=0, discriminator=0, average=0, memory=0)
+"""Which parts of a population's state have a leading axis of members: they are all at one step."""
+
+
+@dataclasses.dataclass
+class Member:
+    """One run of a population."""
+
+    config: ConfigDict
+    folder: Path
+    opened: loop.Opened
+    run: loop.Run | None
+    """None for a run that was complete before."""
+    state: TrainState
+    status: int | None = None
+    """Its exit status, once it has ended."""
+
+
+def train(
+    configs: Sequence[ConfigDict],
+    folders: Sequence[Path],
+    launched: float,
+    keep: Callable[[int, int], bool] = lambda member, step: True,
+) -> list[int]:
+    """Trains the run of each config in its folder, all in one program, and returns their exit statuses.
+
+    Members go on from where each was left; those that are behind catch up first. A member whose figures are not finite
+    ends with status 3, and the others go on. Whenever something is due, `keep(member, step)` says whether that member
+    is worth training further: one that is not is saved, and ends with status 0 before its last step.
+
+    Raises `UserError` where the configs are not one game, or the data are streamed.
+    """
+    _check(configs)
+    mesh = sharding.device_mesh()
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(workdir.lock(folder))
+        dataset = evaluation.open_dataset(configs[0])
+        if not loop.is_resident(dataset, configs[0]):
+            raise UserError("a population needs data that are resident; legal: config.data.resident='always'")
+        source = loop.Resident(dataset, configs[0], mesh)
+        members = []
+        for config, folder in zip(configs, folders, strict=True):
+            opened = loop.open_run(config, folder, dataset, mesh)
+            run = None
+            if not opened.is_complete:
+                run = stack.enter_context(loop.Run(config, folder, opened, source.real_images, launched))
+            members.append(Member(config, folder, opened, run, opened.state, 0 if opened.is_complete else None))
+            if opened.game != members[0].opened.game:
+                raise UserError(f"{folder} is another game than {folders[0]}: they cannot be played together")
+        with loop.Interruption() as interruption:
+            while active := [member for member in members if member.status is None]:
+                # Those that are behind go first, as far as the next, and then on with it.
+                steps_played = sorted({int(member.state.step) for member in active})
+                first, until = [*steps_played, configs[0].steps][:2]
+                group = {n: one for n, one in enumerate(members) if one in active and one.state.step == first}
+                _play(group, first, until, source, mesh, interruption, keep)
+    return [member.status for member in members]
+
+
+def stacked(states: Sequence[TrainState]) -> TrainState:
+    """The states of members, at one step, as one: what AXES says gets a leading axis."""
+    first, *_ = states
+    return jax.tree.map(
+        lambda axis, *leaves: leaves[0] if axis is None else jax.tree.map(lambda *parts: jnp.stack(parts), *leaves),
+        AXES, first, *states[1:], is_leaf=_is_none,
+    )  # fmt: skip
+
+
+def member_of(states: TrainState, index: int) -> TrainState:
+    """The state of one member of a population's."""
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(lambda leaf: leaf[index], part),
+        AXES, states, is_leaf=_is_none,
+    )  # fmt: skip
+
+
+def turn(
+    states: TrainState, arrays: Any, rows: Array, *, members: Sequence[tuple[loop.Opened, ConfigDict]], axis_name: None
+) -> tuple[TrainState, dict]:
+    """One turn of every member, each with its own seed's examples and its own numbers; metrics [members]."""
+    game, batch_size = members[0][0].game, members[0][1].batch_size
+    seeds = jnp.array([config.seed for _, config in members], jnp.uint32)
+    numbers = [opened.schedule(states.images) for opened, _ in members]
+
+    def play(state: TrainState, hyperparams: Any, seed: Array) -> tuple[TrainState, dict]:
+        raw = data.gather(
+            *arrays, seed=seed, step=state.step, rows=rows, batches=game.discriminator.steps, batch_size=batch_size
+        )
+        return steps.train_step(state, loop.as_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
+
+    hyperparams = jax.tree.map(lambda *leaves: jnp.stack(leaves), *numbers)
+    return jax.vmap(play, in_axes=(AXES, 0, 0), out_axes=(AXES, 0))(states, hyperparams, seeds)
+
+
+def _check(configs: Sequence[ConfigDict]) -> None:
+    """Raises `UserError` where configs differ in more than seeds and numbers."""
+    for config in configs:
+        loop.check_numbers(config)
+        _, others = workdir.numbers_that_differ(configs[0].to_dict(), config.to_dict())
+        if others:
+            raise UserError(
+                f"members of a population differ in config.{others[0]}; legal: seed, and numbers that a schedule could "
+                f"change, such as config.generator.learning_rate"
+            )
+
+
+def _play(
+    group: dict[int, Member], step: int, until: int, source: loop.Resident, mesh: Any,
+    interruption: loop.Interruption, keep: Callable[[int, int], bool],
+) -> None:  # fmt: skip
+    """Plays members that stand at one step up to the step `until`, or until half of them have ended."""
+    members = list(group.values())
+    config = members[0].config
+    whole, split = sharding.replicated(mesh), sharding.split_members(mesh, len(members))
+    of_state = jax.tree.map(lambda axis: whole if axis is None else split, AXES, is_leaf=_is_none)
+    turns = sharding.compile_turns(
+        functools.partial(turn, members=[(member.opened, member.config) for member in members]),
+        mesh,
+        wrapper="jit",
+        batch_size=config.batch_size,
+        data_axis=None,
+        most=source.most_turns,
+        state_sharding=of_state,
+    )
+    state = jax.jit(stacked, out_shardings=of_state)([member.state for member in members])
+    one = jax.jit(member_of, out_shardings=whole)
+    arrays, _ = source.take()
+    recent: list[tuple[int, dict]] = []
+    if step == 0 and config.sample_every:
+        for member in members:
+            member.run.sample(0, member.state)
+    while step < until and 2 * len(playing := [member for member in members if member.status is None]) > len(members):
+        before_due = min(playing[0].run.turns_before_due(step), until - step)
+        count = min(before_due, playing[0].run.turns_in_dispatch)
+        state, metrics = turns(state, arrays, count)
+        step += count
+        recent.append((count, metrics))
+        if len(recent) > 2:
+            jax.block_until_ready(recent[-3][1])
+        if count < before_due and not interruption.signal:
+            continue
+        recent = jax.device_get(recent)
+        for index, (number, member) in enumerate(group.items()):
+            if member.status is None:
+                member.state = one(state, index)
+                for turns_played, figures in recent:
+                    own = {name: values[:, index] for name, values in figures.items()}
+                    member.run.played(step, turns_played, own, 0.0)
+                member.status = _status_after(member, number, step, interruption.signal, keep)
+        recent = []
+
+
+def _status_after(
+    member: Member, number: int, step: int, signal_number: int, keep: Callable[[int, int], bool]
+) -> int | None:
+    """Does what is due for a member after a step. Its exit status if it has ended."""
+    try:
+        member.run.due(step, member.state)
+        if step == member.config.steps:
+            logger.info("%s: step %d done", member.folder, step)
+            return 0
+        if signal_number:
+            member.run.stop(step, member.state, signal_number)
+            return 128 + signal_number
+        if not keep(number, step):
+            member.run.save(step, member.state)
+            logger.info("%s: given up at step %d", member.folder, step)
+            return 0
+    except Diverged as error:
+        logger.warning("%s diverged: %s. The last checkpoint stands", member.folder, error)
+        return 3
+    return None
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
