@@ -260,8 +260,8 @@ def initial_variables(game: Game, generator_key: Array, discriminator_key: Array
     label = jnp.zeros((2,), jnp.int32)
     image = jnp.zeros((2, *game.image_shape))
     return (
-        _initial_variables(game.generator, generator_key, latent, label),
-        _initial_variables(game.discriminator, discriminator_key, image, label),
+        _initial_variables(game.generator, generator_key, latent, label, normalizes_embeddings=False),
+        _initial_variables(game.discriminator, discriminator_key, image, label, normalizes_embeddings=True),
     )
 
 
@@ -281,11 +281,15 @@ def _rehearse(game: Game, key: Array):
     return (generator, discriminator), image, verdict
 
 
-def _initial_variables(player: PlayerRules, key: Array, inputs: Array, label: Array) -> dict:
+def _initial_variables(
+    player: PlayerRules, key: Array, inputs: Array, label: Array, *, normalizes_embeddings: bool
+) -> dict:
     variables = player.module.init({"params": key}, inputs, label, False)
     batch_stats = dict(variables.get("batch_stats", {}))
     if player.spectral_norm:
-        batch_stats[SPECTRAL_NORM] = spectral.initial_vectors(variables["params"], key)
+        batch_stats[SPECTRAL_NORM] = spectral.initial_vectors(
+            variables["params"], key, embeddings=normalizes_embeddings
+        )
     return {"params": variables["params"], "batch_stats": batch_stats}
 
 

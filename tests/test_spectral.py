@@ -37,6 +37,10 @@ def test_the_largest_singular_value_is_one_after_some_iterations():
     for name, matrix in matrices.items():
         np.testing.assert_allclose(np.linalg.norm(matrix, 2), 1.0, rtol=2e-3, err_msg=name)
     np.testing.assert_array_equal(divided["Dense_0"]["bias"], params["Dense_0"]["bias"])
+    without = spectral.initial_vectors(params, jax.random.key(1), embeddings=False)
+    assert set(without) == set(matrices) - {"Embed_0/embedding"}
+    divided, _ = spectral.normalized(params, without)
+    np.testing.assert_array_equal(divided["Embed_0"]["embedding"], params["Embed_0"]["embedding"])
 
 
 def test_the_gradient_is_that_of_the_quotient():

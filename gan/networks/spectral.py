@@ -12,10 +12,17 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def initial_vectors(params: Any, key: Array) -> dict[str, Array]:
-    """A random unit vector [out] for each kernel and embedding of `params`, by its path."""
+def initial_vectors(params: Any, key: Array, *, embeddings: bool = True) -> dict[str, Array]:
+    """A random unit vector [out] for each kernel and, if asked for, each embedding of `params`, by its path.
+
+    Only what has a vector is normalised. The published networks normalise a discriminator's embeddings, which judge
+    features, and leave out a generator's: SAGAN's scales and offsets of the classes, and BigGAN's shared embedding
+    (normalised, it spoils the generator: Brock's code). A generator's linear maps of an embedding are kernels.
+    """
     vectors = {}
     for index, (path, leaf) in enumerate(_matrices(params).items()):
+        if path.endswith("embedding") and not embeddings:
+            continue
         vectors[path] = _unit(jax.random.normal(jax.random.fold_in(key, index), (_as_matrix(path, leaf).shape[1],)))
     return vectors
 
