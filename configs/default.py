@@ -93,6 +93,7 @@ def get_config() -> ConfigDict:
                 "split": "test",  # what samples are compared with
                 "reference_samples": 0,  # how many of its images; 0: all
                 "num_samples": 10_000,
+                "standing_batches": 0,  # of samples, whose statistics the averaged G normalises by; 0: those averaged
                 "extractor": "auto",  # classifier (auto, where there are labels), inception, pixels
                 # frechet (with the sliced Wasserstein of points, it decides which checkpoint is the best), kernel,
                 # intra_class (of a conditional game), neighbors (precision, recall, density, coverage),

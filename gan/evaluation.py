@@ -155,6 +155,7 @@ class Evaluator:
         protocol = {
             "num_samples": self.count,
             "seed": self._seed,
+            "standing_batches": self._settings.get("standing_batches", 0),
             "dataset": self._dataset.name,
             "fingerprint": self.fingerprint,
             "reference_split": self._reference.split,

@@ -271,7 +271,8 @@ class Run:
         """Draws the run's picture: the same latents at every step."""
         columns = sampling.class_columns(self._game)
         count = _shown(self._game.image_shape) // max(columns, 1) * max(columns, 1)
-        drawn = sampling.draw(self._game, state.average, seed=self._config.seed, count=count, batch_size=count)
+        average = sampling.ready(self._config, self._game, state.average)
+        drawn = sampling.draw(self._game, average, seed=self._config.seed, count=count, batch_size=count)
         images = next(drawn)["image"]
         if data.is_point(self._game.image_shape):
             plane = report.plane(self._real_images.reshape(-1, 2))
@@ -287,7 +288,7 @@ class Run:
         """Takes the figures of the averaged generator, and keeps the state if they are the best so far."""
         self._fetch(step)
         begun = time.perf_counter()
-        figures = self._evaluator.figures(self._game, state.average)
+        figures = self._evaluator.figures(self._game, sampling.ready(self._config, self._game, state.average))
         decisive = self._evaluator.decisive
         best = min((line[decisive] for line in self._report.evaluations() if decisive in line), default=math.inf)
         self._report.evaluation(step, figures)
@@ -381,6 +382,11 @@ def check_numbers(config: ConfigDict) -> None:
     for field in ("sample_every", "checkpoint_every", "evaluate_every"):
         if config[field] < 0:
             raise UserError(f"config.{field}={config[field]} must not be negative (0: only at the end, or never)")
+    if config.evaluation.standing_batches < 0:
+        raise UserError(
+            f"config.evaluation.standing_batches={config.evaluation.standing_batches} must not be negative (0: the "
+            f"averaged statistics)"
+        )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in 0 .. 2^32 - 1")
     images = config.steps * config.batch_size * config.discriminator_steps

@@ -1,18 +1,20 @@
 """Samples from the averaged generator of a run, in evaluation mode. On the spine between `steps` and `evaluation`.
 
 Sample number i of seed s is one image, whatever is drawn beside it: its latent depends on (s, i) alone, and batch
-normalisation uses the averaged statistics.
+normalisation uses the averaged statistics, or where `config.evaluation.standing_batches` says so statistics that are
+taken anew of the averaged generator's own batches.
 """
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -95,7 +97,8 @@ def recorded(folder: Path) -> tuple[ConfigDict, dict]:
 def restore(folder: Path, kept_in: str = "checkpoints") -> tuple[Game, int, Average]:
     """The game of the run in `folder`, and the step and averaged generator of the newest checkpoint in `kept_in`.
 
-    Raises `UserError` where there is no run, or no checkpoint yet.
+    The generator is as it is to be sampled from: see `ready`. Raises `UserError` where there is no run, or no
+    checkpoint yet.
     """
     config, dataset = recorded(folder)
     game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
@@ -108,7 +111,45 @@ def restore(folder: Path, kept_in: str = "checkpoints") -> tuple[Game, int, Aver
     if found is None:
         raise UserError(f"--workdir={folder} holds no checkpoint yet: train it first, with the same --workdir")
     step, average = found
-    return game, step, average
+    return game, step, ready(config, game, average)
+
+
+def ready(config: ConfigDict, game: Game, average: Average) -> Average:
+    """The averaged generator of a run as every sample of it is drawn: with standing statistics where it asks for them.
+
+    They are a function of the run's own seed and batch size, so that pictures, figures and `--mode=sample` of any seed
+    show one generator.
+    """
+    batches = config.evaluation.get("standing_batches", 0)  # runs of before the field have none
+    return standing(game, average, seed=config.seed, batches=batches, batch_size=config.batch_size)
+
+
+def standing(game: Game, average: Average, *, seed: int, batches: int, batch_size: int) -> Average:
+    """The averaged generator with the statistics of batches of its own in place of those that training left behind.
+
+    The mean and variance of every batch normalisation become the plain means over `batches` batches, of fresh latents
+    and labels, of each batch's mean and variance; all else in `batch_stats`, such as the vectors of a spectral
+    normalisation, stays. Each device takes its share of a batch where the devices divide it. With 0 batches, or without
+    batch normalisation, the same generator.
+
+    Reference: Brock et al. 2019, arXiv:1809.11096, appendix C, "standing statistics", there of 100 batches.
+    """
+    mesh, total = sharding.device_mesh(), None
+    split = sharding.split_rows(mesh, 0) if batch_size % mesh.size == 0 else sharding.replicated(mesh)
+    for index in range(batches):
+        rows = jax.device_put(np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.uint32), split)
+        moments = _moments(average, rows, jnp.uint32(seed), jnp.uint32(index), game=game)
+        if not moments:
+            return average
+        total = moments if total is None else jax.tree.map(jnp.add, total, moments)
+    if total is None:
+        return average
+
+    def replaced(path: tuple, leaf: Array) -> Array:
+        found = total.get("/".join(entry.key for entry in path))
+        return leaf if found is None else (found / batches).astype(leaf.dtype)
+
+    return average.replace(batch_stats=jax.tree_util.tree_map_with_path(replaced, average.batch_stats))
 
 
 def draw(
@@ -172,6 +213,30 @@ def _samples(average: Average, rows: Array, label: Array, seed: Array, *, game: 
     latent = game.latents(example_keys(named_key(jax.random.key(seed), "sample"), rows))
     image, _ = game.generate(average.variables, latent, label, train=False)
     return image if is_point(game.image_shape) else to_uint8(image, game.output.image_range), label
+
+
+@functools.partial(jax.jit, static_argnames="game")
+def _moments(average: Average, rows: Array, seed: Array, index: Array, *, game: Game) -> dict[str, Array]:
+    """The mean and variance of what each batch normalisation sees of a batch, by their paths in `batch_stats`.
+
+    They are taken of the layer's input: what training leaves behind is mixed with what was there before.
+    """
+    key = named_key(jax.random.key(seed), "standing")
+    keys = example_keys(key, rows)
+    labels = jax.vmap(lambda key: jax.random.randint(named_key(key, "label"), (), 0, max(game.num_classes, 1)))(keys)
+    found = {}
+
+    def look(call: Callable, given: tuple, named: dict, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            x = given[0].astype(jnp.float32)
+            path, axes = "/".join(context.module.path), tuple(range(x.ndim - 1))
+            found[f"{path}/mean"], found[f"{path}/var"] = jnp.mean(x, axes), jnp.var(x, axes)
+        return call(*given, **named)
+
+    with nn.intercept_methods(look):
+        dropout = jax.random.fold_in(named_key(key, "generator"), index)
+        game.generate(average.variables, game.latents(keys), labels, train=True, key=dropout)
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="game")

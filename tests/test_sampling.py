@@ -1,0 +1,110 @@
+"""gan.sampling: standing statistics, and that every sample of a run is of one generator."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+from flax import linen as nn
+from PIL import Image
+from players import changed, hyperparams, noisy_game
+
+from gan import evaluation, sampling, state
+from gan.errors import UserError
+from gan.networks import spectral
+from gan.networks.layers import BatchNorm
+from gan.state import example_keys, named_key
+
+
+class SlowGenerator(nn.Module):
+    """Two batch normalisations, whose statistics training hardly moves."""
+
+    @nn.compact
+    def __call__(self, latent, label, train):
+        x = BatchNorm(momentum=0.999)(nn.Dense(16, use_bias=False)(latent), train)
+        x = nn.Dense(12, use_bias=False)(nn.relu(x))
+        return BatchNorm(momentum=0.999)(x, train).reshape(-1, 2, 2, 3)
+
+
+def slow_game():
+    game = noisy_game(generator={"module": SlowGenerator(), "spectral_norm": True})
+    return game, state.create(game, hyperparams(), seed=0).average
+
+
+@pytest.mark.parametrize("batch_size", [8, 6])  # 6 rows are not shared by four devices, but drawn on each
+def test_standing_statistics_are_plain_means_over_batches(batch_size):
+    game, average = slow_game()
+    assert jax.device_count() == 4
+    found = sampling.standing(game, average, seed=7, batches=3, batch_size=batch_size)
+    rows = jnp.arange(3 * batch_size)
+    latents = np.float64(game.latents(example_keys(named_key(jax.random.key(7), "standing"), rows)))
+    kernels, _ = spectral.normalized(average.params, average.batch_stats["spectral_norm"])
+    first, second = (np.float64(kernels[f"Dense_{i}"]["kernel"]) for i in (0, 1))
+    means, variances = ([], []), ([], [])
+    for batch in np.split(latents, 3):
+        x = batch @ first
+        for index in (0, 1):
+            means[index].append(x.mean(0))
+            variances[index].append(x.var(0))
+            x = np.maximum((x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5), 0.0) @ second if index == 0 else x
+    for index in (0, 1):
+        layer = found.batch_stats[f"BatchNorm_{index}"]["BatchNorm_0"]
+        np.testing.assert_allclose(layer["mean"], np.mean(means[index], 0), atol=1e-5)
+        np.testing.assert_allclose(layer["var"], np.mean(variances[index], 0), rtol=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, found.params, average.params)
+    jax.tree.map(
+        np.testing.assert_array_equal, found.batch_stats["spectral_norm"], average.batch_stats["spectral_norm"]
+    )
+
+
+def test_a_batch_looks_in_evaluation_as_it_did_when_its_statistics_were_taken():
+    game, average = slow_game()
+    found = sampling.standing(game, average, seed=7, batches=1, batch_size=8)
+    latent = game.latents(example_keys(named_key(jax.random.key(7), "standing"), jnp.arange(8)))
+    trained, _ = game.generate(average.variables, latent, jnp.zeros(8, jnp.int32), train=True)
+    shown, _ = game.generate(found.variables, latent, jnp.zeros(8, jnp.int32), train=False)
+    np.testing.assert_allclose(shown, trained, atol=1e-4)
+    left, _ = game.generate(average.variables, latent, jnp.zeros(8, jnp.int32), train=False)
+    assert jnp.abs(left - trained).max() > 0.1  # the check can fail
+
+
+def test_what_has_no_batch_statistics_or_asks_for_none_stays_as_it_is():
+    game, average = slow_game()
+    assert sampling.standing(game, average, seed=0, batches=0, batch_size=8) is average
+    noisy = changed(noisy_game(), num_classes=3)  # dropout draws with a key, labels are drawn
+    noisy_average = state.create(noisy, hyperparams(), seed=0).average
+    one, same, other = (
+        sampling.standing(noisy, noisy_average, seed=seed, batches=2, batch_size=8).batch_stats for seed in (1, 1, 2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    assert any(jnp.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def test_pictures_samples_and_figures_of_a_run_show_one_generator(tmp_path):
+    settings = {"evaluation.extractor": "pixels", "evaluation.metrics": ("frechet",), "evaluation.num_samples": 50}
+    runs.train(tmp_path, steps=4, sample_every=4, evaluate_every=4, **settings, **{"evaluation.standing_batches": 3})
+    sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "again.npz")
+    shown, again = (np.asarray(Image.open(tmp_path / name), int) for name in ("samples/00000004.png", "again.png"))
+    assert shown.shape == again.shape
+    # Another size of batch is another program: equal to float rounding, one step of 255 at most.
+    assert np.abs(shown - again).max() <= 1
+    evaluation.evaluate(tmp_path, count=None, seed=0)
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    line = json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert record["protocol"]["standing_batches"] == 3
+    np.testing.assert_allclose(
+        record["checkpoints"]["last"]["figures"]["frechet_pixels"], line["frechet_pixels"], rtol=1e-5
+    )
+    # A run of before the field is sampled as it was: with the averaged statistics.
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["config"]["evaluation"]["standing_batches"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
+    assert np.abs(np.asarray(Image.open(tmp_path / "old.png"), int) - again).max() > 1
+
+
+def test_fewer_than_no_batches_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config\.evaluation\.standing_batches=-1 must not be negative"):
+        runs.train(tmp_path, **{"evaluation.standing_batches": -1})
