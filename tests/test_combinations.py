@@ -29,8 +29,11 @@ NETWORK_FIELDS = {
     "flag": ((8, 8, 1), {"maps": (4, 3), "dropout": 0.5}, {"maps": (3,), "hidden": 4, "dropout": 0.25}),
     "r3gan": ((8, 8, 1), {"widths": (4, 2), "blocks": 1, "group_width": 4}, {"widths": (4, 2), "group_width": 2}),
     "resnet": ((8, 8, 1), {"widths": (4, 3)}, {"widths": (3, 4), "halvings": 1, "layer_norm": True}),
+    "sagan": ((8, 8, 1), {"widths": (4, 3), "attention": (8,)}, {"widths": (3, 4), "halvings": 1, "attention": (4,)}),
 }
-HAS_BATCH_STATISTICS = {"generator": {"dcgan", "conv_gan", "flag", "resnet"}, "discriminator": {"dcgan"}}
+HAS_BATCH_STATISTICS = {
+    "generator": {"dcgan", "conv_gan", "flag", "resnet", "sagan"}, "discriminator": {"dcgan"},
+}  # fmt: skip
 CONDITIONINGS = [
     ("none", "none"), ("embedding", "projection"), ("concat", "projection"), ("concat_embedding", "projection"),
     ("embedding", "classifier"),

@@ -21,6 +21,21 @@ def drawn(module, inputs, *, sd=0.3, seed=0):
     return jax.tree.unflatten(treedef, [sd * numbers.normal(size=leaf.shape).astype("float32") for leaf in leaves])
 
 
+def attended(x, params):
+    """Self-attention in PyTorch: [B, C, H, W] to the same, from the parameters of our layer."""
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
+
+    def mapped(x, name):
+        return F.conv2d(x, params[name]["kernel"].permute(3, 2, 0, 1))
+
+    query = mapped(x, "query").flatten(2)
+    key, value = (F.max_pool2d(mapped(x, name), 2).flatten(2) for name in ("key", "value"))
+    weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)
+    seen = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+    return x + params["gamma"] * mapped(seen, "output")
+
+
 def check_same(ours, theirs, params, inputs, *, tolerance=1e-4):
     """Both functions (params, inputs) agree: outputs to 1e-4 of the largest, gradients to `tolerance`.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from gan.networks import conv_gan, dcgan, flag, mlp, r3gan, resnet
+from gan.networks import conv_gan, dcgan, flag, mlp, r3gan, resnet, sagan
 
 
 class Players(NamedTuple):
@@ -27,4 +27,5 @@ NETWORKS: Mapping[str, Players] = {
     "flag": Players(flag.Generator, flag.Discriminator),
     "r3gan": Players(r3gan.Generator, r3gan.Discriminator),
     "resnet": Players(resnet.Generator, resnet.Discriminator),
+    "sagan": Players(sagan.Generator, sagan.Discriminator),
 }

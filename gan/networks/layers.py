@@ -112,6 +112,34 @@ class ConditionalBatchNorm(nn.Module):
         return x * scale.reshape(shape) + offset.reshape(shape)
 
 
+class ModulatedBatchNorm(nn.Module):
+    """Batch normalisation whose scale and offset [C] are linear maps of each example's own vector v [B, V].
+
+    y = (1 + A v) (x - mean) / sqrt(var + 1e-5) + B v, without biases. The statistics are those of the whole batch.
+
+    Reference: Brock et al. 2019, arXiv:1809.11096, appendix B, figure 15.
+    """
+
+    kernel_init: Initializer = nn.initializers.orthogonal()
+    axis_name: str | None = None
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: Array, vector: Array, train: bool) -> Array:
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=1e-5,
+            axis_name=self.axis_name if train else None,
+            use_scale=False,
+            use_bias=False,
+        )(x)
+        shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
+        scale = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="scale")(vector)
+        offset = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="offset")(vector)
+        return x * (1.0 + scale.reshape(shape)) + offset.reshape(shape)
+
+
 class Dropout(nn.Module):
     """Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate), in training only.
 

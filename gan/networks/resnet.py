@@ -12,6 +12,7 @@ see `ResampledConv`.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from gan.networks.layers import (
     Initializer,
     LabelledLatent,
     LabelledLogit,
+    ModulatedBatchNorm,
     check_conditioning,
     initializer,
 )
@@ -132,22 +134,26 @@ class Discriminator(nn.Module):
 class GeneratorBlock(nn.Module):
     """[B, H, W, C] to [B, 2 H, 2 W, maps]: 3x3 a 3x3 up a x + up 1x1 x, with a = ReLU of batch normalisation.
 
-    The scales and offsets of the normalisations are those of the label where there are `num_classes`.
+    The scales and offsets of the normalisations are those of the label where there are `num_classes`, and linear maps
+    of each example's `vector` [B, V] where it has one. The 3x3 convolutions begin `gain` times as large.
     """
 
     maps: int
     kernel_init: Initializer
     num_classes: int = 0
     axis_name: str | None = None
+    gain: float = math.sqrt(2.0)
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> Array:
+    def __call__(self, x: Array, label: Array, train: bool, vector: Array | None = None) -> Array:
         def activated(x: Array) -> Array:
+            if vector is not None:
+                return jax.nn.relu(ModulatedBatchNorm(self.kernel_init, self.axis_name)(x, vector, train))
             if self.num_classes:
                 return jax.nn.relu(ConditionalBatchNorm(self.num_classes, self.axis_name)(x, label, train))
             return jax.nn.relu(BatchNorm(self.axis_name)(x, train))
 
-        init = _enlarged(self.kernel_init)
+        init = _enlarged(self.kernel_init, self.gain)
         y = ResampledConv(self.maps, "up", init)(activated(x))
         y = Conv(self.maps, (3, 3), kernel_init=init)(activated(y))
         # A 1x1 convolution and the doubling exchange places: a quarter of the work.
@@ -158,8 +164,9 @@ class GeneratorBlock(nn.Module):
 class DiscriminatorBlock(nn.Module):
     """[B, H, W, C] to [B, H, W, maps] or, if `halves`, half of H and W: down 3x3 a 3x3 a x + 1x1 down x, with a = ReLU.
 
-    The first 3x3 convolution keeps the maps. The `first` block, which sees the image, leaves out the first ReLU and
-    widens at once. A block that changes neither size nor maps adds x itself.
+    The first 3x3 convolution keeps the maps, or widens at once if `wide`. The `first` block, which sees the image,
+    leaves out the first ReLU and is wide. A block that changes neither size nor maps adds x itself. The 3x3
+    convolutions begin `gain` times as large as `kernel_init` says.
     """
 
     maps: int
@@ -167,14 +174,17 @@ class DiscriminatorBlock(nn.Module):
     halves: bool = False
     first: bool = False
     layer_norm: bool = False
+    wide: bool = False
+    gain: float = math.sqrt(2.0)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         def activated(x: Array) -> Array:
             return jax.nn.relu(nn.GroupNorm(num_groups=1, epsilon=1e-5)(x) if self.layer_norm else x)
 
-        init = _enlarged(self.kernel_init)
-        y = Conv(self.maps if self.first else x.shape[-1], (3, 3), kernel_init=init)(x if self.first else activated(x))
+        init = _enlarged(self.kernel_init, self.gain)
+        hidden = self.maps if self.first or self.wide else x.shape[-1]
+        y = Conv(hidden, (3, 3), kernel_init=init)(x if self.first else activated(x))
         y = activated(y)
         y = ResampledConv(self.maps, "down", init)(y) if self.halves else Conv(self.maps, (3, 3), kernel_init=init)(y)
         if self.halves:
@@ -210,27 +220,29 @@ class ResampledConv(nn.Module):
         return y + bias.reshape(1, 1, 1, -1)
 
 
-def published(player: str, image_shape: tuple[int, int, int]) -> Size:
-    """The row of SIZES for an image. Raises `UserError` where there is none."""
+def published(
+    player: str, image_shape: tuple[int, int, int], sizes: Mapping[int, Size] = SIZES, network: str = "resnet"
+) -> Size:
+    """The row of a network's `sizes` for an image. Raises `UserError` where there is none."""
     height, width, _ = image_shape
-    if height != width or height not in SIZES:
-        side = min(SIZES, key=lambda side: abs(side - math.sqrt(height * width)))
+    if height != width or height not in sizes:
+        side = min(sizes, key=lambda side: abs(side - math.sqrt(height * width)))
         others = "widths and halvings" if player == "discriminator" else "widths"
         raise UserError(
-            f"config.data.image_size={(height, width)} has no published resnet, and config.{player} no {others} of its "
-            f"own; published: {', '.join(f'{side}x{side}' for side in SIZES)}; nearest: {(side, side)}"
+            f"config.data.image_size={(height, width)} has no published {network}, and config.{player} no {others} of "
+            f"its own; published: {', '.join(f'{side}x{side}' for side in sizes)}; nearest: {(side, side)}"
         )
-    return SIZES[height]
+    return sizes[height]
 
 
-def check_size(player: str, image_shape: tuple[int, int, int], halvings: int) -> None:
+def check_size(player: str, image_shape: tuple[int, int, int], halvings: int, network: str = "resnet") -> None:
     """Raises `UserError` where an image cannot be halved so many times."""
     factor = 2**halvings
     height, width, _ = image_shape
     if height % factor or width % factor:
         legal = tuple(factor * max(1, round(side / factor)) for side in (height, width))
         raise UserError(
-            f"config.data.image_size={(height, width)} cannot be halved {halvings} times, as the {player}'s resnet "
+            f"config.data.image_size={(height, width)} cannot be halved {halvings} times, as the {player}'s {network} "
             f"does; nearest legal: {legal}"
         )
 
@@ -240,5 +252,5 @@ def _four_shifts(kernel: Array) -> Array:
     return sum(jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1))
 
 
-def _enlarged(init: Initializer) -> Initializer:
-    return lambda *given: math.sqrt(2.0) * init(*given)
+def _enlarged(init: Initializer, gain: float) -> Initializer:
+    return lambda *given: gain * init(*given)

@@ -1,0 +1,86 @@
+"""SAGAN (Zhang et al. 2019, arXiv:1805.08318): self-attention, and spectral normalisation of both players.
+
+python -m gan.main --config=configs/sagan.py
+python -m gan.main --config=configs/sagan.py:cifar10
+python -m gan.main --config=configs/sagan.py:imagenet128 --config.data.dir=PATH
+
+The first is a small one on CIFAR-10 for two CPU cores, of ours. `cifar10` is StudioGAN's recipe (Kang and Park 2020),
+`imagenet128` the authors' (section 4, and their code), for a folder of images with a folder in it for each class.
+Where they differ from theirs: images are not mirrored. There is no averaged generator: samples come from the last one.
+`none` and `none` as the players' conditioning make an unconditional game.
+"""
+
+from typing import NamedTuple
+
+from configs import default
+
+
+class Recipe(NamedTuple):
+    """What differs from one data set to the next."""
+
+    data: str
+    image_size: int
+    attention: int  # the height of the maps that both players attend over
+    generator_width: int
+    discriminator_width: int
+    batch_size: int
+    steps: int
+    learning_rates: tuple[float, float]  # of G and D
+    betas: tuple[float, float]
+    discriminator_steps: int = 1
+    kernel_init: str = "xavier_uniform"
+
+
+RECIPES = {
+    "small": Recipe(
+        data="cifar10", image_size=32, attention=16, generator_width=16, discriminator_width=32, batch_size=64,
+        steps=20_000, learning_rates=(2e-4, 4e-4), betas=(0.0, 0.9),
+    ),
+    "cifar10": Recipe(
+        data="cifar10", image_size=32, attention=16, generator_width=64, discriminator_width=64, batch_size=64,
+        steps=100_000, learning_rates=(2e-4, 2e-4), betas=(0.5, 0.999), discriminator_steps=5, kernel_init="orthogonal",
+    ),
+    "imagenet128": Recipe(
+        data="folder", image_size=128, attention=32, generator_width=64, discriminator_width=64, batch_size=256,
+        steps=1_000_000, learning_rates=(1e-4, 4e-4), betas=(0.0, 0.9),
+    ),
+}  # fmt: skip
+
+
+def get_config(preset: str = "small"):
+    """The recipe of that name in RECIPES: hinge loss, Adam, conditional batch normalisation and a projection."""
+    if preset not in RECIPES:
+        raise ValueError(f"sagan:{preset} is unknown; legal: {', '.join(RECIPES)}")
+    recipe = RECIPES[preset]
+    config = default.get_config()
+    config.steps = recipe.steps
+    config.batch_size = recipe.batch_size
+    config.data.name = recipe.data
+    config.data.image_size = (recipe.image_size, recipe.image_size)
+    config.data.channels = 3
+    config.latent.size = 128
+    config.loss = "hinge"
+    config.discriminator_steps = recipe.discriminator_steps
+    both = {
+        "network": "sagan",
+        "widths": (),
+        "attention": (recipe.attention,),
+        "kernel_init": recipe.kernel_init,
+        "spectral_norm": True,
+        "beta1": recipe.betas[0],
+        "beta2": recipe.betas[1],
+    }
+    config.generator = default.player(
+        **both, width=recipe.generator_width, conditioning="batch_norm", learning_rate=recipe.learning_rates[0]
+    )
+    config.discriminator = default.player(
+        **both,
+        width=recipe.discriminator_width,
+        halvings=0,
+        conditioning="projection",
+        learning_rate=recipe.learning_rates[1],
+    )
+    config.average_halflife = 0.0
+    config.schedules.average_halflife = ""
+    config.sample_every = config.checkpoint_every = 1000
+    return config
