@@ -30,9 +30,11 @@ NETWORK_FIELDS = {
     "r3gan": ((8, 8, 1), {"widths": (4, 2), "blocks": 1, "group_width": 4}, {"widths": (4, 2), "group_width": 2}),
     "resnet": ((8, 8, 1), {"widths": (4, 3)}, {"widths": (3, 4), "halvings": 1, "layer_norm": True}),
     "sagan": ((8, 8, 1), {"widths": (4, 3), "attention": (8,)}, {"widths": (3, 4), "halvings": 1, "attention": (4,)}),
+    "biggan": ((8, 8, 1), {"widths": (4, 3), "split_latent": False}, {"widths": (3, 4), "halvings": 1}),
+    "biggan_deep": ((8, 8, 1), {"widths": (4, 3), "depth": 1}, {"widths": (3, 4), "depth": 1, "halvings": 1}),
 }
 HAS_BATCH_STATISTICS = {
-    "generator": {"dcgan", "conv_gan", "flag", "resnet", "sagan"}, "discriminator": {"dcgan"},
+    "generator": {"dcgan", "conv_gan", "flag", "resnet", "sagan", "biggan", "biggan_deep"}, "discriminator": {"dcgan"},
 }  # fmt: skip
 CONDITIONINGS = [
     ("none", "none"), ("embedding", "projection"), ("concat", "projection"), ("concat_embedding", "projection"),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from gan.networks import conv_gan, dcgan, flag, mlp, r3gan, resnet, sagan
+from gan.networks import biggan, biggan_deep, conv_gan, dcgan, flag, mlp, r3gan, resnet, sagan
 
 
 class Players(NamedTuple):
@@ -28,4 +28,6 @@ NETWORKS: Mapping[str, Players] = {
     "r3gan": Players(r3gan.Generator, r3gan.Discriminator),
     "resnet": Players(resnet.Generator, resnet.Discriminator),
     "sagan": Players(sagan.Generator, sagan.Discriminator),
+    "biggan": Players(biggan.Generator, biggan.Discriminator),
+    "biggan_deep": Players(biggan_deep.Generator, biggan_deep.Discriminator),
 }

@@ -1,0 +1,139 @@
+"""BigGAN (Brock, Donahue and Simonyan 2019, arXiv:1809.11096, appendix B, tables 4 to 6).
+
+A network file: generator and discriminator side by side, of the blocks of gan/networks/resnet.py. The maps at 128 and
+256 pixels are the paper's, those at 32 and 64 of the first author's code (BigGAN-PyTorch). With a thousand classes, a
+width of 96, a latent of 120 and attention at 64x64, 128x128x3 pixels take 70,433,988 and 87,982,370 parameters.
+
+Besides the networks, BigGAN is spectral normalisation of both players, orthogonal regularisation of the generator
+(`config.penalties.orthogonal`), statistics of the whole batch on every device, and standing statistics for its samples
+(`config.evaluation.standing_batches`): see configs/biggan.py.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from gan.errors import UserError
+from gan.networks.attention import SelfAttention
+from gan.networks.conv import Conv
+from gan.networks.layers import (
+    BatchNorm,
+    Initializer,
+    LabelledLatent,
+    LabelledLogit,
+    check_conditioning,
+    initializer,
+)
+from gan.networks.resnet import GeneratorBlock, Size, published
+from gan.networks.sagan import features, smallest
+
+# In multiples of `width`. The discriminator of BigGAN-deep reads the first number as its first convolution's.
+SIZES = {
+    32: Size((4, 4, 4, 4), (4, 4, 4, 4), 2),
+    64: Size((16, 16, 8, 4, 2), (1, 2, 4, 8, 16), 4),
+    128: Size((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5),
+    256: Size((16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16, 16), 6),
+}
+
+
+class Generator(nn.Module):
+    """Latent [B, Z] to an image before its activation [B, H, W, C].
+
+    With `split_latent` the latent is cut into equal parts, one for the dense layer and one for each block, in this
+    order: Z must be a multiple of the blocks and one. Each block's normalisations take their scales and offsets from
+    its part and, where `conditioning` is "shared_embedding", from a vector of the label with `embedding` numbers before
+    it, one for all blocks. Other conditionings are those of resnet and act on the part of the dense layer; "batch_norm"
+    is for a latent that is not split. Maps and attention are as for SAGAN.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    width: int = 96
+    widths: tuple[int, ...] = ()
+    attention: tuple[int, ...] = ()
+    split_latent: bool = True
+    embedding: int = 128
+    kernel_init: str = "orthogonal"
+    conditioning: str = "none"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latent: Array, label: Array, train: bool) -> Array:
+        legal = ("none", "concat", "concat_embedding", "embedding", "batch_norm", "shared_embedding")
+        check_conditioning("generator", self.conditioning, legal, self.num_classes)
+        init = initializer(self.kernel_init)
+        multiples = () if self.widths else published("generator", self.image_shape, SIZES, "biggan").generator
+        first, *others = self.widths or [self.width * multiple for multiple in multiples]
+        height, width = smallest(self.image_shape, len(others), self.attention, "biggan")
+        labels_normalize = self.conditioning == "batch_norm"
+        parts = [latent]
+        if self.split_latent:
+            parts = _split(latent, len(others) + 1)
+            if labels_normalize:
+                raise UserError(
+                    "config.generator.conditioning='batch_norm' gives each class scales of its own, and "
+                    "config.generator.split_latent=True makes them of the latent; legal: "
+                    "conditioning='shared_embedding', or split_latent=False"
+                )
+        vectors = [[part] for part in parts[1:]] or [[] for _ in others]
+        if self.conditioning == "shared_embedding":
+            shared = shared_embedding(self.num_classes, self.embedding, init, label)
+            vectors = [[shared, *vector] for vector in vectors]
+        elif not labels_normalize:
+            parts[0] = LabelledLatent(self.num_classes, self.conditioning)(parts[0], label)
+        x = nn.Dense(height * width * first, kernel_init=init)(parts[0]).reshape(-1, height, width, first)
+        for maps, vector in zip(others, vectors, strict=True):
+            classes = self.num_classes if labels_normalize else 0
+            vector = jnp.concatenate(vector, axis=-1) if vector else None
+            x = GeneratorBlock(maps, init, classes, self.axis_name, gain=1.0)(x, label, train, vector)
+            if x.shape[1] in self.attention:
+                x = SelfAttention(init)(x)
+        x = jax.nn.relu(BatchNorm(self.axis_name)(x, train))
+        return Conv(self.image_shape[-1], (3, 3), kernel_init=init)(x)
+
+
+class Discriminator(nn.Module):
+    """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
+
+    SAGAN's, with other maps and an orthogonal beginning.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    width: int = 96
+    widths: tuple[int, ...] = ()
+    halvings: int = 0
+    attention: tuple[int, ...] = ()
+    kernel_init: str = "orthogonal"
+    conditioning: str = "none"
+
+    @nn.compact
+    def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
+        init = initializer(self.kernel_init)
+        size = Size((), self.widths, self.halvings)
+        if not (self.widths and self.halvings):
+            size = published("discriminator", self.image_shape, SIZES, "biggan")
+        widths = self.widths or tuple(self.width * multiple for multiple in size.discriminator)
+        x = features(image, widths, self.halvings or size.halvings, self.attention, init, "biggan")
+        logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
+        return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
+
+
+def shared_embedding(num_classes: int, size: int, init: Initializer, label: Array) -> Array:
+    """Within a module: the vector of each label, [B, size]. Raises `UserError` where it would be empty."""
+    if size < 1:
+        raise UserError(f"config.generator.embedding={size} must be at least 1; legal without it: conditioning='none'")
+    return nn.Embed(num_classes, size, embedding_init=init, name="shared")(label)
+
+
+def _split(latent: Array, parts: int) -> list[Array]:
+    size = latent.shape[-1]
+    if size % parts:
+        below, above = size // parts * parts, (size // parts + 1) * parts
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise UserError(
+            f"config.latent.size={size} cannot be split into {parts} equal parts, one for the first layer and one for "
+            f"each block; nearest legal: {nearest}, or config.generator.split_latent=False"
+        )
+    return jnp.split(latent, parts, axis=-1)
