@@ -44,14 +44,14 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "small": Recipe(
-        network="biggan", data="cifar10", image_size=32, attention=(16,), widths=(16, 16), latent=80,
-        conditioning="shared_embedding", batch_size=64, steps=20_000, discriminator_steps=1,
+        network="biggan", data="cifar10", image_size=32, attention=(16,), widths=(8, 8), latent=80,
+        conditioning="shared_embedding", batch_size=32, steps=20_000, discriminator_steps=1,
         learning_rates=(2e-4, 4e-4), average_after=100, average_keeps=0.99, standing_batches=16, orthogonal=1e-4,
         embedding=32,
     ),
     "small_deep": Recipe(
-        network="biggan_deep", data="cifar10", image_size=32, attention=(16,), widths=(32, 32), latent=80,
-        conditioning="shared_embedding", batch_size=64, steps=20_000, discriminator_steps=1,
+        network="biggan_deep", data="cifar10", image_size=32, attention=(16,), widths=(16, 16), latent=80,
+        conditioning="shared_embedding", batch_size=32, steps=20_000, discriminator_steps=1,
         learning_rates=(2e-4, 4e-4), average_after=100, average_keeps=0.99, standing_batches=16, orthogonal=1e-4,
         embedding=32,
     ),

@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "small": Recipe(
-        data="cifar10", image_size=32, attention=16, generator_width=16, discriminator_width=32, batch_size=64,
+        data="cifar10", image_size=32, attention=16, generator_width=8, discriminator_width=16, batch_size=32,
         steps=20_000, learning_rates=(2e-4, 4e-4), betas=(0.0, 0.9),
     ),
     "cifar10": Recipe(

@@ -15,6 +15,7 @@ from gan import schedules
 from gan.errors import UserError
 from gan.networks import biggan_deep
 from gan.networks.biggan import Generator
+from gan.networks.layers import ModulatedBatchNorm
 
 SHAPE = (4, 4, 3)
 
@@ -68,10 +69,14 @@ def test_the_counts(preset, side, classes, overrides, generator, discriminator):
 
 
 def test_the_small_recipes_are_small():
-    # 10*32 + 21*16*64 + 3 U(64, 64) + A(64) + 128 + 1731, with U = 2*(9*64*64 + 64) + 64*65 + 2*(32 + 20)*128 = 91,328.
-    # D: 3 -> 64 at once, 64 -> 64 three times, of which the first halves: 1,792 + 36,928 + 256; V = 78,016; 2*73,856.
-    game = made(biggan.get_config(), 32, 10)
-    assert [rules.parameter_count(player["params"]) for player in game] == [302_788, 270_530]
+    # 10*32 + 21*16*32 + 3 U(32, 32) + A(32) + 64 + 867, with U = 2*(9*32*32 + 32) + 32*33 + 2*(32 + 20)*64 = 26,208.
+    # D: 896 + 9,248 + 128; 19,552; 2*18,496; A(32) = 1,281; 33 + 320.
+    small = made(biggan.get_config(), 32, 10)
+    assert [rules.parameter_count(player["params"]) for player in small] == [91_908, 68_450]
+    # 320 + 113*16*64 + 6 blocks of 64*16 + 16 + 2*(9*16*16 + 16) + 16*64 + 64 + 2*112*(64 + 48) = 31,856, + A(64)
+    # + 128 + 1,731. D: 1,792 + 6*6,768 + 5,121 + 65 + 640.
+    deep = made(biggan.get_config("small_deep"), 32, 10)
+    assert [rules.parameter_count(player["params"]) for player in deep] == [314_148, 48_226]
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +197,29 @@ def test_pytorch_judges_deeply_the_same(stated):
 
     theirs = functools.partial(stated["deep discriminator"], label=label)
     check_same(ours, theirs, drawn(module, image), image, tolerance=3e-4)
+
+
+def test_a_vector_scales_and_moves_what_the_whole_batch_on_every_device_normalised():
+    x, vector = 3.0 + jax.random.normal(jax.random.key(0), (8, 2, 2, 3)), jnp.tile(jnp.eye(2), (4, 1))
+    # The first unit vector scales by 1 + 1 and moves by 5, the second by 1 + 0 and 0.
+    params = {
+        "scale": {"kernel": jnp.array([[1.0] * 3, [0.0] * 3])},
+        "offset": {"kernel": jnp.array([[5.0] * 3, [0.0] * 3])},
+    }
+
+    def normalized(x, vector, axis_name):
+        module = ModulatedBatchNorm(axis_name=axis_name)
+        return module.apply({"params": params}, x, vector, True, mutable=["batch_stats"])[0]
+
+    standard = (x - x.mean((0, 1, 2), keepdims=True)) / x.std((0, 1, 2), keepdims=True)
+    whole = normalized(x, vector, None)
+    np.testing.assert_allclose(whole[0::2], 2 * standard[0::2] + 5, atol=2e-4)
+    np.testing.assert_allclose(whole[1::2], standard[1::2], atol=1e-4)
+    parts = (x.reshape(4, 2, *x.shape[1:]), vector.reshape(4, 2, 2))
+    split = jax.pmap(functools.partial(normalized, axis_name="data"), axis_name="data", devices=jax.devices()[:4])(
+        *parts
+    )
+    np.testing.assert_allclose(split.reshape(whole.shape), whole, atol=1e-4)
 
 
 @pytest.mark.parametrize(

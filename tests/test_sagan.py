@@ -25,6 +25,8 @@ SHAPE = (8, 8, 3)
 @pytest.mark.parametrize(
     "preset, side, classes, attention, generator, discriminator",
     [
+        # Ours, with 32 maps: 129*16*32 + 3*(2*9,248 + 1,056 + 2*640) + A(32) + 64 + 867. D: as BigGAN's small one.
+        ("small", 32, 10, 16, 130_756, 68_450),
         # SNGAN's 4,304,387 and 1,055,105 with A(256) and A(128). StudioGAN's log of CIFAR-10 says the same.
         ("cifar10", 32, 10, 16, 4_386_308, 1_075_586),
         # StudioGAN's log of Tiny ImageNet.

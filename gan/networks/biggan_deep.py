@@ -7,6 +7,8 @@ and attention at 64x64, 128x128x3 pixels take 50,244,484 and 34,590,210 paramete
 last convolution to 128 maps, of which three are used, as the published weights have it: 144,125 more.)
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -25,7 +27,7 @@ from gan.networks.layers import (
     check_conditioning,
     initializer,
 )
-from gan.networks.resnet import ResampledConv, Size, published
+from gan.networks.resnet import ResampledConv, published
 from gan.networks.sagan import sizes_after_blocks, smallest
 
 
@@ -55,8 +57,8 @@ class Generator(nn.Module):
         legal = ("none", "concat", "concat_embedding", "embedding", "shared_embedding")
         check_conditioning("generator", self.conditioning, legal, self.num_classes)
         init = initializer(self.kernel_init)
-        multiples = () if self.widths else published("generator", self.image_shape, SIZES, "biggan_deep").generator
-        widths = self.widths or tuple(self.width * multiple for multiple in multiples)
+        row = functools.partial(published, "generator", self.image_shape, SIZES, "biggan_deep")
+        widths = self.widths or tuple(self.width * multiple for multiple in row().generator)
         first, *others = widths
         _check_depth("generator", self.depth)
         if any(new > old for old, new in zip(widths, others, strict=False)):
@@ -100,11 +102,9 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
-        size = Size((), self.widths, self.halvings)
-        if not (self.widths and self.halvings):
-            size = published("discriminator", self.image_shape, SIZES, "biggan_deep")
-        widths = self.widths or tuple(self.width * multiple for multiple in size.discriminator)
-        halvings = self.halvings or size.halvings
+        row = functools.partial(published, "discriminator", self.image_shape, SIZES, "biggan_deep")
+        widths = self.widths or tuple(self.width * multiple for multiple in row().discriminator)
+        halvings = self.halvings or row().halvings
         first, *others = widths
         _check_depth("discriminator", self.depth)
         if any(new < old for old, new in zip(widths, others, strict=False)):

@@ -9,6 +9,8 @@ The spectral normalisation is the players' (`config.generator.spectral_norm` and
 every kernel and the discriminator's embedding, and not the scales of the classes, as in the authors' code.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -59,8 +61,8 @@ class Generator(nn.Module):
         legal = ("none", "concat", "concat_embedding", "embedding", "batch_norm")
         check_conditioning("generator", self.conditioning, legal, self.num_classes)
         init = initializer(self.kernel_init)
-        multiples = () if self.widths else published("generator", self.image_shape, SIZES, "sagan").generator
-        first, *others = self.widths or [self.width * multiple for multiple in multiples]
+        row = functools.partial(published, "generator", self.image_shape, SIZES, "sagan")
+        first, *others = self.widths or [self.width * multiple for multiple in row().generator]
         height, width = smallest(self.image_shape, len(others), self.attention, "sagan")
         labels_normalize = self.conditioning == "batch_norm"
         if not labels_normalize:
@@ -94,11 +96,9 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
-        size = Size((), self.widths, self.halvings)
-        if not (self.widths and self.halvings):
-            size = published("discriminator", self.image_shape, SIZES, "sagan")
-        widths = self.widths or tuple(self.width * multiple for multiple in size.discriminator)
-        x = features(image, widths, self.halvings or size.halvings, self.attention, init, "sagan")
+        row = functools.partial(published, "discriminator", self.image_shape, SIZES, "sagan")
+        widths = self.widths or tuple(self.width * multiple for multiple in row().discriminator)
+        x = features(image, widths, self.halvings or row().halvings, self.attention, init, "sagan")
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
 
