@@ -13,7 +13,8 @@ from configs import r3gan as configs
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.r3gan import Discriminator, Generator, ResidualBlock, enlarged, halved
+from gan.networks.layers import enlarged, halved
+from gan.networks.r3gan import Discriminator, Generator, ResidualBlock
 
 CLASSES = {"small": 10, "stacked_mnist": 1000, "cifar10": 10, "ffhq64": 0, "imagenet32": 1000}
 SHAPE = (16, 8, 3)

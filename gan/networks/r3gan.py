@@ -13,13 +13,21 @@ import functools
 import math
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv import Conv
-from gan.networks.layers import Initializer, LabelledLatent, LabelledLogit, leaky_relu
+from gan.networks.layers import (
+    Initializer,
+    LabelledLatent,
+    LabelledLogit,
+    enlarged,
+    halved,
+    leaky_relu,
+    smallest_stage,
+    stage_types,
+)
 
 
 class Generator(nn.Module):
@@ -44,8 +52,8 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
-        size = basis_size("generator", self.image_shape, self.widths)
-        types = _types(len(self.widths), self.bfloat16_stages)
+        size = smallest_stage("r3gan", "generator", self.image_shape, self.widths)
+        types = stage_types(len(self.widths), self.bfloat16_stages)
         latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         gains = nn.Dense(self.widths[0], use_bias=False, kernel_init=scaled_normal())(latent)
         basis = self.param("basis", nn.initializers.normal(1.0), (*size, self.widths[0]))
@@ -82,8 +90,8 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
-        size = basis_size("discriminator", self.image_shape, self.widths)
-        types = _types(len(self.widths), self.bfloat16_stages)
+        size = smallest_stage("r3gan", "discriminator", self.image_shape, self.widths)
+        types = stage_types(len(self.widths), self.bfloat16_stages)
         dense = functools.partial(nn.Dense, use_bias=False, kernel_init=scaled_normal())
         x = _mixed(image.astype(types[-1]), self.widths[-1])
         for stage in reversed(range(len(self.widths))):
@@ -131,39 +139,6 @@ def scaled_normal(gain: float = 1.0) -> Initializer:
     return nn.initializers.variance_scaling(gain**2, "fan_in", "normal")
 
 
-def halved(x: Array) -> Array:
-    """Every second pixel of x filtered with [1, 3, 3, 1] / 8 along both axes, 0 beyond the edge: [B, H, W, C] to half.
-
-    The filter is written as a product with a banded matrix for each axis: all its derivatives are such products again.
-    A gradient of R1 through two halvings, an enlargement and the 1x1 products between them takes 72 ms so, 131 as sums
-    of shifted phases and 198 as depthwise convolutions of the family (batch 32, 32x32, 32 maps; two cores that do
-    other work besides); 31, 49 and 101 with 64 maps of 16x16. Shifts are faster only without a derivative, 2 ms to 6.
-    """
-    rows, columns = (_filter(size // 2, x.dtype) for size in x.shape[1:3])
-    return jnp.einsum("bhwc,ph,qw->bpqc", x, rows, columns)
-
-
-def enlarged(x: Array) -> Array:
-    """The adjoint of `halved` times 4, [B, H, W, C] to twice the size: bilinear interpolation, 0 beyond the edge."""
-    rows, columns = (2 * _filter(size, x.dtype) for size in x.shape[1:3])
-    return jnp.einsum("bpqc,ph,qw->bhwc", x, rows, columns)
-
-
-def basis_size(player: str, image_shape: tuple[int, int, int], widths: tuple[int, ...]) -> tuple[int, int]:
-    """(H, W) of the smallest stage. Raises `UserError` where there is none, or the image cannot be halved as often."""
-    if not widths:
-        raise UserError(f"config.{player}.widths=() leaves r3gan without a stage; legal: one width or more")
-    height, width, _ = image_shape
-    factor = 2 ** (len(widths) - 1)
-    if height % factor or width % factor:
-        legal = tuple(factor * max(1, round(side / factor)) for side in (height, width))
-        raise UserError(
-            f"config.data.image_size={(height, width)} does not fit r3gan with {len(widths)} widths, which needs "
-            f"multiples of {factor}; nearest legal: {legal}"
-        )
-    return height // factor, width // factor
-
-
 def _blocks(player: Generator | Discriminator, name: str, x: Array) -> Array:
     maps = player.expansion * x.shape[-1]
     if min(maps, player.group_width) < 1 or maps % player.group_width:
@@ -178,14 +153,3 @@ def _blocks(player: Generator | Discriminator, name: str, x: Array) -> Array:
 
 def _mixed(x: Array, maps: int) -> Array:
     return Conv(maps, (1, 1), use_bias=False, kernel_init=scaled_normal(), dtype=x.dtype)(x)
-
-
-def _types(stages: int, half: int) -> list[jnp.dtype]:
-    """The type of each stage's computation, smallest image first."""
-    return [jnp.bfloat16 if stages - stage <= half else jnp.float32 for stage in range(stages)]
-
-
-def _filter(size: int, dtype: jnp.dtype) -> Array:
-    """[size, 2 size]: row p has [1, 3, 3, 1] / 8 at columns 2 p - 1 to 2 p + 2, as far as there are such."""
-    distance = np.abs(np.arange(2 * size) - 2 * np.arange(size)[:, None] - 0.5)
-    return jnp.asarray(np.select([distance < 1, distance < 2], [3 / 8, 1 / 8]), dtype)
