@@ -6,6 +6,7 @@ On the spine after `schedules`: what is built here is all that the state and the
 import dataclasses
 import functools
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from gan import names
 from gan.augment import AUGMENTS, Augment, identity
 from gan.errors import UserError, lookup, nearest
 from gan.losses import LOSSES, Loss
-from gan.networks import NETWORKS, spectral
+from gan.networks import NETWORKS, spectral, stylegan2
 from gan.optimizers import DECAYING, OPTIMIZERS, Optimizer
 from gan.penalties import PENALTIES
 from gan.schedules import PlayerHyperparams, penalties_in
@@ -74,6 +75,12 @@ OUTPUTS: Mapping[str, Output] = {
 COMPUTE_DTYPES: Mapping[str, str] = {name: name for name in ("float32", "bfloat16")}
 SPECTRAL_NORM = "spectral_norm"
 """Where, among a player's batch statistics, the vectors of its spectral normalisation are kept."""
+WATCHED = {SPECTRAL_NORM, stylegan2.STYLE_MEAN}
+"""Batch statistics through which nothing that a player says of an example in training depends on its batch-mates."""
+DRAWS = ("noise", "style_mixing")
+"""The names, besides "dropout", by which modules draw random numbers in training (Flax's `make_rng`)."""
+STYLES = "styles"
+"""The name by which a generator lets its styles be moved (Flax's `perturb`), [B, L, W] for L layers."""
 
 
 class Verdict(NamedTuple):
@@ -144,10 +151,25 @@ class Game:
         """One latent for each key: keys [B] to latents [B, Z]."""
         return jax.vmap(self.prior, in_axes=(0, None))(keys, self.latent_size)
 
-    def generate(self, variables: dict, latent: Array, label: Array, *, train: bool, key: Array | None = None):
-        """Images [B, H, W, C] in the game's range, and the batch statistics that drawing them leaves behind."""
-        image, batch_stats = _apply(self.generator, self.compute_dtype, variables, latent, label, train, key)
+    def generate(
+        self, variables: dict, latent: Array, label: Array, *, train: bool, key: Array | None = None,
+        moved: Array | None = None,
+    ):  # fmt: skip
+        """Images [B, H, W, C] in the game's range, and the batch statistics that drawing them leaves behind.
+
+        `moved` is added to the generator's styles, if it has any: see `still_styles`.
+        """
+        image, batch_stats = _apply(self.generator, self.compute_dtype, variables, latent, label, train, key, moved)
         return self.output.activation(image.astype(jnp.float32)), batch_stats
+
+    def still_styles(self, latent: Array, label: Array) -> Array | None:
+        """Zeros [B, L, W] like the styles of a generator's L layers for these latents, or None where it has none."""
+
+        def initial(latent: Array, label: Array) -> dict:
+            return self.generator.module.init({"params": jax.random.key(0)}, latent, label, False)
+
+        shapes = jax.eval_shape(initial, latent, label).get("perturbations", {})
+        return jnp.zeros(shapes[STYLES].shape) if STYLES in shapes else None
 
     def discriminate(
         self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None
@@ -231,8 +253,11 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
             f"config.microbatches={game.microbatches} does not divide config.batch_size={config.batch_size}; "
             f"legal: {', '.join(str(n) for n in range(1, config.batch_size + 1) if config.batch_size % n == 0)}"
         )
-    (generator, discriminator), image, verdict = jax.eval_shape(functools.partial(_rehearse, game), jax.random.key(0))
-    if image.shape != (2, *image_shape):
+    at_once = max(config.batch_size // game.microbatches, 1)
+    (generator, discriminator), image, verdict = jax.eval_shape(
+        functools.partial(_rehearse, game, at_once), jax.random.key(0)
+    )
+    if image.shape != (at_once, *image_shape):
         made, asked = "x".join(map(str, image.shape[1:])), "x".join(map(str, image_shape))
         raise UserError(f"config.generator.network={config.generator.network!r} makes {made}, the data are {asked}")
     for name, rules, variables in (
@@ -240,7 +265,7 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
         ("discriminator", game.discriminator, discriminator),
     ):
         for penalty in rules.penalties:
-            if PENALTIES[penalty].differentiates_player and set(variables["batch_stats"]) - {SPECTRAL_NORM}:
+            if PENALTIES[penalty].differentiates_player and set(variables["batch_stats"]) - WATCHED:
                 raise UserError(
                     f"config.penalties.{penalty} needs what a player says of an image to depend on that image alone, "
                     f"but config.{name}.network={config[name].network!r} takes statistics of the batch; legal: a "
@@ -270,13 +295,14 @@ def parameter_count(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def _rehearse(game: Game, key: Array):
+def _rehearse(game: Game, examples: int, key: Array):
+    """Both players' variables, and what they make of so many examples."""
     generator, discriminator = initial_variables(game, key, key)
-    label = jnp.zeros((2,), jnp.int32)
-    image, _ = game.generate(generator, jnp.zeros((2, game.latent_size)), label, train=False)
+    label = jnp.zeros((examples,), jnp.int32)
+    image, _ = game.generate(generator, jnp.zeros((examples, game.latent_size)), label, train=False)
     verdict = None
     if image.shape[1:] == game.image_shape:
-        image = game.augmented(image, jax.random.split(key, 2), jnp.float32(1.0))
+        image = game.augmented(image, jax.random.split(key, examples), jnp.float32(1.0))
         verdict = game.discriminate(discriminator, image, label, train=False)
     return (generator, discriminator), image, verdict
 
@@ -361,10 +387,11 @@ def _check_sizes(field: str, value: Any) -> None:
 
 
 def _apply(
-    player: PlayerRules, dtype: str, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None
+    player: PlayerRules, dtype: str, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None,
+    moved: Array | None = None,
 ):  # fmt: skip
     """What the player's module returns, and its batch statistics afterwards, the vectors of its spectral norm too."""
-    rngs = {} if key is None else {"dropout": key}
+    rngs = {} if key is None else {"dropout": key} | {name: _named_key(key, name) for name in DRAWS}
     batch_stats = dict(variables["batch_stats"])
     params, kept = variables["params"], {}
     if player.spectral_norm:
@@ -373,10 +400,16 @@ def _apply(
     # Layers compute in the type of their parameters and inputs; statistics stay as they are, to be added up exactly.
     params, inputs = _cast((params, inputs), dtype)
     given = {"params": params, "batch_stats": batch_stats}
+    if moved is not None:
+        given["perturbations"] = {STYLES: moved.astype(dtype)}
     if not train:
         return player.module.apply(given, inputs, label, False, rngs=rngs), variables["batch_stats"]
     outputs, updated = player.module.apply(given, inputs, label, True, rngs=rngs, mutable=["batch_stats"])
     return outputs, {**updated.get("batch_stats", {}), **kept}
+
+
+def _named_key(key: Array, name: str) -> Array:
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def _cast(tree: Any, dtype: str) -> Any:

@@ -5,7 +5,8 @@ update: `DiscriminatorView` or `GeneratorView`. Used alone: `r1(DiscriminatorVie
 here as a weight of one carries no 1/2 and no gamma: each docstring says how its paper weights it.
 
 An example's gradient is taken as that of the summed logits, which is right only where a logit depends on its own image
-alone: rows marked `differentiates_player` need a player without batch statistics.
+alone: rows marked `differentiates_player` need a player without batch statistics. The groups of StyleGAN2's
+discriminator are let through: its authors take R1 so, what an image does to the logits of its group included.
 """
 
 import zlib
@@ -57,6 +58,16 @@ class DiscriminatorView(NamedTuple):
         return (self.fake_critic or self.critic)(images)
 
 
+class Path(NamedTuple):
+    """A map to images whose slope path length measures, and where."""
+
+    images: Callable[[Array], Array]
+    """[N, Z] or [N, L, W] to images [N, H, W, C]."""
+    start: Array
+    keys: Array
+    """One PRNG key for each image, [N]."""
+
+
 class GeneratorView(NamedTuple):
     """What a penalty on the generator may look at."""
 
@@ -70,6 +81,8 @@ class GeneratorView(NamedTuple):
     label: Array | None = None
     fake_class_logits: Array | None = None
     memory: Mapping[str, Any] = {}
+    path: Path | None = None
+    """The images as a function of what is added to the styles of G's layers; None: of the latents."""
 
 
 def squared_gradient(critic: Critic, images: Array) -> Array:
@@ -188,7 +201,9 @@ def classify_generated(view: GeneratorView) -> Array:
 def path_length(view: GeneratorView) -> Array:
     """(|J^T y| - a)^2, J the Jacobian of the image by its latent, y ~ N(0, 1 / (H W)), a the running mean of |J^T y|.
 
-    The authors' weight is 2, on an intermediate latent where there is one; here on the latent itself.
+    The authors' weight is 2. Where a generator has styles, J is by those of its L layers, as if each had its own, and
+    |J^T y|^2 is the mean over layers, as in the authors' code. Their mean has the batch at hand in it already, and lets
+    a gradient through that hundredth.
 
     Reference: Karras et al. 2020, arXiv:1912.04958, equation 4.
     """
@@ -197,9 +212,11 @@ def path_length(view: GeneratorView) -> Array:
 
 def path_lengths(view: GeneratorView) -> dict[str, Array]:
     """|J^T y| for each example, [B]: what the path length penalty keeps a running mean of."""
-    image, pull_back = jax.vjp(view.generate, view.latent)
-    noise = _normal(view.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
-    return {"length": _safe_sqrt(_sum_of_squares(pull_back(noise)[0]))}
+    path = view.path or Path(view.generate, view.latent, view.keys)
+    image, pull_back = jax.vjp(path.images, path.start)
+    noise = _normal(path.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
+    squares = jnp.sum(jnp.square(pull_back(noise)[0]), axis=-1)
+    return {"length": _safe_sqrt(jnp.mean(squares.reshape(len(squares), -1), axis=1))}
 
 
 def latent_diversity(view: GeneratorView) -> Array:

@@ -16,7 +16,7 @@ from jax import Array
 
 from gan import augment
 from gan.game import Game, PlayerRules, Verdict
-from gan.penalties import DECAY, PENALTIES, DiscriminatorView, GeneratorView
+from gan.penalties import DECAY, PENALTIES, DiscriminatorView, GeneratorView, Path
 from gan.schedules import Hyperparams, PlayerHyperparams
 from gan.state import Average, Player, TrainState, example_keys, named_key
 
@@ -123,14 +123,26 @@ def generator_step(
     def objective(params: Any, batch_stats: Any, part: Batch, penalized: bool) -> tuple[Array, tuple]:
         label, keys = part["label"], _example_keys(step_key, part)
 
-        def generated(latent: Array) -> tuple[Array, Any]:
+        def generated(
+            latent: Array, label: Array = label, draws: str = "generator", moved: Array | None = None
+        ) -> tuple[Array, Any]:
             variables = {"params": params, "batch_stats": batch_stats}
-            return game.generate(variables, latent, label, train=True, key=named_key(part["key"], "generator"))
+            return game.generate(variables, latent, label, train=True, key=named_key(part["key"], draws), moved=moved)
 
         def judge(image: Array, draws: str) -> Verdict:
             image = game.augmented(image, keys(f"augment_{draws}"), p)
             return game.discriminate(
                 state.discriminator.variables, image, label, train=True, key=named_key(part["key"], draws)
+            )
+
+        def path() -> Path | None:
+            # Every second example, for the derivative of a derivative of all layers is large.
+            few, their_labels = latent[::2], label[::2]
+            still = game.still_styles(few, their_labels)
+            if still is None:
+                return None
+            return Path(
+                lambda moved: generated(few, their_labels, "path_length", moved)[0], still, keys("penalty")[::2]
             )
 
         latent = part["latent"] if "latent" in part else game.latents(keys("latent"))
@@ -149,6 +161,7 @@ def generator_step(
             label=label,
             fake_class_logits=on_fake.class_logits,
             memory=state.memory,
+            path=path() if "path_length" in game.generator.penalties else None,
         )
         penalty, terms, observed = _penalties(game.generator, view, hyperparams, penalized)
         return loss + penalty, (new_batch_stats, {"generator_loss": loss, **terms}, observed)

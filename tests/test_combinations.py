@@ -32,6 +32,11 @@ NETWORK_FIELDS = {
     "sagan": ((8, 8, 1), {"widths": (4, 3), "attention": (8,)}, {"widths": (3, 4), "halvings": 1, "attention": (4,)}),
     "biggan": ((8, 8, 1), {"widths": (4, 3), "split_latent": False}, {"widths": (3, 4), "halvings": 1}),
     "biggan_deep": ((8, 8, 1), {"widths": (4, 3), "depth": 1}, {"widths": (3, 4), "depth": 1, "halvings": 1}),
+    "stylegan2": (
+        (8, 8, 1),
+        {"widths": (4, 3), "style_width": 5, "mapping_layers": 1},
+        {"widths": (3, 4), "group_size": 4, "mapping_layers": 1},
+    ),
 }
 HAS_BATCH_STATISTICS = {
     "generator": {"dcgan", "conv_gan", "flag", "resnet", "sagan", "biggan", "biggan_deep"}, "discriminator": {"dcgan"},

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import players
 import pytest
 import runs
 from flax import linen as nn
@@ -164,6 +165,16 @@ def test_dropout_keeps_the_mean_and_loses_its_share():
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
     np.testing.assert_allclose(np.mean(dropped == 0), 0.3, atol=0.01)
     np.testing.assert_array_equal(Dropout(0.3).apply({}, x, False), x)
+
+
+def test_draws_by_other_names_leave_dropout_alone():
+    game = players.noisy_game()
+    variables, _ = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
+    inputs, label, key = jax.random.normal(jax.random.key(2), (4, 8)), jnp.zeros(4, jnp.int32), jax.random.key(3)
+    alone, _ = game.generator.module.apply(
+        variables, inputs, label, True, rngs={"dropout": key}, mutable=["batch_stats"]
+    )
+    np.testing.assert_array_equal(game.generate(variables, inputs, label, train=True, key=key)[0], alone)
 
 
 def test_dropout_draws_are_independent_between_examples_places_and_keys():

@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 
 from configs import default
 from gan import penalties
-from gan.penalties import PENALTIES, DiscriminatorView, GeneratorView
+from gan.penalties import PENALTIES, DiscriminatorView, GeneratorView, Path
 
 REAL, FAKE = jax.random.normal(jax.random.key(0), (2, 5, 2, 3, 1))
 KEYS = jax.random.split(jax.random.key(1), 5)
@@ -151,6 +151,17 @@ def test_path_length_of_a_linear_generator():
     # (J^T y)_j = 2 (y_1j + y_2j) with y ~ N(0, 1/6): N(0, 4/3) in 3 coordinates, a mean square of 4.
     np.testing.assert_allclose(np.mean(np.square(lengths)), 4.0, rtol=0.2)
     np.testing.assert_allclose(penalties.path_length(view), np.square(lengths - 1.0), rtol=1e-5)
+
+
+def test_path_length_by_styles_is_a_mean_over_layers():
+    def lengths(images, start):
+        return penalties.path_lengths(GeneratorView(None, None, FAKE, path=Path(images, start, KEYS)))["length"]
+
+    by_style = lengths(lambda moved: (moved[:, 0] + 3.0 * moved[:, 1])[:, None, :, None], jnp.zeros((5, 2, 4)))
+    by_latent = lengths(lambda latent: latent[:, None, :, None], jnp.zeros((5, 4)))
+    # J^T y is y for the first layer and 3 y for the second: |y|^2 and 9 |y|^2, on average 5 |y|^2.
+    np.testing.assert_allclose(by_style, 5**0.5 * by_latent, rtol=1e-5)
+    assert by_latent.min() > 0
 
 
 def test_latent_penalties_measure_the_change_of_a_small_step():

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from players import PointDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
-from gan import state, steps
+from gan import penalties, state, steps
 from gan.augment import AUGMENTS
 from gan.game import SPECTRAL_NORM
 from gan.optimizers import sgd
@@ -115,6 +116,33 @@ def test_lecam_remembers_the_mean_logits():
     # A running mean that began at zero has a hundredth of the first one; LeCam then is the mean square of the logits.
     np.testing.assert_allclose(after.memory["lecam"]["real"], 0.01 * jnp.mean(logits), rtol=1e-4)
     assert metrics["lecam"] > jnp.mean(jnp.square(logits)) - 1e-6
+
+
+class StyledGenerator(nn.Module):
+    """A point, scale (w_1 + w_2), of the styles w_1 = w_2 = 3 z of two layers."""
+
+    @nn.compact
+    def __call__(self, latent, label, train):
+        styles = self.perturb("styles", jnp.stack([3.0 * latent, 3.0 * latent], axis=1))
+        return self.param("scale", nn.initializers.constant(2.0), ()) * styles.sum(1)[:, None, None, :]
+
+
+def test_path_length_is_taken_by_the_styles_of_a_generator_that_has_some():
+    game = point_game(
+        generator={"module": StyledGenerator(), "penalties": ("path_length",), "penalty_interval": 4}, latent_size=2
+    )
+    settings = hyperparams(path_length=2.0)
+    start = state.create(game, settings, seed=0)
+    batch = first_batch(game)
+    assert game.still_styles(jnp.zeros((5, 2)), jnp.zeros(5, jnp.int32)).shape == (5, 2, 2)
+    assert point_game().still_styles(jnp.zeros((5, 8)), jnp.zeros(5, jnp.int32)) is None
+    after, metrics = generator_step(start, batch, settings, game=game)
+    # J^T y is 2 y by either layer, so 2 |y| is the length: of every second example, with the noise y of its key.
+    keys = state.example_keys(state.named_key(jax.random.split(start.key)[1], "penalty"), batch["row"])[::2]
+    lengths = 2 * np.linalg.norm(penalties._normal(keys, "path_length", (1, 1, 2)), axis=-1)
+    np.testing.assert_allclose(after.memory["path_length"]["length"], 0.01 * lengths.mean(), rtol=1e-4)
+    # The mean is still 0, and what is due counts for four turns.
+    np.testing.assert_allclose(metrics["path_length"], 4 * np.square(lengths).mean(), rtol=1e-4)
 
 
 def test_an_adaptive_probability_follows_the_sign_of_the_real_logits():

@@ -2,7 +2,8 @@
 
 A generator is called as `(latent [B, Z], label int32 [B], train)` and returns an image before its activation,
 [B, H, W, C]; a discriminator as `(image, label, train)` and returns logits [B]. Both are told `image_shape` and
-`num_classes`, and may have an `axis_name` over which to take batch statistics.
+`num_classes`, and may have an `axis_name` over which to take batch statistics. Random draws of training come from
+Flax's `make_rng`, by the names that `gan.game.DRAWS` lists.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from gan.networks import biggan, biggan_deep, conv_gan, dcgan, flag, mlp, r3gan, resnet, sagan
+from gan.networks import biggan, biggan_deep, conv_gan, dcgan, flag, mlp, r3gan, resnet, sagan, stylegan2
 
 
 class Players(NamedTuple):
@@ -30,4 +31,5 @@ NETWORKS: Mapping[str, Players] = {
     "sagan": Players(sagan.Generator, sagan.Discriminator),
     "biggan": Players(biggan.Generator, biggan.Discriminator),
     "biggan_deep": Players(biggan_deep.Generator, biggan_deep.Discriminator),
+    "stylegan2": Players(stylegan2.Generator, stylegan2.Discriminator),
 }
