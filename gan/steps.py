@@ -136,7 +136,8 @@ def generator_step(
             )
 
         def path() -> Path | None:
-            # Every second example, for the derivative of a derivative of all layers is large.
+            # Every second example, for the derivative of a derivative of all layers is large: on several devices the
+            # same ones as on one, if each has an even share.
             few, their_labels = latent[::2], label[::2]
             still = game.still_styles(few, their_labels)
             if still is None:

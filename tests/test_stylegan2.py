@@ -38,11 +38,11 @@ CLASSES = {"small": 10, "cifar": 10, "cifar_conditional": 10, "ffhq256": 0}
         # and 209,218; images 4 I(512) + 132,099 + 66,051 + 33,027; 16*512. D: 3*64 + 64; a stage of m to o maps has
         # 9 m m + m + 9 m o + o + m o, 118,976 of 64 to 128, 475,520, 1,901,312, three times 4,981,760; then as above.
         ("ffhq256", 24_767_458, 24_001_089),
-        # Ours, style width 64, widths 64, 64, 32, 16. G: 2 * 64*65; S(64, 64) three times 41,089, S(64, 32) + S(32, 32)
-        # = 22,625 + 11,329, S(32, 16) + S(16, 16) = 6,705 + 3,361; I(64) twice 65*64 + 64 + 1 = 4,225, 2,113, 1,057;
-        # 16*64. D: 2*16; 16 to 32 maps 2,320 + 4,640 + 512, 32 to 64 9,248 + 18,496 + 2,048, 64 to 64 36,928 twice and
-        # 4,096; 9*65*64 + 64, 1024*64 + 64, 65.
-        ("small", 188_251, 218_417),
+        # Ours, style width 64, widths 64, 32, 16, 8. G: 2 * 64*65; S of i to o maps is 65 i + 9 i o + o + 1: 41,089 of
+        # 64 to 64, 22,625 + 11,329, 6,705 + 3,361, 2,201 + 1,105; I is 66 i + 1: 4,225 + 2,113 + 1,057 + 529; 16*64. D:
+        # 2*8; 584 + 1,168 + 128 of 8 to 16, 2,320 + 4,640 + 512, 9,248 + 18,496 + 2,048; 9*65*64 + 64, 1024*64 + 64,
+        # 65.
+        ("small", 105_683, 142_329),
     ],
 )
 def test_the_counts_of_the_authors_code(preset, generator, discriminator):
@@ -51,14 +51,6 @@ def test_the_counts_of_the_authors_code(preset, generator, discriminator):
     game = rules.build(config, image_shape=shape, num_classes=CLASSES[preset])
     made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
     assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
-
-
-def painted(params, latent, label, mean=None, moved=None, **fields):
-    """What a generator of these fields paints in evaluation mode, its styles moved by `moved` [B, 4, 5]."""
-    moved = jnp.zeros((len(latent), 4, 5)) if moved is None else moved
-    mean = jnp.zeros(5) if mean is None else mean
-    variables = {"params": params, "batch_stats": {STYLE_MEAN: mean}, "perturbations": {"styles": moved}}
-    return Generator(SHAPE, 3, **{**OF_G, **fields}).apply(variables, latent, label, False)
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +163,13 @@ def drawn_mildly(module, inputs):
 
 def test_pytorch_paints_the_same(stated):
     latent, label = np.random.default_rng(1).normal(size=(3, 5)).astype("float32"), [2, 0, 1]
+    module, batch_stats = Generator(SHAPE, 3, **OF_G), {STYLE_MEAN: jnp.zeros(5)}
     check_same(
-        lambda params, latent: painted(params, latent, jnp.array(label)),
+        lambda params, latent: module.apply(
+            {"params": params, "batch_stats": batch_stats}, latent, jnp.array(label), False
+        ),
         lambda params, latent: stated[0](params, latent, label),
-        drawn_mildly(Generator(SHAPE, 3, **OF_G), latent),
+        drawn_mildly(module, latent),
         latent,
     )
 
@@ -194,13 +189,24 @@ def test_pytorch_judges_the_same(stated, architecture, conditioning):
 
 LATENT = jax.random.normal(jax.random.key(5), (8, 5))
 LABEL = jnp.arange(8) % 3
-paint = functools.partial(jax.jit, static_argnames=("truncation", "conv_clamp", "bfloat16_stages"))(painted)
+# Of one stage each, which is compiled in a tenth of the time.
+SMALL_G = Generator((4, 2, 1), 3, **{**OF_G, "widths": (4,)})
+SMALL_D = Discriminator((4, 2, 1), 3, **{**OF_D, "widths": (4,), "conditioning": "none"})
 
 
-@functools.partial(jax.jit, static_argnames="style_mixing")
+@functools.partial(jit, static_argnames=("truncation", "conv_clamp", "bfloat16_stages"))
+def paint(params, latent, label, mean=None, moved=None, **fields):
+    """Images in evaluation mode, with the styles moved by `moved` [B, 2, 5]."""
+    moved = jnp.zeros((len(latent), 2, 5)) if moved is None else moved
+    mean = jnp.zeros(5) if mean is None else mean
+    variables = {"params": params, "batch_stats": {STYLE_MEAN: mean}, "perturbations": {"styles": moved}}
+    return SMALL_G.clone(**fields).apply(variables, latent, label, False)
+
+
+@functools.partial(jit, static_argnames="style_mixing")
 def work(params, latent, label, key, style_mixing):
     """Images and the new mean style in training mode, after a mean of 1."""
-    generator = Generator(SHAPE, 3, **OF_G, style_mixing=style_mixing)
+    generator = SMALL_G.clone(style_mixing=style_mixing)
     rngs = {name: jax.random.fold_in(key, index) for index, name in enumerate(("noise", "style_mixing"))}
     variables = {"params": params, "batch_stats": {STYLE_MEAN: jnp.ones(5)}}
     image, updated = generator.apply(variables, latent, label, True, rngs=rngs, mutable=["batch_stats"])
@@ -209,7 +215,7 @@ def work(params, latent, label, key, style_mixing):
 
 @pytest.fixture(scope="module")
 def params():
-    return drawn_mildly(Generator(SHAPE, 3, **OF_G), LATENT)
+    return drawn_mildly(SMALL_G, LATENT)
 
 
 def largest(images):
@@ -240,7 +246,7 @@ def test_the_mean_style_is_watched_and_evaluation_is_drawn_to_it(params):
     _, mean = work(params, LATENT, LABEL, jax.random.key(0), 0.9)
     np.testing.assert_allclose(mean, 0.995 + 0.005 * styles.mean(0), rtol=1e-5)
     # At 0.7 a style has moved by 0.3 of its way to the mean, here the first example's style.
-    way = jnp.broadcast_to((0.3 * (styles[:1] - styles))[:, None], (8, 4, 5))
+    way = jnp.broadcast_to((0.3 * (styles[:1] - styles))[:, None], (8, 2, 5))
     truncated, free = (paint(params, LATENT, LABEL, mean=styles[0], truncation=psi) for psi in (0.7, 1.0))
     np.testing.assert_allclose(truncated, paint(params, LATENT, LABEL, moved=way), atol=1e-3)
     np.testing.assert_allclose(truncated[0], free[0], atol=1e-3)
@@ -249,11 +255,10 @@ def test_the_mean_style_is_watched_and_evaluation_is_drawn_to_it(params):
 
 
 def test_styles_mix_from_a_random_layer_on(params):
-    def draw(key, latent):
-        module = Generator(SHAPE, **OF_G, style_mixing=0.9)
-        return module.apply({}, latent, 4, method="_second_latents", rngs={"style_mixing": key})
+    def draw(key, latent, layers):
+        return SMALL_G.apply({}, latent, layers, method="_second_latents", rngs={"style_mixing": key})
 
-    first, latent = jax.jit(draw)(jax.random.key(0), jnp.zeros((3000, 5)))
+    first, latent = jax.jit(draw, static_argnums=2)(jax.random.key(0), jnp.zeros((3000, 5)), 4)
     # Of 3,000 examples 0.9 are mixed, evenly from layer 1, 2 or 3 on, give or take 5 sqrt(3000 * 0.3 * 0.7).
     counts = np.bincount(np.asarray(first), minlength=5)
     assert counts[0] == 0
@@ -262,20 +267,19 @@ def test_styles_mix_from_a_random_layer_on(params):
     np.testing.assert_allclose([latent.mean(), latent.var()], [0.0, 1.0], atol=0.06)
     # With the same key, those that are not mixed are as without mixing.
     key = jax.random.key(3)
-    is_mixed = draw(jax.random.fold_in(key, 1), LATENT)[0] < 4
+    is_mixed = draw(jax.random.fold_in(key, 1), LATENT, 2)[0] < 2
     differs = largest(work(params, LATENT, LABEL, key, 0.9)[0] - work(params, LATENT, LABEL, key, 0.0)[0]) > 1e-3
     np.testing.assert_array_equal(differs, is_mixed)
     assert differs.any()
 
 
 def test_four_devices_paint_and_judge_as_one(params):
-    image = jax.random.normal(jax.random.key(1), (8, *SHAPE))
-    # Groups of four on devices of two examples: they are gathered.
-    judge = Discriminator(SHAPE, 3, **{**OF_D, "group_size": 4, "conditioning": "none"})
+    image = jax.random.normal(jax.random.key(1), (8, 4, 2, 1))
+    judge = SMALL_D.clone(group_size=4)  # on devices of two examples: groups are gathered
     of_d = drawn(judge, image)
 
     def both(image, latent, label, axis_name):
-        generator = Generator(SHAPE, 3, **OF_G, axis_name=axis_name)
+        generator = SMALL_G.clone(axis_name=axis_name)
         rngs = {"noise": jax.random.key(2), "style_mixing": jax.random.key(3)}
         variables = {"params": params, "batch_stats": {STYLE_MEAN: jnp.zeros(5)}}
         painted, updated = generator.apply(variables, latent, label, True, rngs=rngs, mutable=["batch_stats"])
@@ -290,7 +294,7 @@ def test_four_devices_paint_and_judge_as_one(params):
     parts = [leaf.reshape(4, 2, *leaf.shape[1:]) for leaf in (image, LATENT, LABEL)]
     four = jax.pmap(functools.partial(both, axis_name="data"), "data", devices=jax.devices()[:4])(*parts)
     for index in (0, 3):
-        whole = four[index].reshape(8, *SHAPE)
+        whole = four[index].reshape(one[index].shape)
         np.testing.assert_allclose(whole, one[index], atol=1e-4 * float(jnp.abs(one[index]).max()))
     np.testing.assert_allclose(four[1], jnp.broadcast_to(one[1], (4, 5)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(four[2].sum(), one[2], rtol=1e-4)
@@ -311,23 +315,21 @@ def test_the_deviation_of_a_group():
 
 
 def test_activations_are_clamped_and_large_stages_take_half_precision(params):
-    module = Discriminator(SHAPE, **{**OF_D, "conditioning": "none"})
-    image = jax.random.normal(jax.random.key(0), (8, *SHAPE))
-    weights = drawn(module, image)
+    image = jax.random.normal(jax.random.key(0), (8, 4, 2, 1))
+    weights = drawn(SMALL_D, image)
 
-    @functools.partial(jax.jit, static_argnums=(0, 1))
+    @functools.partial(jit, static_argnums=(0, 1))
     def judge(clamp, stages):
-        return module.clone(conv_clamp=clamp, bfloat16_stages=stages).apply({"params": weights}, image, None, False)
+        return SMALL_D.clone(conv_clamp=clamp, bfloat16_stages=stages).apply({"params": weights}, image, None, False)
 
     def both(clamp, stages):
         return paint(params, LATENT, LABEL, conv_clamp=clamp, bfloat16_stages=stages), judge(clamp, stages)
 
-    for exact, rounded, clamped in zip(both(0.0, 0), both(0.0, 2), both(0.01, 0), strict=True):
+    for exact, rounded, clamped in zip(both(0.0, 0), both(0.0, 1), both(0.01, 0), strict=True):
         assert exact.dtype == rounded.dtype == jnp.float32
         assert 1e-4 < float(jnp.abs(exact - rounded).max() / jnp.abs(exact).max()) < 0.05
         assert jnp.abs(exact - clamped).max() > 1e-3
-    # Two images within 0.01, one of them enlarged by weights that sum to 1, or to less at the edge.
-    assert 0.01 < jnp.abs(both(0.01, 0)[0]).max() <= 0.02 + 1e-6
+    np.testing.assert_allclose(jnp.abs(both(0.01, 0)[0]).max(), 0.01)
 
 
 @pytest.mark.parametrize(

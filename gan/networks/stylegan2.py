@@ -53,7 +53,8 @@ class Generator(nn.Module):
     - with probability `style_mixing` an example's layers from a random one on see the style of a second latent, drawn
       from N(0, 1) (arXiv:1812.04948, section 3.1; there the same layer for a whole batch).
     - a running mean of w is kept, to which evaluation mode draws all styles: w <- mean + truncation (w - mean). No
-      image depends on it in training.
+      image depends on it in training. (Once for each update of G; in the authors' code also where D sees its images. An
+      averaged generator has the average of that mean, where theirs has the last one.)
 
     The stages of the `bfloat16_stages` largest images are computed in bfloat16, where the authors have float16, with
     weights and styles scaled so as not to overflow: bfloat16 reaches as far as float32. `conv_clamp` is theirs too, the
