@@ -29,11 +29,15 @@ SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay"
 """Numbers that a schedule could have changed too: a run may go on with others, and `config.json` keeps the record."""
 
 
+class InUse(UserError):
+    """Another process holds the folder."""
+
+
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
     """Makes the folder and holds it for this process, which the lock never outlives.
 
-    Raises `UserError` where the folder cannot be written, or another process trains in it.
+    Raises `UserError` where the folder cannot be written, `InUse` where another process trains in it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -46,9 +50,7 @@ def lock(workdir: Path) -> Iterator[None]:
         except OSError as error:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
-            raise UserError(
-                f"--workdir={workdir} is in use by process {holder}; wait for it, or take another"
-            ) from error
+            raise InUse(f"--workdir={workdir} is in use by process {holder}; wait for it, or take another") from error
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
