@@ -1,20 +1,37 @@
 """FIELD=VALUE on the command line of an experiment, as `--config.FIELD=VALUE` is on a run's."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
+
+from gan.errors import nearest
 
 
 def override(config: ConfigDict, changes: Sequence[str]) -> None:
     """Sets fields of a config: strings as they stand, all else as Python literals. Raises `ValueError` for others."""
     for change in changes:
         field, equals, text = change.partition("=")
-        tree = config
-        for part in field.split("."):
-            if part not in tree:
-                raise ValueError(f"--override {change}: the config has no field {field}")
-            tree = tree[part]
+        known = leaves(config)
+        if field not in known:
+            raise ValueError(f"--override {change}: the config has no field {field}{nearest(field, known)}")
         if not equals:
             raise ValueError(f"--override {change} is not FIELD=VALUE")
-        config.update_from_flattened_dict({field: text if isinstance(tree, str) else ast.literal_eval(text)})
+        try:
+            value = text if isinstance(known[field], str) else ast.literal_eval(text)
+            config.update_from_flattened_dict({field: value})
+        except (SyntaxError, TypeError, ValueError) as error:
+            kind = type(known[field]).__name__
+            raise ValueError(f"--override {change}: no {kind}, as {known[field]!r} is") from error
+
+
+def leaves(config: ConfigDict | Mapping, prefix: str = "") -> dict[str, Any]:
+    """{leaf: value} of a config, leaves as `generator.learning_rate`."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= leaves(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,577 @@
+"""experiments.sweep: what an experiment file may say, what a study's figures are, and its workers."""
+
+import csv
+import html.parser
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import runs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
+from gan.errors import UserError
+
+optuna = pytest.importorskip("optuna")
+from experiments.study import page, reading, storage, trial  # noqa: E402 (they need Optuna)
+
+BASE = "configs/dcgan.py"
+TINY = {name: value for name, value in runs.SMALL.items() if name not in ("log_every", "checkpoint_every", "steps")}
+FILE = f'''"""Is a rate of 1e-2 too high?
+
+A test's question.
+"""
+from experiments.study import Experiment, among, cases, log_uniform, uniform
+
+EXPERIMENT = Experiment(
+    base="configs/dcgan.py",
+    fixed={ {name: value for name, value in TINY.items() if name != "generator.learning_rate"} },
+    space={{"generator.learning_rate": among(1e-3, 1e-2)}},
+    seeds=(0, 1),
+    minimise="training.generator_loss",
+    images=96,
+    reports=3,
+)
+'''
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    """Configs are named from the repository's root."""
+    monkeypatch.chdir(runs.ROOT)
+
+
+def experiment(**fields):
+    return Experiment(**{"base": BASE, "minimise": "frechet", "reports": 5} | fields)
+
+
+def sweep(*arguments, **environment):
+    """Starts a worker."""
+    environment = os.environ | {"XLA_FLAGS": os.environ["GAN_TEST_XLA_FLAGS"], "PYTHONUNBUFFERED": "1"} | environment
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.sweep", *map(str, arguments)],
+        cwd=runs.ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def refused(worker):
+    """The one line with which a worker refuses."""
+    output, told = worker.communicate(timeout=60)
+    assert worker.returncode == 2, told
+    assert not output
+    assert told.count("\n") == 1, told
+    assert told.startswith("error: ")
+    return told
+
+
+def written(tmp_path, text=FILE):
+    path = tmp_path / "question.py"
+    path.write_text(text)
+    return path
+
+
+# What an experiment may say.
+
+
+def test_a_grid_has_every_combination_and_no_case_with_anothers_leaves():
+    parts = {
+        "loss": among("hinge", "wasserstein"),
+        "penalty": cases({"none": {}, "gp": {"penalties.wgan_gp": among(1.0, 10.0), "discriminator_steps": 5}}),
+        "microbatches": integers(1, 2),
+    }
+    space.configured(experiment(space=parts))
+    found = list(space.grid(parts))
+    assert len(found) == 2 * (1 + 2) * 2
+    assert len({json.dumps(one, sort_keys=True) for one in found}) == len(found)
+    assert sum("penalty=gp: penalties.wgan_gp" in one for one in found) == 2 * 2 * 2
+    changes = [space.settle(parts, lambda name, _, one=one: one[name]) for one in found]
+    assert all(("penalties.wgan_gp" in change) == (change.get("discriminator_steps") == 5) for change in changes)
+    assert not any("penalty" in change for change in changes)
+
+
+@given(
+    low=st.floats(1e-6, 1e3),
+    factor=st.floats(1.01, 1e3),
+    whole=st.integers(1, 50),
+    values=st.lists(st.sampled_from(["hinge", "wasserstein", "minimax"]), min_size=1, max_size=3, unique=True),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=25, deadline=None)
+def test_what_optuna_draws_lies_in_the_space(low, factor, whole, values, seed):
+    parts = {
+        "loss": among(*values),
+        "generator.learning_rate": log_uniform(low, low * factor),
+        "augment.p": uniform(low, low * factor),
+        "batch_size": integers(whole, 2 * whole),
+        "data.image_size": among((8, 8), (16, 16)),
+        "rule": cases({"a": {"top_k": uniform(0.5, 1.0)}, "b": {"weight_clip": 0.01}}),
+    }
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    plan = experiment(space=parts, search="random", settings=1)
+    changes = storage.settle(study, plan, study.ask())
+    assert changes["loss"] in values
+    assert low <= changes["generator.learning_rate"] <= low * factor
+    assert low <= changes["augment.p"] <= low * factor
+    assert whole <= changes["batch_size"] <= 2 * whole
+    assert isinstance(changes["batch_size"], int)
+    assert changes["data.image_size"] in ((8, 8), (16, 16))
+    assert ("top_k" in changes) != ("weight_clip" in changes)
+
+
+def test_a_trials_flags_make_its_config():
+    """What `gan.main` makes of the flags is the config that was meant, leaf by leaf."""
+    parts = {"loss": among("f_gan('kl')"), "data.image_size": among((8, 12)), "generator.batch_norm": among(False)}
+    plan = experiment(space=parts, images=6400, fixed={"evaluation.metrics": ("frechet", "kernel"), "top_k": 1})
+    base, config = space.configured(plan, ["latent.prior=uniform(-1, 1)", "batch_size=32"])
+    changes = space.settle(parts, lambda name, labels: labels[0])
+    meant = space.trial_config(plan, config, changes, seed=7)
+    # 6,400 images of 32 in a batch are 200 steps, five reports of them one in 40.
+    assert (meant.steps, meant.evaluate_every, meant.checkpoint_every, meant.seed) == (200, 40, 40, 7)
+    code = (
+        "import sys, json; from absl import flags; from gan import main; flags.FLAGS(sys.argv);"
+        "print(json.dumps(main.CONFIG.value.to_dict()))"
+    )
+    flags = [f"--config={BASE}", *space.flags(base, meant)]
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json.loads(json.dumps(meant.to_dict()))
+
+
+def test_a_training_metric_is_reported_when_the_run_logs():
+    plan = experiment(minimise="", maximise="training.images_per_second", images=640, reports=4)
+    _, config = space.configured(plan)
+    meant = space.trial_config(plan, config, {"discriminator_steps": 2}, seed=0)
+    # 640 images, 2 batches of 64 in a turn: 5 steps; ceil(5 / 4) = 2.
+    assert (meant.steps, meant.log_every, meant.evaluate_every) == (5, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        ({"space": {"generator.learning_rat": among(1e-3)}}, "nearest: 'generator.learning_rate'"),
+        ({"fixed": {"los": "hinge"}}, "nearest: 'loss'"),
+        ({"space": {"loss": among("hinge", 3)}}, "loss=3 is no str"),
+        ({"space": {"batch_size": among(8.5)}}, "batch_size=8.5 is no int"),
+        ({"space": {"steps": uniform(1, 9)}, "search": "random", "settings": 2}, "steps=1.0 is no int"),
+        ({"space": {"generator.batch_norm": among(1)}}, "generator.batch_norm=1 is no bool"),
+        ({"space": {"batch_size": among(True)}}, "batch_size=True is no int"),
+        ({"space": {"loss": "hinge"}}, "stands in fixed"),
+        ({"space": {"loss": cases({"hinge": {}})}}, "a name of its own"),
+        ({"space": {"a": cases({"b": {"los": "hinge"}})}}, "nearest: 'loss'"),
+        ({"space": {"loss": among("hinge")}, "fixed": {"loss": "hinge"}}, "set twice"),
+        ({"space": {"loss": among("hinge"), "a": cases({"b": {"loss": "minimax"}})}}, "set twice"),
+        ({"space": {"seed": among(1, 2)}}, "set by the sweep"),
+        ({"fixed": {"steps": 5}, "images": 100}, "set by the sweep"),
+        ({"reports": 0}, "evaluate_every is 0"),
+        ({"base": "configs/dcgam.py"}, "nearest: 'configs/dcgan.py'"),
+        ({"base": "configs/toy.py:ring8:x:y", "fixed": {"data.name": 3}}, "data.name=3 is no str"),
+    ],
+)
+def test_what_the_config_does_not_have_is_told(fields, told):
+    with pytest.raises(UserError) as error:
+        space.configured(experiment(**fields))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (lambda: experiment(minimise=""), "one objective"),
+        (lambda: experiment(maximise="precision"), "one objective"),
+        (lambda: experiment(search="gird"), "nearest: 'grid'"),
+        (lambda: experiment(prune="medium"), "nearest: 'median'"),
+        (lambda: experiment(search="tpe"), "how many settings"),
+        (lambda: experiment(settings=3), "no meaning"),
+        (lambda: experiment(space={"top_k": uniform(0, 1)}), "cannot exhaust"),
+        (lambda: experiment(seeds=(1, 1)), "none twice"),
+        (lambda: experiment(seeds=()), "at least one"),
+        (lambda: experiment(images=1, seconds=1), "one budget"),
+        (lambda: experiment(seconds=1), "reports divides"),
+        (lambda: experiment(images=-1), "negative"),
+        (lambda: uniform(1, 1), "empty"),
+        (lambda: uniform(0, math.inf), "no end"),
+        (lambda: log_uniform(0, 1), "no logarithm"),
+        (lambda: integers(0.5, 3), "whole"),
+        (lambda: uniform("a", 1), "not of numbers"),
+        (among, "names no value"),
+        (lambda: cases({"a": 1}), "takes"),
+    ],
+)
+def test_an_experiment_that_cannot_be_meant_is_refused(make, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        make()
+
+
+@pytest.mark.parametrize("path", sorted((runs.ROOT / "experiments").glob("*.py")), ids=lambda path: path.name)
+def test_the_shipped_experiments_are_sound(path):
+    if "EXPERIMENT = " not in path.read_text():
+        pytest.skip("no experiment")
+    plan, question = space.load(str(path))
+    base, config = space.configured(plan)
+    assert question.splitlines()[0].endswith("?")
+    assert f"python -m experiments.sweep experiments/{path.name}" in question
+    for parameters in space.grid(plan.space):
+        changes = space.settle(plan.space, lambda name, _, parameters=parameters: parameters[name])
+        assert space.flags(base, space.trial_config(plan, config, changes, 1))
+
+
+def test_the_experiment_of_the_document_is_sound(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (runs.ROOT / "docs" / "sweeps.md").read_text(), re.DOTALL)
+    plan, question = space.load(str(written(tmp_path, block)))
+    space.configured(plan)
+    assert question == "Does R1 help, and at which weight?"
+
+
+# What its figures say.
+
+
+def test_a_paired_difference_by_closed_form():
+    """Constant differences have no spread: the interval is the difference, whatever the seeds were."""
+    first, second = {0: 1.0, 1: 5.0, 2: 3.0, 3: 8.0, 4: 2.0, 5: 4.0}, {}
+    second = {seed: value + 0.5 for seed, value in first.items()}
+    found = reading.paired(first, second)
+    np.testing.assert_allclose([found.mean, found.low, found.high], -0.5)
+    assert (found.n, found.verdict) == (6, "real")
+    few = reading.paired(first, {0: 1.5, 1: 5.5, 9: 0.0})
+    assert (few.n, few.verdict) == (2, "too few seeds")
+    assert reading.paired(first, {0: 1.0}) is None
+    # Differences -1, 1, -1, 1, ...: their mean is 0, which the interval holds.
+    even = reading.paired(first, {seed: value + (-1) ** seed for seed, value in first.items()})
+    assert even.mean == 0 and even.low < 0 < even.high
+    assert even.verdict == "not shown"
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """Of normal differences, n = 8: the plain percentile bootstrap covers 0.89, the widened one about 0.95."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        found = reading.paired(dict(enumerate(random.normal(size=8))), dict.fromkeys(range(8), 0.0))
+        held += found.low <= 0 <= found.high
+    assert 0.92 <= held / 400 <= 0.975  # 400 trials: 0.95 within 2.5 standard errors of 0.011
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9), st.floats(-1e3, 1e3))
+@settings(max_examples=25, deadline=None)
+def test_a_comparison_turned_round_is_its_negative(values, shift):
+    first, second = dict(enumerate(values)), dict.fromkeys(range(len(values)), shift)
+    one, other = reading.paired(first, second), reading.paired(second, first)
+    np.testing.assert_allclose(one.mean, -other.mean, atol=1e-9)
+    assert one.low <= one.high
+    assert min(values) - shift - 1e-6 <= one.low and one.high <= max(values) - shift + 1e-6
+
+
+def made_up(tmp_path, **fields):
+    """A study of two settings and three seeds whose trials are told, not played: 1, 2, 3 and 11, 12, diverged."""
+    plan = experiment(space={"loss": among("hinge", "</script><b>")}, seeds=(0, 1, 2), **fields)
+    study = storage.open_study(plan, {"base": "x"}, tmp_path)
+    with storage.planning(tmp_path):
+        assert storage.plan(study, plan, tmp_path) == "play"
+    for _ in range(6):
+        asked = study.ask()
+        changes = storage.settle(study, plan, asked)
+        value = 1.0 + asked.user_attrs["seed"] + 10 * (changes["loss"] != "hinge")
+        asked.set_user_attr("curve", [[100, 2 * value], [200, value]])
+        if value == 13.0:
+            asked.set_user_attr("why", "diverged: step 3: discriminator_loss is nan")
+            study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(asked, value)
+    return plan, study
+
+
+def test_tables_by_closed_form(tmp_path):
+    plan, study = made_up(tmp_path)
+    with storage.planning(tmp_path):
+        assert storage.plan(study, plan, tmp_path) == "done"
+    found = reading.read(study, plan, "Which?", tmp_path)
+    assert [setting.mean for setting in found.settings] == [2.0, 11.5]
+    # sd of 1, 2, 3 is 1; of 11, 12: sqrt(1/2).
+    np.testing.assert_allclose([setting.sd for setting in found.settings], [1.0, math.sqrt(0.5)])
+    assert [setting.n for setting in found.settings] == [3, 2]
+    pair = found.comparisons[0, 1]
+    assert (pair.mean, pair.n, pair.verdict) == (-10.0, 2, "too few seeds")
+    assert found.importances == {"loss": 1.0}
+    text = reading.markdown(found)
+    assert "| 0 | hinge | 2 ± 1 | 3 |" in text
+    assert "| 11.5 ± 0.71 | 2 | 1 diverged |" in text
+    assert "001-seed2: diverged: diverged: step 3: discriminator_loss is nan" in text
+    rows = list(csv.DictReader(reading.comma_separated(found).splitlines()))
+    assert [row["frechet_seed2"] for row in rows] == ["3.0", ""]
+    assert [row["n"] for row in rows] == ["3", "2"]
+
+
+def test_more_is_better_turns_the_order(tmp_path):
+    plan, study = made_up(tmp_path, minimise="", maximise="precision")
+    found = reading.read(study, plan, "Which?", tmp_path)
+    assert [setting.mean for setting in found.settings] == [11.5, 2.0]
+
+
+class Page(html.parser.HTMLParser):
+    """What a page refers to, and the data in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.open, self.data = [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.open.append((tag, dict(attributes)))
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        if self.open and self.open[-1][1].get("type") == "application/json":
+            self.data += data
+
+
+def parsed(text):
+    page_found = Page()
+    page_found.feed(text)
+    return page_found, json.loads(page_found.data)
+
+
+def test_the_page_holds_its_data_and_needs_no_network(tmp_path):
+    from PIL import Image
+
+    plan, study = made_up(tmp_path)
+    picture = tmp_path / "trials" / "000-seed0" / "samples" / "00000004.png"
+    picture.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((900, 900), np.uint8)).save(picture)
+    found = reading.read(study, plan, "Is <b> & </script> told?\n\nYes.", tmp_path)
+    text = page.render(found, tmp_path)
+    content, data = parsed(text)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    assert content.links == []
+    assert "<title>Is &lt;b&gt; &amp; &lt;/script&gt; told?</title>" in text
+    assert data["question"] == found.question
+    assert [setting["number"] for setting in data["settings"]] == [0, 1]
+    assert data["settings"][1]["parameters"] == {"loss": "</script><b>"}
+    first = next(run for run in data["runs"] if run["name"] == "000-seed0")
+    assert first["picture"] == "trials/000-seed0/samples/00000004.png"
+    assert first["thumbnail"].startswith("data:image/jpeg;base64,")
+    assert first["curve"] == [[100, 2.0], [200, 1.0]]
+    page.write(found, tmp_path)
+    assert (tmp_path / "index.html").read_text() == text
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_study_without_an_end_can_be_read(tmp_path):
+    plan = experiment(space={"loss": among("hinge")})
+    study = storage.open_study(plan, {"base": "x"}, tmp_path)
+    found = reading.read(study, plan, "Which?", tmp_path)
+    assert parsed(page.render(found, tmp_path))[1]["settings"] == []
+    assert "Which?" in reading.markdown(found)
+
+
+# How workers share it.
+
+
+def test_an_objective_is_found_by_the_beginning_of_its_name(tmp_path):
+    lines = [{"step": step, "frechet_classifier": 9.0 - step, "kernel_x": 1.0, "kernel_x_sd": 2.0} for step in (1, 2)]
+    (tmp_path / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "fre')
+    assert trial.reports(tmp_path, experiment()) == [(1, 8.0), (2, 7.0)]
+    assert trial.reports(tmp_path, experiment(minimise="kernel")) == [(1, 1.0), (2, 1.0)]
+    assert trial.value_of(trial.reports(tmp_path, experiment()), experiment(best=True)) == 7.0
+    assert trial.value_of([trial.Report(1, 3.0), trial.Report(2, 5.0)], experiment(best=True)) == 3.0
+    assert trial.value_of([trial.Report(1, 3.0), trial.Report(2, 5.0)], experiment()) == 5.0
+    with pytest.raises(UserError, match="no trial reports the objective 'frechte'.*nearest: 'frechet'"):
+        trial.reports(tmp_path, experiment(minimise="frechte"))
+
+
+def test_training_time_is_the_runs_own(tmp_path):
+    # 10 steps of 0.5 s, then 20 of 0.25 s: 10 s, whatever starts and evaluations took.
+    lines = [{"step": 10, "images": 80, "seconds": 31.0, "seconds_per_step": 0.5},
+             {"step": 30, "images": 240, "seconds": 99.0, "seconds_per_step": 0.25}]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert trial.trained(tmp_path) == (240, 10.0)
+
+
+def test_settings_do_not_depend_on_the_workers(tmp_path):
+    """Two workers in turn draw what one draws alone, each setting once and with every seed."""
+    plan = experiment(space={"top_k": uniform(0.1, 1)}, search="random", settings=3, seeds=(4, 5))
+
+    def drawn(folder, workers):
+        studies = [storage.open_study(plan, {"base": "x"}, folder) for _ in range(workers)]
+        for number in range(100):
+            study = studies[number % workers]
+            with storage.planning(folder):
+                if storage.plan(study, plan, folder) == "done":
+                    break
+                asked = study.ask()
+                storage.settle(study, plan, asked)
+            study.tell(asked, 1.0)
+        trials = studies[0].get_trials()
+        assert len(trials) == 6
+        assert sorted(storage.standing(trials)) == [(number, seed) for number in range(3) for seed in (4, 5)]
+        return storage.settings(trials)
+
+    assert drawn(tmp_path / "one", 1) == drawn(tmp_path / "two", 2)
+
+
+@pytest.mark.parametrize("kind", ["journal", "database"])
+def test_a_dead_workers_trial_is_played_again(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT_SECONDS", 1)
+    url = "" if kind == "journal" else f"sqlite:///{tmp_path}/study.db"
+    folder = tmp_path / "study"
+    plan = experiment(space={"loss": among("hinge", "minimax")})
+    study = storage.open_study(plan, {"base": "x"}, folder, url)
+    with storage.planning(folder):
+        storage.plan(study, plan, folder)
+        dead = study.ask()
+        storage.settle(study, plan, dead)
+    if kind == "database":
+        study._storage.record_heartbeat(dead._trial_id)  # its last
+        with storage.planning(folder):
+            storage.plan(study, plan, folder)
+        assert study.trials[dead.number].state == optuna.trial.TrialState.RUNNING
+        time.sleep(6)
+    else:
+        with storage.lease(folder, storage.name_of(dead)), storage.planning(folder):
+            storage.plan(study, plan, folder)
+            assert study.trials[dead.number].state == optuna.trial.TrialState.RUNNING
+    with storage.planning(folder):
+        assert storage.plan(study, plan, folder) == "play"
+    assert study.trials[dead.number].state == optuna.trial.TrialState.FAIL
+    waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
+    assert sorted(storage.name_of(one) for one in waiting) == ["000-seed0", "001-seed0"]
+
+
+def test_seeds_can_be_added_and_crashed_trials_be_tried_again(tmp_path):
+    plan, study = made_up(tmp_path)
+    more = experiment(space=plan.space, seeds=(0, 1, 2, 3))
+    study = storage.open_study(more, {"base": "x"}, tmp_path)
+    with storage.planning(tmp_path):
+        storage.plan(study, more, tmp_path)
+        waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
+        assert [storage.name_of(one) for one in waiting] == ["000-seed3", "001-seed3"]
+        crashed = study.ask()
+        crashed.set_user_attr("why", "exit 1: bug")
+        study.tell(crashed, state=optuna.trial.TrialState.FAIL)
+        study.tell(study.ask(), 1.0)
+        assert storage.plan(study, more, tmp_path) == "done"
+        storage.forget_failed(study)
+        assert storage.plan(study, more, tmp_path) == "play"
+    assert storage.name_of(study.ask()) == "000-seed3"
+
+
+def test_another_study_is_refused_and_a_mistaken_objective_can_be_mended(tmp_path):
+    plan = experiment(space={"loss": among("hinge")})
+    before = {"space: loss": "hinge", "minimise": "'frechte'"}
+    study = storage.open_study(plan, before, tmp_path)
+    with pytest.raises(UserError, match="holds another study; space: loss: hinge -> minimax. Take another"):
+        storage.open_study(plan, before | {"space: loss": "minimax"}, tmp_path)
+    mended = before | {"minimise": "'frechet'"}
+    study = storage.open_study(plan, mended, tmp_path)
+    study.enqueue_trial({})
+    study.tell(study.ask(), 1.0)
+    with pytest.raises(UserError, match="minimise: 'frechet' -> 'kernel'"):
+        storage.open_study(plan, before | {"minimise": "'kernel'"}, tmp_path)
+    with pytest.raises(UserError, match="storage is the journal in its folder, not a database"):
+        storage.open_study(plan, mended, tmp_path, f"sqlite:///{tmp_path}/x.db")
+    (tmp_path / storage.JOURNAL).write_text("no journal\n")
+    with pytest.raises(UserError, match="study.journal cannot be opened"):
+        storage.open_study(plan, mended, tmp_path)
+
+
+def test_a_database_has_one_folder_for_a_study(tmp_path):
+    plan, url = experiment(), f"sqlite:///{tmp_path}/study.db"
+    storage.open_study(plan, {"base": "x"}, tmp_path / "one" / "name", url)
+    with pytest.raises(UserError, match="of another folder"):
+        storage.open_study(plan, {"base": "x"}, tmp_path / "two" / "name", url)
+
+
+def test_a_password_is_not_told():
+    assert storage._without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert storage._without_password("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+    path, folder = written(tmp_path), tmp_path / "study"
+    workers = {
+        "no file": sweep(tmp_path / "none.py"),
+        "no flag": sweep(path, "--workdri=x"),
+        "no leaf": sweep(path, f"--workdir={folder}", "--override", "generator.widht=3"),
+        "no database": sweep(path, f"--workdir={folder}", "--storage=postgresql://me:secret@nowhere.invalid/db"),
+        "no optuna": sweep(path, f"--workdir={folder}", PYTHONPATH=str(tmp_path)),
+        "no folder": sweep(path, "--workdir=/proc/no"),
+    }
+    (tmp_path / "optuna.py").write_text("raise ModuleNotFoundError(\"No module named 'optuna'\", name='optuna')")
+    told = {name: refused(worker) for name, worker in workers.items()}
+    assert "is not a file" in told["no file"]
+    assert "--workdri=x" in told["no flag"]
+    assert "nearest: 'generator.width'" in told["no leaf"]
+    assert "cannot be opened" in told["no database"] and "secret" not in told["no database"]
+    assert "needs Optuna: pip install" in told["no optuna"]
+    assert "not writable" in told["no folder"]
+
+
+@pytest.mark.slow  # half a minute, or two where one core is shared
+def test_two_workers_complete_a_study_though_one_is_killed(tmp_path):
+    path, folder = written(tmp_path), tmp_path / "study"
+    # Long enough to be killed within: the runs' pictures, drawn at every step, take the time.
+    changes = ["--override", "sample_every=1"]
+    first, second = (sweep(path, f"--workdir={folder}", *changes) for _ in range(2))
+    begun = time.monotonic()
+    while not (checkpointed := sorted(folder.glob("trials/*/checkpoints/4"))):
+        assert time.monotonic() - begun < 300
+        time.sleep(0.05)
+    run = checkpointed[0].parent.parent
+    holder = int((folder / "leases" / run.name / ".lock").read_text())
+    killed, other = (first, second) if holder == first.pid else (second, first)
+    child = int((run / ".lock").read_text())
+    os.kill(killed.pid, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)  # as where a machine dies
+    _, told = other.communicate(timeout=300)
+    killed.communicate()
+    assert other.returncode == 0, told
+    rows = list(csv.DictReader((folder / "table.csv").open()))
+    assert [row["n"] for row in rows] == ["2", "2"]
+    assert len(list(folder.glob("trials/*"))) == 4
+    assert "going on from step" in (run / "output.txt").read_text()
+    # The run that was cut off ends as one that nothing disturbed: its own command, in another folder.
+    typed = (run / "output.txt").read_text().splitlines()[0].removeprefix("$ ")
+    flags = [f"--config.{name}" for name in re.findall(r"--config\.([^=]+=(?:\([^)]*\)|[^ ']+))", typed)]
+    alone = runs.command("--config=configs/dcgan.py", f"--workdir={tmp_path / 'alone'}", *flags)
+    _, told = alone.communicate(timeout=300)
+    assert alone.returncode == 0, told
+    assert runs.final_digests(run) == runs.final_digests(tmp_path / "alone")
+    content, data = parsed((folder / "index.html").read_text())
+    assert {run["state"] for run in data["runs"]} == {"done"}
+
+
+@pytest.mark.slow  # half a minute
+def test_a_worker_that_is_stopped_goes_on_and_trials_that_end_badly_are_told(tmp_path):
+    text = FILE.replace("among(1e-3, 1e-2)", "among(1e-3, 1e30)").replace("seeds=(0, 1)", "seeds=(0,)")
+    path, folder = written(tmp_path, text), tmp_path / "study"
+    worker = sweep(path, f"--workdir={folder}", "--override", "sample_every=1")
+    begun = time.monotonic()
+    while not list(folder.glob("trials/*/checkpoints/4")):
+        assert time.monotonic() - begun < 300
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGTERM)
+    _, told = worker.communicate(timeout=120)
+    assert worker.returncode == 128 + signal.SIGTERM, told
+    assert "the same command goes on from here" in told
+    assert "SIGINT: saved at step" in (folder / "trials/000-seed0/output.txt").read_text()
+    worker = sweep(path, f"--workdir={folder}", "--override", "sample_every=1")
+    _, told = worker.communicate(timeout=300)
+    assert worker.returncode == 0, told
+    assert "going on from step" in (folder / "trials/000-seed0/output.txt").read_text()
+    assert re.search(r"\| 0 \| 0.001 \| [0-9.]+ \| 1 \|", (folder / "table.md").read_text())
+    assert "1 diverged" in (folder / "table.md").read_text()
+    # Another space is refused; an objective that no trial reports is found out, and the trials are kept.
+    path.write_text(text.replace("1e30", "1e-4"))
+    assert "holds another study" in refused(sweep(path, f"--workdir={folder}", "--override", "sample_every=1"))
+    path.write_text(text.replace("generator_loss", "generator_los"))
+    worker = sweep(path, f"--workdir={tmp_path / 'other'}")
+    _, told = worker.communicate(timeout=120)
+    assert worker.returncode == 2
+    assert "nearest: 'generator_loss'" in told.splitlines()[-1]
+    assert "Traceback" not in told
