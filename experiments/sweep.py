@@ -62,18 +62,22 @@ def _run(arguments: argparse.Namespace) -> int:
             with storage.planning(folder):
                 storage.forget_failed(study)
         worker = Worker(experiment, question, base, config, folder, study, interruption)
-        worker.write()
-        while not interruption.signal:
-            with contextlib.ExitStack() as planning:
-                planning.enter_context(storage.planning(folder))
-                next_move = storage.plan(study, experiment, folder)
-                if next_move == "play":
-                    worker.play(planning)
-            if next_move == "done":
-                break
-            if next_move == "wait":
-                time.sleep(IDLE_SECONDS)
-        worker.write()
+        try:
+            worker.write()
+            while not interruption.signal:
+                with contextlib.ExitStack() as planning:
+                    planning.enter_context(storage.planning(folder))
+                    next_move = storage.plan(study, experiment, folder)
+                    if next_move == "play":
+                        worker.play(planning)
+                if next_move == "done":
+                    break
+                if next_move == "wait":
+                    time.sleep(IDLE_SECONDS)
+            worker.write()
+        except storage.Failure as error:
+            line = " ".join(str(error).split())[:200]
+            raise UserError(f"the storage fails; the same command goes on once it is back: {line}") from error
     if interruption.signal:
         _tell("stopped; the same command goes on from here")
         return 128 + interruption.signal

@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 import pytest
-import runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import runs
 from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
 from gan.errors import UserError
 
@@ -475,7 +475,7 @@ def test_another_study_is_refused_and_a_mistaken_objective_can_be_mended(tmp_pat
         storage.open_study(plan, before | {"minimise": "'kernel'"}, tmp_path)
     with pytest.raises(UserError, match="storage is the journal in its folder, not a database"):
         storage.open_study(plan, mended, tmp_path, f"sqlite:///{tmp_path}/x.db")
-    (tmp_path / storage.JOURNAL).write_text("no journal\n")
+    (tmp_path / storage.JOURNAL).write_text("no journal\nand no more\n")
     with pytest.raises(UserError, match="study.journal cannot be opened"):
         storage.open_study(plan, mended, tmp_path)
 
@@ -494,6 +494,7 @@ def test_a_password_is_not_told():
 
 def test_the_command_refuses_in_one_line(tmp_path):
     path, folder = written(tmp_path), tmp_path / "study"
+    (tmp_path / "optuna.py").write_text("raise ModuleNotFoundError(\"No module named 'optuna'\", name='optuna')")
     workers = {
         "no file": sweep(tmp_path / "none.py"),
         "no flag": sweep(path, "--workdri=x"),
@@ -502,7 +503,6 @@ def test_the_command_refuses_in_one_line(tmp_path):
         "no optuna": sweep(path, f"--workdir={folder}", PYTHONPATH=str(tmp_path)),
         "no folder": sweep(path, "--workdir=/proc/no"),
     }
-    (tmp_path / "optuna.py").write_text("raise ModuleNotFoundError(\"No module named 'optuna'\", name='optuna')")
     told = {name: refused(worker) for name, worker in workers.items()}
     assert "is not a file" in told["no file"]
     assert "--workdri=x" in told["no flag"]

@@ -32,6 +32,9 @@ HEARTBEAT_SECONDS = 30
 
 JOURNAL = "study.journal"
 
+Failure = optuna.exceptions.StorageInternalError
+"""A database that was there, and is no more."""
+
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by the worker, a line each
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
 
@@ -58,8 +61,8 @@ def open_study(experiment: Experiment, record: dict[str, Any], folder: Path, url
             if {field for field, *_ in changed} <= {"minimise", "maximise", "best"} and not _has_values(study):
                 optuna.delete_study(study_name=name, storage=storage)  # a mistaken objective; the runs go on
                 return _begin(optuna.create_study(**make, direction=direction), record, token)
-        except (OSError, optuna.exceptions.OptunaError, AssertionError) as error:
-            raise UserError(f"the storage of {folder} fails: {' '.join(str(error).split())}") from error
+        except (OSError, ValueError, optuna.exceptions.OptunaError) as error:
+            raise UserError(f"the storage of {folder} fails: {' '.join(str(error).split())[:200]}") from error
     told = "; ".join(f"{field}: {before} -> {after}" for field, before, after in changed[:3])
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     raise UserError(f"--workdir={folder} holds another study; {told}{more}. Take another --workdir, or its own values")
