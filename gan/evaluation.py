@@ -66,15 +66,14 @@ def evaluate(
         config.evaluation.num_samples = count
     if extractor is not None:
         config.evaluation.extractor = extractor
-    kept = {"last": sampling.restore(folder)}
+    kept = {"last": sampling.restore(folder, truncation=truncation)}
     if any((folder / "best").glob("[0-9]*")):
-        kept["best"] = sampling.restore(folder, "best")
+        kept["best"] = sampling.restore(folder, "best", truncation=truncation)
     evaluator = Evaluator(config, seed)
     workdir.check_data(folder, recorded, evaluator.fingerprint)
     checkpoints, real = {}, evaluator.floor()
     logger.info("real training images: %s", told(real))
     for name, (game, step, average) in kept.items():
-        game = game if truncation is None else game.truncated(truncation)
         begun = time.perf_counter()
         found = evaluator.figures(game, average)
         checkpoints[name] = {"step": step, "figures": found, "seconds": round(time.perf_counter() - begun, 2)}

@@ -57,14 +57,12 @@ def sample(
     out = out or folder / f"samples_seed{seed}.npz"
     if out.suffix != ".npz":
         raise UserError(f"--out={out} must end in .npz")
-    game, step, average = restore(folder)
+    game, step, average = restore(folder, truncation=truncation)
     class_names = recorded(folder)[1]["class_names"]
     if (classes or same_latents) and not game.is_conditional:
         flag = "classes" if classes else "same_latents"
         raise UserError(f"--{flag} needs a generator that learns of labels; this run's config.generator does not")
     labels = [_label(name, class_names) for name in classes]
-    if truncation is not None:
-        game = game.truncated(truncation)
     batches = list(draw(game, average, seed=seed, count=count, labels=labels, same_latents=same_latents))
     arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
     if game.num_classes:
@@ -94,14 +92,17 @@ def recorded(folder: Path) -> tuple[ConfigDict, dict]:
     return ConfigDict(_with_tuples(record["config"]), convert_dict=True), record["dataset"]
 
 
-def restore(folder: Path, kept_in: str = "checkpoints") -> tuple[Game, int, Average]:
+def restore(
+    folder: Path, kept_in: str = "checkpoints", *, truncation: float | None = None
+) -> tuple[Game, int, Average]:
     """The game of the run in `folder`, and the step and averaged generator of the newest checkpoint in `kept_in`.
 
-    The generator is as it is to be sampled from: see `ready`. Raises `UserError` where there is no run, or no
-    checkpoint yet.
+    The generator is as it is to be sampled from: see `ready`, and for `truncation` `Game.truncated`. Raises
+    `UserError` where there is no run, or no checkpoint yet.
     """
     config, dataset = recorded(folder)
     game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+    game = game if truncation is None else game.truncated(truncation)
     initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
     target = sharding.abstract(jax.eval_shape(initial).average, sharding.device_mesh())
     checkpoints = folder / kept_in

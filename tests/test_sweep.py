@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 import pytest
+import runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import runs
 from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
 from gan.errors import UserError
 
