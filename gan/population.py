@@ -20,6 +20,8 @@ from ml_collections import ConfigDict
 
 from gan import data, evaluation, loop, sharding, steps, workdir
 from gan.errors import Diverged, UserError
+from gan.game import Game
+from gan.schedules import Hyperparams
 from gan.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -102,21 +104,27 @@ def member_of(states: TrainState, index: int) -> TrainState:
 
 
 def turn(
-    states: TrainState, arrays: Any, rows: Array, *, members: Sequence[tuple[loop.Opened, ConfigDict]], axis_name: None
-) -> tuple[TrainState, dict]:
+    states: TrainState, arrays: Any, rows: Array, *, game: Game, schedules: Sequence[Callable], seeds: Sequence[int],
+    batch_size: int, axis_name: None,
+) -> tuple[TrainState, dict]:  # fmt: skip
     """One turn of every member, each with its own seed's examples and its own numbers; metrics [members]."""
-    game, batch_size = members[0][0].game, members[0][1].batch_size
-    seeds = jnp.array([config.seed for _, config in members], jnp.uint32)
-    numbers = [opened.schedule(states.images) for opened, _ in members]
 
-    def play(state: TrainState, hyperparams: Any, seed: Array) -> tuple[TrainState, dict]:
+    def play(state: TrainState, hyperparams: Hyperparams, seed: Array) -> tuple[TrainState, dict]:
         raw = data.gather(
             *arrays, seed=seed, step=state.step, rows=rows, batches=game.discriminator.steps, batch_size=batch_size
         )
         return steps.train_step(state, loop.as_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
 
+    numbers = [schedule(states.images) for schedule in schedules]
     hyperparams = jax.tree.map(lambda *leaves: jnp.stack(leaves), *numbers)
+    seeds = jnp.array(seeds, jnp.uint32)
     return jax.vmap(play, in_axes=(AXES, 0, 0), out_axes=(AXES, 0))(states, hyperparams, seeds)
+
+
+def sharding_of(mesh: Any, count: int) -> TrainState:
+    """How a population's state lies on the devices: their members apart, if they divide, and what is common on all."""
+    whole, split = sharding.replicated(mesh), sharding.split_members(mesh, count)
+    return jax.tree.map(lambda axis: whole if axis is None else split, AXES, is_leaf=_is_none)
 
 
 def _check(configs: Sequence[ConfigDict]) -> None:
@@ -138,10 +146,15 @@ def _play(
     """Plays members that stand at one step up to the step `until`, or until half of them have ended."""
     members = list(group.values())
     config = members[0].config
-    whole, split = sharding.replicated(mesh), sharding.split_members(mesh, len(members))
-    of_state = jax.tree.map(lambda axis: whole if axis is None else split, AXES, is_leaf=_is_none)
+    of_state = sharding_of(mesh, len(members))
     turns = sharding.compile_turns(
-        functools.partial(turn, members=[(member.opened, member.config) for member in members]),
+        functools.partial(
+            turn,
+            game=members[0].opened.game,
+            schedules=[member.opened.schedule for member in members],
+            seeds=[member.config.seed for member in members],
+            batch_size=config.batch_size,
+        ),
         mesh,
         wrapper="jit",
         batch_size=config.batch_size,
@@ -150,7 +163,7 @@ def _play(
         state_sharding=of_state,
     )
     state = jax.jit(stacked, out_shardings=of_state)([member.state for member in members])
-    one = jax.jit(member_of, out_shardings=whole)
+    one = jax.jit(member_of, out_shardings=sharding.replicated(mesh))
     arrays, _ = source.take()
     recent: list[tuple[int, dict]] = []
     if step == 0 and config.sample_every:

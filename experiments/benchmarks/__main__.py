@@ -26,6 +26,7 @@ SUITE = {
         ["--batch", "16", "64", "--width", "16", "64", "--resolution", "28", "32", "--rounds=2", "--seconds=0.5"],
         ["--rounds=5", "--bound=30"],
     ),
+    "populations": (["--rounds=2", "--seconds=0.5"], ["--systems", "smooth_gan", "mlp_gan", "dcgan32"]),
     "run_costs": ([], ["--steps=1000", "--samples=10000"]),
 }  # fmt: skip
 """The flags of each benchmark, short and full."""

@@ -1,0 +1,96 @@
+"""Is a population cheaper than its members one by one? A turn of each of them, for populations of several sizes.
+
+python -m experiments.benchmarks.populations
+python -m experiments.benchmarks.populations --systems mlp_gan dcgan32 --members 2 8 --override generator.width=16
+
+The members are `gan.population`'s: they differ in their seeds, have a batch each, and are spread over the devices where
+these divide them. Beside them stands the run alone, and each size of population is played in turn with it. A row says
+what a member's turn costs, and the ratio is that of a run alone over it: above 1 the population pays.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.benchmarks import systems, timing, turns
+from gan import evaluation, loop, population, schedules, sharding, state
+from gan import game as rules
+
+
+def main() -> None:
+    """Parses the flags, times, prints a table and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = list(systems.SYSTEMS)
+    parser.add_argument("--systems", nargs="+", default=["smooth_gan", "mlp_gan"], choices=names, metavar="NAME")
+    parser.add_argument("--members", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE of the config, for all systems")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement, about")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for system in arguments.systems:
+        config = systems.configured(system, arguments.override)
+        plays = {0: turns.build(config).compile()}
+        plays |= {count: compiled(config, count) for count in arguments.members}
+        counts = {count: timing.turns_in(arguments.seconds, play(1)) for count, play in plays.items()}
+        measured = timing.alternate(plays, counts, arguments.rounds)
+        alone = timing.spread(measured.pop(0))
+        rows.append({"system": system, "members": 0, **alone, "pays": 1.0})
+        for count, seconds in measured.items():
+            member = timing.spread(value / count for value in seconds)
+            rows.append(
+                {"system": system, "members": count, **member, "pays": alone["median_ms"] / member["median_ms"]}
+            )
+    print(", ".join(map(str, turns.facts().values())))
+    shown = [
+        (row["system"], row["members"] or "alone", *(f"{row[name]:.2f}" for name in ("median_ms", "min_ms", "max_ms")),
+         f"{row['pays']:.2f}")
+        for row in rows
+    ]  # fmt: skip
+    print(timing.table(("system", "members", "ms per member and turn: median", "min", "max", "pays"), shown))
+    timing.write(arguments.json, timing.machine() | turns.facts() | {"rows": rows})
+
+
+def compiled(config: ConfigDict, count: int) -> Callable[[int], float]:
+    """The turn of `count` runs of a config with the seeds 0 .. count - 1, ready to be played."""
+    mesh = sharding.device_mesh()
+    dataset = evaluation.open_dataset(config)
+    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+    schedule = schedules.build(config)
+    of_state = population.sharding_of(mesh, count)
+    played = sharding.compile_turns(
+        functools.partial(
+            population.turn, game=game, schedules=[schedule] * count, seeds=range(count), batch_size=config.batch_size
+        ),
+        mesh,
+        wrapper="jit",
+        batch_size=config.batch_size,
+        data_axis=None,
+        most=loop.MOST_TURNS,
+        state_sharding=of_state,
+    )
+    arrays, _ = loop.Resident(dataset, config, mesh).take()
+    members = [state.create(game, schedule(0), seed) for seed in range(count)]
+    position = jax.jit(population.stacked, out_shardings=of_state)(members)
+
+    def play(wanted: int) -> float:
+        nonlocal position
+        begun, left = time.perf_counter(), wanted
+        while left:
+            position, metrics = played(position, arrays, min(left, loop.MOST_TURNS))
+            left -= min(left, loop.MOST_TURNS)
+        jax.block_until_ready((position, metrics))
+        return (time.perf_counter() - begun) / wanted
+
+    play(1)
+    return play
+
+
+if __name__ == "__main__":
+    main()
