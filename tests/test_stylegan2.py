@@ -38,11 +38,11 @@ CLASSES = {"small": 10, "cifar": 10, "cifar_conditional": 10, "ffhq256": 0}
         # and 209,218; images 4 I(512) + 132,099 + 66,051 + 33,027; 16*512. D: 3*64 + 64; a stage of m to o maps has
         # 9 m m + m + 9 m o + o + m o, 118,976 of 64 to 128, 475,520, 1,901,312, three times 4,981,760; then as above.
         ("ffhq256", 24_767_458, 24_001_089),
-        # Ours, style width 64, widths 64, 32, 16, 8. G: 2 * 64*65; S of i to o maps is 65 i + 9 i o + o + 1: 41,089 of
-        # 64 to 64, 22,625 + 11,329, 6,705 + 3,361, 2,201 + 1,105; I is 66 i + 1: 4,225 + 2,113 + 1,057 + 529; 16*64. D:
-        # 2*8; 584 + 1,168 + 128 of 8 to 16, 2,320 + 4,640 + 512, 9,248 + 18,496 + 2,048; 9*65*64 + 64, 1024*64 + 64,
-        # 65.
-        ("small", 105_683, 142_329),
+        # Ours, style width 64, widths 64, 64, 32, 16. G: 2 * 64*65; S of i to o maps is 65 i + 9 i o + o + 1: three
+        # times 41,089 of 64 to 64, 22,625 + 11,329, 6,705 + 3,361; I is 66 i + 1: twice 4,225, 2,113 + 1,057; 16*64. D:
+        # 2*16; 2,320 + 4,640 + 512 of 16 to 32, 9,248 + 18,496 + 2,048, twice 36,928 and 4,096; 9*65*64 + 64,
+        # 1024*64 + 64, 65.
+        ("small", 188_251, 218_417),
     ],
 )
 def test_the_counts_of_the_authors_code(preset, generator, discriminator):
@@ -316,7 +316,7 @@ def test_the_deviation_of_a_group():
 
 def test_activations_are_clamped_and_large_stages_take_half_precision(params):
     image = jax.random.normal(jax.random.key(0), (8, 4, 2, 1))
-    weights = drawn(SMALL_D, image)
+    weights = drawn_mildly(SMALL_D, image)
 
     @functools.partial(jit, static_argnums=(0, 1))
     def judge(clamp, stages):
@@ -327,7 +327,7 @@ def test_activations_are_clamped_and_large_stages_take_half_precision(params):
 
     for exact, rounded, clamped in zip(both(0.0, 0), both(0.0, 1), both(0.01, 0), strict=True):
         assert exact.dtype == rounded.dtype == jnp.float32
-        assert 1e-4 < float(jnp.abs(exact - rounded).max() / jnp.abs(exact).max()) < 0.05
+        assert 1e-5 < float(jnp.abs(exact - rounded).max() / jnp.abs(exact).max()) < 0.05
         assert jnp.abs(exact - clamped).max() > 1e-3
     np.testing.assert_allclose(jnp.abs(both(0.01, 0)[0]).max(), 0.01)
 
