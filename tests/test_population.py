@@ -43,6 +43,10 @@ def check_same_run(folder, other):
     for line, their in zip(ours, theirs, strict=True):
         assert line.keys() == their.keys()
         np.testing.assert_allclose(list(line.values()), list(their.values()), rtol=2e-3, atol=1e-5)
+    check_same_end(folder, other)
+
+
+def check_same_end(folder, other):
     _, step, average = sampling.restore(folder)
     _, other_step, other_average = sampling.restore(other)
     assert step == other_step
@@ -104,11 +108,7 @@ def test_a_member_that_diverges_or_is_given_up_leaves_the_others_as_they_are(alo
     assert [step for member, step in asked if member == 0] == [2, 4, 6]
     assert [step for member, step in asked if member == 2] == [2]
     assert checkpoint.open_manager(folders(tmp_path)[2] / "checkpoints", read_only=True).latest_step() == 2
-    _, step, average = sampling.restore(folders(tmp_path)[0])
-    _, _, expected = sampling.restore(folders(alone)[0])
-    assert step == 8
-    for leaf, their in zip(jax.tree.leaves(average), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(leaf, their, rtol=0, atol=2e-4)
+    check_same_end(folders(tmp_path)[0], folders(alone)[0])
 
 
 @pytest.mark.slow
@@ -120,8 +120,9 @@ def test_a_signal_saves_every_member_and_the_next_launch_goes_on(alone, tmp_path
 
     assert population.train(configs(CHANGES[:2]), folders(tmp_path, 2), time.time(), interrupt) == [143, 143]
     assert population.train(configs(CHANGES[:2]), folders(tmp_path, 2), time.time()) == [0, 0]
+    # A logged figure is the mean since the last log or launch, so that figures after a stop between two logs differ.
     for folder, other in zip(folders(tmp_path, 2), folders(alone), strict=False):
-        check_same_run(folder, other)
+        check_same_end(folder, other)
 
 
 @pytest.mark.parametrize(
