@@ -549,6 +549,7 @@ def test_two_workers_complete_a_study_though_one_is_killed(tmp_path):
 @pytest.mark.slow  # half a minute
 def test_a_worker_that_is_stopped_goes_on_and_trials_that_end_badly_are_told(tmp_path):
     text = FILE.replace("among(1e-3, 1e-2)", "among(1e-3, 1e30)").replace("seeds=(0, 1)", "seeds=(0,)")
+    text = text.replace("images=96", "images=1600").replace("reports=3", "reports=50")  # 200 turns, saved every 4
     path, folder = written(tmp_path, text), tmp_path / "study"
     worker = sweep(path, f"--workdir={folder}", "--override", "sample_every=1")
     begun = time.monotonic()
