@@ -21,7 +21,8 @@ from experiments.study import Experiment, among, cases, integers, log_uniform, s
 from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
-from experiments.study import page, reading, storage, trial  # noqa: E402 (they need Optuna)
+from experiments import sweep as command  # noqa: E402 (they need Optuna)
+from experiments.study import page, reading, storage, trial  # noqa: E402
 
 BASE = "configs/dcgan.py"
 TINY = {name: value for name, value in runs.SMALL.items() if name not in ("log_every", "checkpoint_every", "steps")}
@@ -510,6 +511,111 @@ def test_the_command_refuses_in_one_line(tmp_path):
     assert "cannot be opened" in told["no database"] and "secret" not in told["no database"]
     assert "needs Optuna: pip install" in told["no optuna"]
     assert "not writable" in told["no folder"]
+
+
+def acted(monkeypatch, tmp_path, act, **fields):
+    """A study whose runs are acted: `act(value of the one parameter)` says what is reported, and how the run ends."""
+    calls = []
+
+    def play(typed, folder, enough, interruption):
+        value = float(re.search(r"top_k=([0-9.]+)", " ".join(typed))[1])
+        calls.append(value)
+        folder.mkdir(parents=True, exist_ok=True)
+        reported, status = act(value)
+        for step, figure in enumerate(reported, 1):
+            for name, figures in {
+                "evaluations": {"frechet_x": figure},
+                "metrics": {"images": 64 * step, "seconds_per_step": 10.0},
+            }.items():
+                with open(folder / f"{name}.jsonl", "a") as lines:
+                    lines.write(json.dumps({"step": step} | figures) + "\n")
+            if enough():
+                return trial.End(130, True, "saved")
+        return trial.End(status, False, "its last words")
+
+    monkeypatch.setattr(trial, "play", play)
+    values = ", ".join(map(str, fields.pop("values")))
+    fields = {"base": BASE, "minimise": "frechet", "reports": 3} | fields
+    rest = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    text = '"""Which?"""\nfrom experiments.study import Experiment, among\n'
+    text += f'EXPERIMENT = Experiment(space={{"top_k": among({values})}}, {rest})\n'
+    monkeypatch.setattr(sys, "argv", ["", str(written(tmp_path, text)), f"--workdir={tmp_path / 'study'}"])
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    table = tmp_path / "study" / "table.csv"
+    return end.value.code, {float(row["top_k"]): row for row in csv.DictReader(table.open())}, calls
+
+
+@pytest.mark.parametrize("prune", ["median", "halving"])
+def test_trials_that_do_badly_are_given_up(tmp_path, monkeypatch, prune):
+    """Each of nine settings reports its own constant; the later, the worse."""
+    values = [round(0.1 * place, 1) for place in range(1, 10)]
+    status, rows, calls = acted(monkeypatch, tmp_path, lambda value: ([value] * 3, 0), values=values, prune=prune)
+    assert status == 0
+    assert calls == values
+    done = [value for value, row in rows.items() if row["n"] == "1"]
+    # The median of others judges from the sixth on, all of them worse than it; halving from the second.
+    assert done == (values[:5] if prune == "median" else values[:1])
+    assert all(row["remarks"] == "1 pruned" for value, row in rows.items() if value not in done)
+
+
+def test_what_is_good_is_not_pruned(tmp_path, monkeypatch):
+    """The same, the later the better: none is given up; of each its best report is its value."""
+    values = [round(0.1 * place, 1) for place in range(1, 10)]
+    fields = {"minimise": "", "maximise": "frechet", "best": True, "prune": "halving"}
+    _, rows, _ = acted(
+        monkeypatch, tmp_path, lambda value: ([value, value + 0.25, value - 0.05], 0), values=values, **fields
+    )
+    np.testing.assert_allclose(
+        [float(row["frechet_mean"]) for row in rows.values()], [value + 0.25 for value in reversed(values)]
+    )
+
+
+def test_how_a_trial_ends_badly_is_told(tmp_path, monkeypatch):
+    acts = {
+        0.1: ([5.0, 4.0], 0),
+        0.2: ([5.0], 3),  # diverged
+        0.3: ([5.0], 1),  # crashed
+        0.4: ([5.0, math.inf], 0),
+        0.5: ([], -9),
+    }
+    status, rows, calls = acted(monkeypatch, tmp_path, acts.get, values=acts)
+    assert (status, calls) == (0, list(acts))
+    assert [rows[value]["remarks"] for value in acts] == ["", "1 diverged", "1 crashed", "1 diverged", "1 crashed"]
+    assert rows[0.1]["frechet_mean"] == "4.0"
+    text = (tmp_path / "study" / "table.md").read_text()
+    assert "001-seed0: diverged: its last words" in text
+    assert "004-seed0: crashed: exit -9: its last words" in text
+    assert "frechet is inf" in text
+    # The same again plays nothing; with --retry, what crashed.
+    for flags, played in ([], []), (["--retry"], [0.3, 0.5]):
+        calls.clear()
+        monkeypatch.setattr(sys, "argv", sys.argv[:3] + flags)
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        assert (end.value.code, calls) == (0, played)
+
+
+def test_a_budget_of_seconds_stops_a_trial(tmp_path, monkeypatch):
+    """Ten seconds a step: the third ends 25 s."""
+    fields = {"values": [0.5], "seconds": 25.0, "reports": 0, "fixed": {"evaluate_every": 1}}
+    status, rows, _ = acted(monkeypatch, tmp_path, lambda value: ([9.0, 8.0, 7.0, 6.0], 0), **fields)
+    assert status == 0
+    assert (rows[0.5]["frechet_mean"], rows[0.5]["seconds"]) == ("7.0", "30.0")
+
+
+def test_a_study_without_a_value_says_so(tmp_path, monkeypatch, capsys):
+    status, _, _ = acted(monkeypatch, tmp_path, lambda value: ([], 2), values=[0.5])
+    assert status == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("came to a value; exit 2: its last words")
+
+
+def test_an_objective_that_no_trial_reports_is_mended_in_the_file(tmp_path, monkeypatch, capsys):
+    status, _, _ = acted(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5], minimise="frechte")
+    assert status == 2
+    assert "no trial reports the objective 'frechte'; nearest: 'frechet'" in capsys.readouterr().err.splitlines()[-1]
+    status, rows, _ = acted(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5])
+    assert (status, rows[0.5]["frechet_mean"]) == (0, "3.0")
 
 
 @pytest.mark.slow  # half a minute, or two where one core is shared

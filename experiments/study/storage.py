@@ -10,7 +10,6 @@ worker's trial, an interrupted one, a half-written queue, seeds that were added 
 
 import contextlib
 import json
-import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -233,7 +232,7 @@ def _identity(folder: Path, url: str) -> tuple[str, str]:
     """The study's name, and the token that ties it to its folder. Raises `UserError` for the other kind of storage."""
     path = folder / "study.json"
     kind = "a database" if url else "the journal in its folder"
-    known = workdir_record(path)
+    known = _read_identity(path)
     if known is None:
         known = {"name": folder.resolve().name, "token": f"{time.time_ns():x}", "storage": kind}
         workdir.write(folder, known, path.name)
@@ -242,7 +241,7 @@ def _identity(folder: Path, url: str) -> tuple[str, str]:
     return known["name"], known["token"]
 
 
-def workdir_record(path: Path) -> dict[str, str] | None:
+def _read_identity(path: Path) -> dict[str, str] | None:
     """The content of study.json, or None where there is none. Raises `UserError` if it is damaged."""
     try:
         known = json.loads(path.read_text())
@@ -266,8 +265,3 @@ def _pruner(experiment: Experiment) -> optuna.pruners.BasePruner:
     if experiment.prune == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
     return optuna.pruners.NopPruner()
-
-
-def is_sound(value: float | None) -> bool:
-    """Whether an objective is a number."""
-    return value is not None and math.isfinite(value)

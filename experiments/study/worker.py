@@ -1,6 +1,7 @@
 """A worker of a study: takes a trial, plays it, tells Optuna how it went, and writes what can be read by then."""
 
 import contextlib
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -72,7 +73,7 @@ class Worker:
             """Reports what is new, and says whether the trial is to end before its time."""
             for report in trial.reports(folder, experiment)[len(told) :]:
                 told.append(report)
-                if storage.is_sound(report.value):
+                if math.isfinite(report.value):
                     asked.report(report.value, len(told))
             if experiment.seconds and trial.trained(folder)[1] >= experiment.seconds:
                 return True
@@ -110,7 +111,7 @@ class Worker:
         if not told:
             raise UserError(f"{folder} ended without one report of the objective {experiment.objective!r}")
         value = trial.value_of(told, experiment)
-        if not storage.is_sound(value):
+        if not math.isfinite(value):
             asked.set_user_attr("why", f"{experiment.objective} is {value}")
             raise optuna.TrialPruned
         _tell(f"{name}: {experiment.objective} {value:.5g} after {images:,} images, {seconds:.0f} s")
