@@ -69,12 +69,13 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     game, step = opened.game, int(opened.state.step)
     source = Resident(dataset, config, mesh) if is_resident(dataset, config) else Streamed(dataset, config, mesh)
     turns = sharding.compile_turns(
-        functools.partial(turn, game=game, schedule=opened.schedule, batch_of=source.batch_of),
+        functools.partial(turn, game=game, course=opened.course, batch_of=source.batch_of),
         mesh,
         wrapper=config.parallel,
         batch_size=config.batch_size,
         data_axis=source.data_axis,
         most=source.most_turns,
+        numbers=numbers_of(config, opened.course),
     )
     state, run = opened.state, Run(config, folder, opened, source.real_images, launched)
     with Interruption() as interruption, run, source.opened(step, config.steps, game.discriminator.steps):
@@ -98,7 +99,7 @@ class Opened(NamedTuple):
     """A run whose folder is ready, at the position from which it goes on."""
 
     game: Game
-    schedule: Callable[[Array], schedules.Hyperparams]
+    course: schedules.Course
     state: states.TrainState
     manager: Any
     """Of its checkpoints."""
@@ -111,33 +112,41 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     Raises `UserError` where the folder holds another run.
     """
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-    schedule = schedules.build(config)
-    initial = functools.partial(states.create, game, schedule(0), config.seed)
-    shapes = sharding.abstract(jax.eval_shape(initial), mesh)
+    course = schedules.build(config)
+    initial = functools.partial(states.create, game)
+    numbers = (course(0), np.uint32(config.seed))
+    shapes = sharding.abstract(jax.eval_shape(initial, *numbers), mesh)
     record = _record(config, dataset, shapes)
     old = workdir.read(folder)
     changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
     manager = checkpoint.open_manager(folder / "checkpoints")
     state = checkpoint.restore(manager, shapes, set_aside=folder / "damaged_checkpoints")
     if state is None:
-        state = sharding.replicate(jax.jit(initial)(), mesh)
+        state = sharding.replicate(jax.jit(initial)(*numbers), mesh)
     first = int(state.step)
     if first >= config.steps:
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
-        return Opened(game, schedule, state, manager, True)
+        return Opened(game, course, state, manager, True)
     record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
     workdir.write(folder, record)
     _announce(record, folder, first)
-    return Opened(game, schedule, state, manager, False)
+    return Opened(game, course, state, manager, False)
 
 
 def turn(
-    state: states.TrainState, arrays: Any, rows: Array, *, game: Game, schedule: Callable, batch_of: Callable,
-    axis_name: str | None
+    state: states.TrainState, arrays: Any, rows: Array, numbers: dict, *, game: Game, course: schedules.Course,
+    batch_of: Callable, axis_name: str | None,
 ) -> tuple[states.TrainState, dict]:  # fmt: skip
-    """One turn of a run on the data that `batch_of(arrays, step, rows, batches)` makes of its source's arrays."""
-    raw = batch_of(arrays, state.step, rows, game.discriminator.steps)
-    return steps.train_step(state, as_batches(raw, rows, game), schedule(state.images), game=game, axis_name=axis_name)
+    """One turn of a run with the `numbers_of` it, on what its source's `batch_of` makes of its arrays."""
+    raw = batch_of(arrays, numbers["seed"], state.step, rows, game.discriminator.steps)
+    hyperparams = course(state.images, numbers["base"])
+    return steps.train_step(state, as_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
+
+
+def numbers_of(config: ConfigDict, course: schedules.Course) -> dict:
+    """What a run's turns are told, so that one compiled program serves every seed, rate and weight."""
+    base = {field: np.float32(value) for field, value in course.base.items()}
+    return {"base": base, "seed": np.uint32(config.seed)}
 
 
 def as_batches(raw: dict, rows: Array, game: Game) -> dict:
@@ -158,12 +167,12 @@ class Resident:
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
         images, labels = dataset.arrays()
         self._arrays = sharding.replicate((images, labels), mesh)
-        self._order = {"seed": config.seed, "batch_size": config.batch_size}
+        self._batch_size = config.batch_size
         self.real_images = images[: _shown(dataset.image_shape)]
 
-    def batch_of(self, arrays: Any, step: Array, rows: Array, batches: int) -> dict:
+    def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the turn's examples of these rows."""
-        return data.gather(*arrays, step=step, rows=rows, batches=batches, **self._order)
+        return data.gather(*arrays, seed=seed, step=step, rows=rows, batches=batches, batch_size=self._batch_size)
 
     def opened(self, first: int, last: int, batches: int) -> contextlib.AbstractContextManager:
         """While it is open, the data of the steps first .. last - 1 can be taken."""
@@ -186,7 +195,7 @@ class Streamed:
         self._sharding = sharding.split_rows(mesh, 1)
         self.real_images = dataset.read(np.arange(min(_shown(dataset.image_shape), len(dataset))))[0]
 
-    def batch_of(self, arrays: Any, step: Array, rows: Array, batches: int) -> dict:
+    def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the examples are those that were given."""
         return arrays
 

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import data, evaluation, loop, sharding, steps, workdir
+from gan import evaluation, loop, sharding, steps, workdir
 from gan.errors import Diverged, UserError
 from gan.game import Game
-from gan.schedules import Hyperparams
+from gan.schedules import Course, Hyperparams
 from gan.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def stacked(states: Sequence[TrainState]) -> TrainState:
     """The states of members, at one step, as one: what AXES says gets a leading axis."""
     first, *_ = states
     return jax.tree.map(
-        lambda axis, *leaves: leaves[0] if axis is None else jax.tree.map(lambda *parts: jnp.stack(parts), *leaves),
+        lambda axis, *parts: parts[0] if axis is None else _in_a_row(parts),
         AXES, first, *states[1:], is_leaf=_is_none,
     )  # fmt: skip
 
@@ -104,20 +104,17 @@ def member_of(states: TrainState, index: int) -> TrainState:
 
 
 def turn(
-    states: TrainState, arrays: Any, rows: Array, *, game: Game, schedules: Sequence[Callable], seeds: Sequence[int],
-    batch_size: int, axis_name: None,
+    states: TrainState, arrays: Any, rows: Array, numbers: Sequence[dict], *, game: Game, courses: Sequence[Course],
+    batch_of: Callable, axis_name: None,
 ) -> tuple[TrainState, dict]:  # fmt: skip
-    """One turn of every member, each with its own seed's examples and its own numbers; metrics [members]."""
+    """One turn of every member, with the `loop.numbers_of` each, on its own seed's examples; metrics [members]."""
 
     def play(state: TrainState, hyperparams: Hyperparams, seed: Array) -> tuple[TrainState, dict]:
-        raw = data.gather(
-            *arrays, seed=seed, step=state.step, rows=rows, batches=game.discriminator.steps, batch_size=batch_size
-        )
+        raw = batch_of(arrays, seed, state.step, rows, game.discriminator.steps)
         return steps.train_step(state, loop.as_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
 
-    numbers = [schedule(states.images) for schedule in schedules]
-    hyperparams = jax.tree.map(lambda *leaves: jnp.stack(leaves), *numbers)
-    seeds = jnp.array(seeds, jnp.uint32)
+    each = [course(states.images, own["base"]) for course, own in zip(courses, numbers, strict=True)]
+    hyperparams, seeds = _in_a_row(each), _in_a_row([own["seed"] for own in numbers])
     return jax.vmap(play, in_axes=(AXES, 0, 0), out_axes=(AXES, 0))(states, hyperparams, seeds)
 
 
@@ -151,15 +148,15 @@ def _play(
         functools.partial(
             turn,
             game=members[0].opened.game,
-            schedules=[member.opened.schedule for member in members],
-            seeds=[member.config.seed for member in members],
-            batch_size=config.batch_size,
+            courses=[member.opened.course for member in members],
+            batch_of=source.batch_of,
         ),
         mesh,
         wrapper="jit",
         batch_size=config.batch_size,
         data_axis=None,
         most=source.most_turns,
+        numbers=[loop.numbers_of(member.config, member.opened.course) for member in members],
         state_sharding=of_state,
     )
     state = jax.jit(stacked, out_shardings=of_state)([member.state for member in members])
@@ -210,6 +207,10 @@ def _status_after(
         logger.warning("%s diverged: %s. The last checkpoint stands", member.folder, error)
         return 3
     return None
+
+
+def _in_a_row(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _is_none(leaf: Any) -> bool:

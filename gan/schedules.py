@@ -4,6 +4,7 @@
 so a resumed run obeys its config, and a population of runs is a `vmap` over it.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -149,45 +150,73 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 }
 
 
-def build(config: ConfigDict) -> Callable[[Array], Hyperparams]:
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: `jit` takes it as it takes a function
+class Course:
+    """The numbers of a run as functions of the images seen, and the numbers of its config that they start from.
+
+    Those are an argument, for a program that is to serve other numbers too.
+    """
+
+    base: dict[str, float]
+    """The config's number of every field that may have a schedule, `{"generator.learning_rate": 2e-4, ...}`."""
+    schedules: dict[str, Callable[[Any], Schedule]]
+    """For each of them, from the number to its schedule."""
+
+    def __call__(self, images: Array | float, base: Mapping[str, Any] | None = None) -> Hyperparams:
+        """All numbers after so many images; with `base`, of the config that has these."""
+        images = jnp.asarray(images, jnp.float32)
+        base = self.base if base is None else base
+        values = {field: schedule(base[field])(images) for field, schedule in self.schedules.items()}
+
+        def under(prefix: str) -> dict[str, Array]:
+            return {field.removeprefix(prefix): value for field, value in values.items() if field.startswith(prefix)}
+
+        return Hyperparams(
+            generator=PlayerHyperparams(**under("generator.")),
+            discriminator=PlayerHyperparams(**under("discriminator.")),
+            augment=AugmentHyperparams(**under("augment.")),
+            penalties=under("penalties."),
+            **{name: values[name] for name in ALONE},
+        )
+
+
+ALONE = ("average_halflife", "weight_clip", "top_k")
+"""The numbers that stand at the top of a config."""
+
+
+def build(config: ConfigDict) -> Course:
     """The function `images seen -> Hyperparams` of a config.
 
     Each scheduled field stands in the config as a number, `config.discriminator.learning_rate = 2e-4`, and may have
     a schedule of the same name under `config.schedules`, such as
     `config.schedules.discriminator.learning_rate = "linear(5e-5, 1e6)"`; an empty string means constant.
     """
+    fields = [
+        *(f"{player}.{name}" for player in ("generator", "discriminator") for name in _names(PlayerHyperparams)),
+        *(f"augment.{name}" for name in _names(AugmentHyperparams)),
+        *(f"penalties.{name}" for name in penalties_in(config)),
+        *ALONE,
+    ]
+    schedules = {field: functools.partial(_scheduled, field, _leaf(config.schedules, field)) for field in fields}
+    base = {field: _leaf(config, field) for field in fields}
+    for field, value in base.items():
+        is_legal, legal = RANGES.get(field.rsplit(".", 1)[-1], (lambda value: 0 <= value < math.inf, "0 or more"))
+        if not is_legal(value):
+            raise UserError(f"config.{field}={value}; legal: {legal}")
+        schedules[field](value)  # a schedule that cannot be is told now
+    return Course(base, schedules)
 
-    def scheduled(path: str) -> Schedule:
-        base, text = _leaf(config, path), _leaf(config.schedules, path) or "constant"
-        is_legal, legal = RANGES.get(path.rsplit(".", 1)[-1], (lambda value: 0 <= value < math.inf, "0 or more"))
-        if not is_legal(base):
-            raise UserError(f"config.{path}={base}; legal: {legal}")
-        field = f"config.schedules.{path}"
-        table = {name: functools.partial(entry, base) for name, entry in SCHEDULES.items()}
-        try:
-            return names.call(table, text, field)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{field}={text!r}: {error}") from error
 
-    def player(name: str) -> dict[str, Schedule]:
-        return {field: scheduled(f"{name}.{field}") for field in PlayerHyperparams.__dataclass_fields__}
+def _scheduled(field: str, text: str, base: Any) -> Schedule:
+    table = {name: functools.partial(entry, base) for name, entry in SCHEDULES.items()}
+    try:
+        return names.call(table, text or "constant", f"config.schedules.{field}")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"config.schedules.{field}={text!r}: {error}") from error
 
-    generator, discriminator = player("generator"), player("discriminator")
-    augment = {field: scheduled(f"augment.{field}") for field in AugmentHyperparams.__dataclass_fields__}
-    penalties = {name: scheduled(f"penalties.{name}") for name in penalties_in(config)}
-    others = {name: scheduled(name) for name in ("average_halflife", "weight_clip", "top_k")}
 
-    def hyperparams(images: Array) -> Hyperparams:
-        images = jnp.asarray(images, jnp.float32)
-        return Hyperparams(
-            generator=PlayerHyperparams(**{field: schedule(images) for field, schedule in generator.items()}),
-            discriminator=PlayerHyperparams(**{field: schedule(images) for field, schedule in discriminator.items()}),
-            augment=AugmentHyperparams(**{field: schedule(images) for field, schedule in augment.items()}),
-            penalties={name: schedule(images) for name, schedule in penalties.items()},
-            **{name: schedule(images) for name, schedule in others.items()},
-        )
-
-    return hyperparams
+def _names(numbers: type) -> tuple[str, ...]:
+    return tuple(numbers.__dataclass_fields__)
 
 
 def penalties_in(config: ConfigDict) -> tuple[str, ...]:

@@ -84,30 +84,34 @@ def compile_turns(
     batch_size: int,
     data_axis: int | None,
     most: int,
+    numbers: Any = None,
     state_sharding: Any = None,
 ) -> Callable[[Any, Any, int], tuple[Any, Any]]:
-    """Compiles `turn(state, data, rows, axis_name=...)` to `(state, data, count) -> (state, metrics)` on the mesh.
+    """Compiles `turn(state, data, rows, numbers, axis_name=...)` to `(state, data, count) -> (state, metrics)`.
 
     One program plays any `count` of turns up to `most`, all on the same `data`, so that the bits of a run do not
     depend on how its turns are grouped. Its metrics have a leading axis [most], of which the first `count` are played.
 
     `rows` are the places int32 [B] in the whole batch of the examples that the turn works on: all of them under
     `jit`, the device's share under `pmap`. `data_axis` is the axis of `data` that holds the rows, or None where
-    every device has all the data. Under `jit` the given state is donated.
+    every device has all the data. `numbers` are given to every turn, and are no part of the program: it is found again
+    for others. Under `jit` the given state is donated.
 
     The state is whole on every device, and the rows are split, unless there is a `state_sharding` (a prefix of its
     tree): then each device sees all rows.
     """
 
-    def turns(state: Any, data: Any, count: jax.Array, rows: jax.Array, *, axis_name: str | None) -> tuple[Any, Any]:
+    def turns(
+        state: Any, data: Any, count: jax.Array, rows: jax.Array, numbers: Any, *, axis_name: str | None
+    ) -> tuple[Any, Any]:
         # An inner `jit` is traced once, for its shapes here and as the body of the loop.
         play = jax.jit(functools.partial(turn, axis_name=axis_name))
-        _, shapes = jax.eval_shape(play, state, data, rows)
+        _, shapes = jax.eval_shape(play, state, data, rows, numbers)
         played = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), shapes)
 
         def body(index: jax.Array, carried: tuple[Any, Any]) -> tuple[Any, Any]:
             state, played = carried
-            state, metrics = play(state, data, rows)
+            state, metrics = play(state, data, rows, numbers)
             return state, jax.tree.map(lambda all_turns, leaf: all_turns.at[index].set(leaf), played, metrics)
 
         return jax.lax.fori_loop(0, count, body, (state, played))
@@ -118,17 +122,17 @@ def compile_turns(
         of_state, by_row = (whole, split_rows(mesh, 0)) if state_sharding is None else (state_sharding, whole)
         compiled = jax.jit(
             functools.partial(turns, axis_name=None),
-            in_shardings=(of_state, whole if data_axis is None else split_rows(mesh, data_axis), whole, by_row),
+            in_shardings=(of_state, whole if data_axis is None else split_rows(mesh, data_axis), whole, by_row, whole),
             out_shardings=(of_state, whole),
             donate_argnums=0,
         )
-        rows = jax.device_put(rows, by_row)
-        return lambda state, data, count: compiled(state, data, np.int32(count), rows)
+        rows, numbers = jax.device_put(rows, by_row), replicate(numbers, mesh)
+        return lambda state, data, count: compiled(state, data, np.int32(count), rows, numbers)
     if wrapper == "pmap":
         compiled = jax.pmap(
             functools.partial(turns, axis_name=AXIS),
             axis_name=AXIS,
-            in_axes=(None, data_axis, None, 0),
+            in_axes=(None, data_axis, None, 0, None),
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
@@ -137,7 +141,7 @@ def compile_turns(
         def mapped(state: Any, data: Any, count: int) -> tuple[Any, Any]:
             if data_axis is not None:
                 data = jax.tree.map(lambda leaf: _split_axis(leaf, data_axis, mesh.size), data)
-            return compiled(state, data, np.int32(count), rows)
+            return compiled(state, data, np.int32(count), rows, numbers)
 
         return mapped
     raise UserError(f"config.parallel={wrapper!r} is unknown; legal: {', '.join(WRAPPERS)}")

@@ -1,5 +1,6 @@
 """gan.loop: a run and what it leaves behind; stopped and resumed in every way, it ends in the same bits."""
 
+import functools
 import json
 import random
 import signal
@@ -11,7 +12,9 @@ import pytest
 import runs
 from PIL import Image
 
-from gan import loop, sharding
+from gan import evaluation, loop, schedules, sharding
+from gan import game as rules
+from gan import state as states
 from gan.errors import Diverged, UserError
 
 
@@ -101,6 +104,24 @@ def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):
     assert runs.final_digests(tmp_path) == runs.final_digests(whole)
     for one, other in zip(runs.logged(tmp_path), runs.logged(whole), strict=True):
         assert one["discriminator_loss"] == other["discriminator_loss"]
+
+
+def test_another_seed_rate_or_weight_is_the_same_program():
+    def lowered(**overrides):
+        config = runs.config(**{"discriminator.batch_norm": False, "penalties.r1": 1.0} | overrides)
+        mesh = sharding.device_mesh()
+        dataset = evaluation.open_dataset(config)
+        game = rules.build(config, image_shape=dataset.image_shape, num_classes=10)
+        course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
+        turn = functools.partial(loop.turn, game=game, course=course, batch_of=source.batch_of, axis_name=None)
+        numbers = loop.numbers_of(config, course)
+        made = jax.eval_shape(functools.partial(states.create, game), course(0), numbers["seed"])
+        return jax.jit(turn).lower(made, source.take()[0], np.arange(config.batch_size), numbers).as_text()
+
+    before = lowered()
+    others = {"seed": 7, "generator.learning_rate": 1e-3, "discriminator.beta1": 0.0, "penalties.r1": 5.0}
+    assert lowered(**others) == before
+    assert lowered(**{"schedules.generator.learning_rate": "linear(0, 1000)"}) != before
 
 
 def test_pmap_gives_the_same_run_to_rounding(tmp_path):

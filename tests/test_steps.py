@@ -178,12 +178,12 @@ def play_on(devices, wrapper, game, turns=3):
                          axis_types=(jax.sharding.AxisType.Auto,))  # fmt: skip
     settings = hyperparams()
 
-    def turn(position, data, rows, axis_name):
+    def turn(position, data, rows, numbers, axis_name):
         shape = data["label"].shape
         data = data | {"row": jnp.broadcast_to(rows[None], shape)}
-        return steps.train_step(position, data, settings, game=game, axis_name=axis_name)
+        return steps.train_step(position, data, numbers, game=game, axis_name=axis_name)
 
-    compiled = sharding.compile_turns(turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, most=1)
+    compiled = sharding.compile_turns(turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, most=1, numbers=settings)
     position = sharding.replicate(state.create(game, settings, seed=0), mesh)
     for number in range(turns):
         data = {name: np.asarray(leaf) for name, leaf in batches(game, seed=number).items() if name != "row"}

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.benchmarks import systems, timing, turns
@@ -62,21 +63,20 @@ def compiled(config: ConfigDict, count: int) -> Callable[[int], float]:
     mesh = sharding.device_mesh()
     dataset = evaluation.open_dataset(config)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-    schedule = schedules.build(config)
+    course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
     of_state = population.sharding_of(mesh, count)
     played = sharding.compile_turns(
-        functools.partial(
-            population.turn, game=game, schedules=[schedule] * count, seeds=range(count), batch_size=config.batch_size
-        ),
+        functools.partial(population.turn, game=game, courses=[course] * count, batch_of=source.batch_of),
         mesh,
         wrapper="jit",
         batch_size=config.batch_size,
         data_axis=None,
         most=loop.MOST_TURNS,
+        numbers=[loop.numbers_of(config, course) | {"seed": np.uint32(seed)} for seed in range(count)],
         state_sharding=of_state,
     )
-    arrays, _ = loop.Resident(dataset, config, mesh).take()
-    members = [state.create(game, schedule(0), seed) for seed in range(count)]
+    arrays, _ = source.take()
+    members = [state.create(game, course(0), seed) for seed in range(count)]
     position = jax.jit(population.stacked, out_shardings=of_state)(members)
 
     def play(wanted: int) -> float:

@@ -64,16 +64,22 @@ def build(config: ConfigDict) -> Program:
     mesh = sharding.device_mesh()
     dataset = evaluation.open_dataset(config)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-    schedule = schedules.build(config)
-    initial = functools.partial(state.create, game, schedule(0), config.seed)
+    course = schedules.build(config)
+    initial = functools.partial(state.create, game, course(0), config.seed)
     source = loop.Resident(dataset, config, mesh)
-    turn = functools.partial(loop.turn, game=game, schedule=schedule, batch_of=source.batch_of)
+    turn = functools.partial(loop.turn, game=game, course=course, batch_of=source.batch_of)
     arrays, _ = source.take()
-    made = jax.eval_shape(initial)
+    numbers, made = loop.numbers_of(config, course), jax.eval_shape(initial)
 
     def compiled() -> timing.Play:
         played = sharding.compile_turns(
-            turn, mesh, wrapper="jit", batch_size=config.batch_size, data_axis=None, most=loop.MOST_TURNS
+            turn,
+            mesh,
+            wrapper="jit",
+            batch_size=config.batch_size,
+            data_axis=None,
+            most=loop.MOST_TURNS,
+            numbers=numbers,
         )
         position = sharding.replicate(jax.jit(initial)(), mesh)
 
@@ -90,7 +96,7 @@ def build(config: ConfigDict) -> Program:
 
     def operations() -> int:
         rows = jax.ShapeDtypeStruct((config.batch_size,), "int32")
-        return flops.count(functools.partial(turn, axis_name=None), made, arrays, rows)
+        return flops.count(functools.partial(turn, axis_name=None), made, arrays, rows, numbers)
 
     return Program(
         compile=compiled,
