@@ -1,7 +1,8 @@
 """Any loss, any penalty, any network: built or refused with the reason, and one finite update of each player.
 
-A pair of choices is tried where it stands in a case; the fast test has every choice in some case, the slow one every
-pair of a loss and a penalty, on networks, augmentations, optimisers and conditionings that rotate beneath them.
+A pair of choices is tried where it stands in a case; the fast test has every choice in some case, on networks that are
+compiled in seconds; the slow ones every network, and every pair of a loss and a penalty, on networks, augmentations,
+optimisers and conditionings that rotate beneath them.
 """
 
 import functools
@@ -118,10 +119,10 @@ def legal_or_refused(tried):
     return config, shape
 
 
-def case(i, *, loss, penalty):
+def case(i, *, loss, penalty, networks=tuple(NETWORKS)):
     """A case of these two, with the other choices rotating beneath them at different paces."""
     return {
-        "network": list(NETWORKS)[i % len(NETWORKS)],
+        "network": networks[i % len(networks)],
         "loss": loss,
         "penalty": penalty,
         "augment": list(AUGMENTS)[i // 2 % len(AUGMENTS)],
@@ -131,10 +132,18 @@ def case(i, *, loss, penalty):
 
 
 PENALTY_NAMES = ["", *PENALTIES]
-CASES = [
-    case(i, loss=LOSS_TEXTS[i % len(LOSS_TEXTS)], penalty=PENALTY_NAMES[i % len(PENALTY_NAMES)])
-    for i in range(max(len(LOSS_TEXTS), len(PENALTY_NAMES)))
-]
+
+
+def cases(networks):
+    """Every loss and every penalty once or more, on these networks."""
+    return [
+        case(i, loss=LOSS_TEXTS[i % len(LOSS_TEXTS)], penalty=PENALTY_NAMES[i % len(PENALTY_NAMES)], networks=networks)
+        for i in range(max(len(LOSS_TEXTS), len(PENALTY_NAMES)))
+    ]
+
+
+CASES = cases(("dcgan", "mlp"))
+OF_EVERY_NETWORK = cases(tuple(NETWORKS))
 
 
 def name(tried):
@@ -153,6 +162,13 @@ def test_some_choices_on_four_devices(tried):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrapper", ["jit", "pmap"])
+@pytest.mark.parametrize("tried", OF_EVERY_NETWORK, ids=name)
+def test_every_network_with_some_choices(tried, wrapper):
+    check(*legal_or_refused(tried), wrapper)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["jit", "pmap"])
 @pytest.mark.parametrize("loss", LOSS_TEXTS)
 def test_every_loss_with_every_penalty(loss, wrapper):
     for i, penalty in enumerate(PENALTIES, start=LOSS_TEXTS.index(loss)):
@@ -160,7 +176,9 @@ def test_every_loss_with_every_penalty(loss, wrapper):
 
 
 def test_every_choice_is_among_the_cases():
-    for field, table in (("network", NETWORKS), ("loss", LOSS_TEXTS), ("penalty", PENALTIES), ("augment", AUGMENTS),
+    for field, table in (("loss", LOSS_TEXTS), ("penalty", PENALTIES), ("augment", AUGMENTS),
                          ("optimizer", OPTIMIZERS), ("conditioning", CONDITIONINGS)):  # fmt: skip
-        assert {tried[field] for tried in CASES} >= set(table), field
+        for tried in (CASES, OF_EVERY_NETWORK):
+            assert {one[field] for one in tried} >= set(table), field
+    assert {one["network"] for one in OF_EVERY_NETWORK} == set(NETWORKS)
     assert set(NETWORK_FIELDS) == set(NETWORKS)

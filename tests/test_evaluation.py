@@ -109,6 +109,7 @@ def test_a_run_without_a_checkpoint_or_with_other_data_is_one_line(tmp_path):
         evaluation.evaluate(tmp_path, count=100, seed=0)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_the_same_figures(tmp_path):
     runs.train(tmp_path / "whole", **EVALUATION)
     runs.train(tmp_path / "parts", **EVALUATION, steps=8)

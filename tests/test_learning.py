@@ -45,7 +45,7 @@ def mode_shares(points):
     return np.mean(distance < 0.3, axis=0)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_ring_is_learned(seed):
     points, metrics = play(point_game(discriminator={"penalties": ("r1", "r2")}), seed)
     shares = mode_shares(points)
@@ -55,6 +55,7 @@ def test_the_ring_is_learned(seed):
     assert 0.68 < np.mean(metrics["generator_loss"][-500:]) < 0.72
 
 
+@pytest.mark.slow
 def test_without_the_penalties_the_shares_are_uneven():
     # What the check above can see: the same game without R1 and R2 circles, and serves some modes ten times others.
     shares = mode_shares(play(point_game(), 0)[0])

@@ -171,7 +171,7 @@ def test_nan_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
     assert runs.final_digests(tmp_path) == good
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_within_a_step_and_the_next_launch_goes_on(number, undisturbed, tmp_path):
     process = runs.start(tmp_path, steps=UNDISTURBED_STEPS, checkpoint_every=0)
     wait_for_a_line(process, tmp_path)

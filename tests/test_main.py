@@ -9,6 +9,9 @@ import pytest
 import runs
 from PIL import Image
 
+from gan import sampling
+from gan.errors import UserError
+
 CONFIG = "--config=configs/dcgan.py"
 
 
@@ -101,13 +104,10 @@ def test_a_trained_run_gives_samples(tmp_path):
 def test_classes_are_drawn_by_name_in_turn_and_a_latent_in_each(tmp_path):
     runs.train(tmp_path, steps=4, generator__conditioning="concat")
 
-    def drawn(name, *flags):
-        out = tmp_path / f"{name}.npz"
-        told("--mode=sample", f"--workdir={tmp_path}", f"--out={out}", *flags, status=0)
-        return np.load(out)
-
-    sevens = drawn("sevens", "--classes=7", "--num_samples=20")
-    pairs = drawn("pairs", "--classes=7,2", "--num_samples=40", "--same_latents")
+    sampling.sample(tmp_path, count=20, seed=0, out=tmp_path / "sevens.npz", classes=["7"])
+    flags = ["--classes=7,2", "--num_samples=40", "--same_latents", f"--out={tmp_path / 'pairs.npz'}"]
+    told("--mode=sample", f"--workdir={tmp_path}", *flags, status=0)
+    sevens, pairs = (np.load(tmp_path / f"{name}.npz") for name in ("sevens", "pairs"))
     np.testing.assert_array_equal(sevens["labels"], [7] * 20)
     np.testing.assert_array_equal(pairs["labels"], [7, 2] * 20)
     assert list(pairs["class_names"]) == list("0123456789")
@@ -116,14 +116,14 @@ def test_classes_are_drawn_by_name_in_turn_and_a_latent_in_each(tmp_path):
     assert np.ptp(pairs["images"][1::2].astype(int) - pairs["images"][::2]) > 1
     # The first 10 rows of two columns of 8 pixels with lines between them: 91 x 19, enlarged 1024 // 91 = 11 times.
     assert Image.open(tmp_path / "pairs.png").size == (11 * 19, 11 * 91)
-    assert "'seven' is no class" in told("--mode=sample", f"--workdir={tmp_path}", "--classes=seven")
+    with pytest.raises(UserError, match="'seven' is no class"):
+        sampling.sample(tmp_path, count=1, seed=0, classes=["seven"])
 
 
 def test_a_generator_without_labels_has_no_classes_to_draw(tmp_path):
     runs.train(tmp_path, steps=4)
-    assert "--classes needs a generator that learns of labels" in told(
-        "--mode=sample", f"--workdir={tmp_path}", "--classes=7"
-    )
+    with pytest.raises(UserError, match="--classes needs a generator that learns of labels"):
+        sampling.sample(tmp_path, count=1, seed=0, classes=["7"])
 
 
 def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):

@@ -82,6 +82,7 @@ def test_members_differ(together):
     assert len(set(losses)) == len(CHANGES)
 
 
+@pytest.mark.slow
 def test_a_run_begun_alone_goes_on_among_others_that_are_further_and_those_that_are_done(alone, tmp_path):
     # Member 0 was at step 4, member 1 not begun, member 2 complete; three members on four devices are not split.
     first, second, third = folders(tmp_path, 3)

@@ -202,7 +202,7 @@ def test_the_players_rules_are_told_apart():
     assert isinstance(point_game().discriminator.module, PointDiscriminator)
 
 
-@pytest.mark.parametrize("build", [point_game, noisy_game])
+@pytest.mark.parametrize("build", [point_game, pytest.param(noisy_game, marks=pytest.mark.slow)])
 def test_half_precision_computes_close_by_and_keeps_everything_in_full(build):
     penalties = {"discriminator": {**PLAIN, "penalties": ("r1",)}} if build is point_game else {"discriminator": PLAIN}
     full = build(generator=PLAIN, **penalties)

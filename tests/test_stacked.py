@@ -29,6 +29,7 @@ def test_each_channel_is_the_digit_that_the_label_says(stacks):
         assert label == 100 * read[0] + 10 * read[1] + read[2]
 
 
+@pytest.mark.slow
 def test_all_thousand_modes_are_there_and_splits_differ(stacks):
     labels = stacks.arrays()[1]
     assert len(np.unique(labels)) == len(stacks.class_names) == 1000

@@ -191,7 +191,7 @@ def play_on(devices, wrapper, game, turns=3):
     return jax.device_get((position.replace(key=jax.random.key_data(position.key)), metrics))
 
 
-@pytest.mark.parametrize("devices, wrapper", [(4, "jit"), (1, "pmap"), (4, "pmap")])
+@pytest.mark.parametrize("devices, wrapper", [(4, "jit"), pytest.param(1, "pmap", marks=pytest.mark.slow), (4, "pmap")])
 def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, wrapper):
     game = noisy_game(discriminator={"steps": 2})
     # Adam divides by the root of a second moment that starts at zero: 1e-7 in a gradient can be 1e-4 in a parameter.
@@ -229,6 +229,6 @@ def test_a_turn_can_be_scanned_and_vmapped():
         lambda *leaves: jnp.stack(leaves), *(state.create(game, settings, seed=s) for s in (0, 1))
     )
     rates = jax.tree.map(lambda *leaves: jnp.stack(leaves), hyperparams(1e-3), hyperparams(1e-2))
-    together, _ = jax.vmap(turn, in_axes=(0, None, 0))(population, batches(game), rates)
-    alone, _ = turn(state.create(game, settings, seed=1), batches(game), hyperparams(1e-2))
+    together, _ = jax.jit(jax.vmap(turn, in_axes=(0, None, 0)))(population, batches(game), rates)
+    alone, _ = jax.jit(turn)(state.create(game, settings, seed=1), batches(game), hyperparams(1e-2))
     assert_close(jax.tree.map(lambda leaf: leaf[1], together).generator.params, alone.generator.params, atol=1e-4)

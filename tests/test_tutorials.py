@@ -97,13 +97,11 @@ def test_a_size_that_does_not_fit_is_one_line(name, shape, latent_size, line):
     assert "\n" not in str(caught.value)
 
 
-CONVOLUTIONAL = ("conv_gan", "flag_gan")
-"""Their first turns take long to compile; tests/test_combinations.py plays others of their networks."""
+LARGE = ("conv_gan", "flag_gan", "vanilla_gan")
+"""Their first turns take long; tests/test_combinations.py plays others of their networks."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in CONVOLUTIONAL)) for name in SHAPES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in SHAPES])
 def test_the_first_turn_is_finite_and_moves_both_players(name):
     shape = (16, 16, 1) if name == "flag_gan" else SHAPES[name]
     config = config_of(name)
