@@ -58,7 +58,7 @@ MODES_OF = {
 
 def main(argv: list[str]) -> None:
     """Runs a mode, and turns how it ends into the exit status."""
-    _set_up_logging()
+    set_up_logging()
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
@@ -186,7 +186,7 @@ def _told(error: object) -> int:
     return 2
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
     """Our own lines go to stderr as they are, above the progress bar; libraries speak from warnings up."""
     from tqdm import tqdm
 

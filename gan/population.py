@@ -11,7 +11,7 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,15 @@ AXES = TrainState(step=None, images=None, key=0, generator=0, discriminator=0, a
 """Which parts of a population's state have a leading axis of members: they are all at one step."""
 
 
+class End(NamedTuple):
+    """How a member ended."""
+
+    status: int
+    """The exit status that its run would have had alone."""
+    why: str = ""
+    """What a run alone would have said last, of one that diverged."""
+
+
 @dataclasses.dataclass
 class Member:
     """One run of a population."""
@@ -40,8 +49,8 @@ class Member:
     run: loop.Run | None
     """None for a run that was complete before."""
     state: TrainState
-    status: int | None = None
-    """Its exit status, once it has ended."""
+    end: End | None = None
+    """How it ended, once it has."""
 
 
 def train(
@@ -49,8 +58,8 @@ def train(
     folders: Sequence[Path],
     launched: float,
     keep: Callable[[int, int], bool] = lambda member, step: True,
-) -> list[int]:
-    """Trains the run of each config in its folder, all in one program, and returns their exit statuses.
+) -> list[End]:
+    """Trains the run of each config in its folder, all in one program, and returns how each ended.
 
     Members go on from where each was left; those that are behind catch up first. A member whose figures are not finite
     ends with status 3, and the others go on. Whenever something is due, `keep(member, step)` says whether that member
@@ -73,17 +82,17 @@ def train(
             run = None
             if not opened.is_complete:
                 run = stack.enter_context(loop.Run(config, folder, opened, source.real_images, launched))
-            members.append(Member(config, folder, opened, run, opened.state, 0 if opened.is_complete else None))
+            members.append(Member(config, folder, opened, run, opened.state, End(0) if opened.is_complete else None))
             if opened.game != members[0].opened.game:
                 raise UserError(f"{folder} is another game than {folders[0]}: they cannot be played together")
         with loop.Interruption() as interruption:
-            while active := [member for member in members if member.status is None]:
+            while active := [member for member in members if member.end is None]:
                 # Those that are behind go first, as far as the next, and then on with it.
                 steps_played = sorted({int(member.state.step) for member in active})
                 first, until = [*steps_played, configs[0].steps][:2]
                 group = {n: one for n, one in enumerate(members) if one in active and one.state.step == first}
                 _play(group, first, until, source, mesh, interruption, keep)
-    return [member.status for member in members]
+    return [member.end for member in members]
 
 
 def stacked(states: Sequence[TrainState]) -> TrainState:
@@ -166,7 +175,7 @@ def _play(
     if step == 0 and config.sample_every:
         for member in members:
             member.run.sample(0, member.state)
-    while step < until and 2 * len(playing := [member for member in members if member.status is None]) > len(members):
+    while step < until and 2 * len(playing := [member for member in members if member.end is None]) > len(members):
         before_due = min(playing[0].run.turns_before_due(step), until - step)
         count = min(before_due, playing[0].run.turns_in_dispatch)
         state, metrics = turns(state, arrays, count)
@@ -178,34 +187,34 @@ def _play(
             continue
         recent = jax.device_get(recent)
         for index, (number, member) in enumerate(group.items()):
-            if member.status is None:
+            if member.end is None:
                 member.state = one(state, index)
                 for turns_played, figures in recent:
                     own = {name: values[:, index] for name, values in figures.items()}
                     member.run.played(step, turns_played, own, 0.0)
-                member.status = _status_after(member, number, step, interruption.signal, keep)
+                member.end = _end_after(member, number, step, interruption.signal, keep)
         recent = []
 
 
-def _status_after(
+def _end_after(
     member: Member, number: int, step: int, signal_number: int, keep: Callable[[int, int], bool]
-) -> int | None:
-    """Does what is due for a member after a step. Its exit status if it has ended."""
+) -> End | None:
+    """Does what is due for a member after a step. How it ended, if it has."""
     try:
         member.run.due(step, member.state)
         if step == member.config.steps:
             logger.info("%s: step %d done", member.folder, step)
-            return 0
+            return End(0)
         if signal_number:
             member.run.stop(step, member.state, signal_number)
-            return 128 + signal_number
+            return End(128 + signal_number)
         if not keep(number, step):
             member.run.save(step, member.state)
             logger.info("%s: given up at step %d", member.folder, step)
-            return 0
+            return End(0)
     except Diverged as error:
         logger.warning("%s diverged: %s. The last checkpoint stands", member.folder, error)
-        return 3
+        return End(3, f"diverged: {error}. The last checkpoint stands")
     return None
 
 
