@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import itertools
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
 from experiments import sweep as command  # noqa: E402 (they need Optuna)
-from experiments.study import page, reading, storage, trial  # noqa: E402
+from experiments.study import page, reading, storage, together, trial  # noqa: E402
 
 BASE = "configs/dcgan.py"
 TINY = {name: value for name, value in runs.SMALL.items() if name not in ("log_every", "checkpoint_every", "steps")}
@@ -74,6 +75,7 @@ def refused(worker):
 
 
 def written(tmp_path, text=FILE):
+    tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "question.py"
     path.write_text(text)
     return path
@@ -143,6 +145,9 @@ def test_a_trials_flags_make_its_config():
     flags = [f"--config={BASE}", *space.flags(base, meant)]
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads(json.dumps(meant.to_dict()))
+    # And what a population makes of them, for each of its members.
+    parsed_config, folder = together.parsed(trial.command(BASE, "here", flags[1:])[3:])
+    assert (parsed_config.to_dict(), str(folder)) == (meant.to_dict(), "here")
 
 
 def test_a_training_metric_is_reported_when_the_run_logs():
@@ -197,6 +202,10 @@ def test_what_the_config_does_not_have_is_told(fields, told):
         (lambda: experiment(images=1, seconds=1), "one budget"),
         (lambda: experiment(seconds=1), "reports divides"),
         (lambda: experiment(images=-1), "negative"),
+        (lambda: experiment(population=0), "population=0; legal: a whole number from 1 up, or 'auto'"),
+        (lambda: experiment(population=True), "population=True; legal"),
+        (lambda: experiment(population="many"), "population='many'; legal"),
+        (lambda: experiment(population=2, seconds=9, reports=0), "legal: population=1 or 'auto'"),
         (lambda: uniform(1, 1), "empty"),
         (lambda: uniform(0, math.inf), "no end"),
         (lambda: log_uniform(0, 1), "no logarithm"),
@@ -395,10 +404,10 @@ def test_training_time_is_the_runs_own(tmp_path):
 
 
 def test_settings_do_not_depend_on_the_workers(tmp_path):
-    """Two workers in turn draw what one draws alone, each setting once and with every seed."""
+    """Two workers in turn draw what one draws alone, or several at once; each setting once and with every seed."""
     plan = experiment(space={"top_k": uniform(0.1, 1)}, search="random", settings=3, seeds=(4, 5))
 
-    def drawn(folder, workers):
+    def drawn(folder, workers, most=1, alike=lambda changes, seed: True):
         studies = [storage.open_study(plan, {"base": "x"}, folder) for _ in range(workers)]
         for number in range(100):
             study = studies[number % workers]
@@ -407,13 +416,20 @@ def test_settings_do_not_depend_on_the_workers(tmp_path):
                     break
                 asked = study.ask()
                 storage.settle(study, plan, asked)
-            study.tell(asked, 1.0)
-        trials = studies[0].get_trials()
+                others = storage.ask_alike(study, plan, alike) if most > 1 else ()
+                taken = [asked, *itertools.islice(others, most - 1)]
+            for asked in taken:
+                study.tell(asked, 1.0)
+        trials = [one for one in studies[0].get_trials() if one.state != optuna.trial.TrialState.FAIL]
         assert len(trials) == 6
         assert sorted(storage.standing(trials)) == [(number, seed) for number in range(3) for seed in (4, 5)]
         return storage.settings(trials)
 
-    assert drawn(tmp_path / "one", 1) == drawn(tmp_path / "two", 2)
+    settings = drawn(tmp_path / "one", 1)
+    assert drawn(tmp_path / "two", 2) == settings
+    assert drawn(tmp_path / "three", 1, most=5) == settings
+    # What cannot be played with the others is drawn all the same, and left to be asked for.
+    assert drawn(tmp_path / "four", 2, 5, lambda changes, seed: changes["top_k"] > 0.5 and seed == 4) == settings
 
 
 @pytest.mark.parametrize("kind", ["journal", "database"])
@@ -513,12 +529,25 @@ def test_the_command_refuses_in_one_line(tmp_path):
     assert "not writable" in told["no folder"]
 
 
-def acted(monkeypatch, tmp_path, act, **fields):
-    """A study whose runs are acted: `act(value of the one parameter)` says what is reported, and how the run ends."""
+def acted(monkeypatch, tmp_path, act, groups=None, **fields):
+    """A study whose runs are acted: `act(value of the one parameter)` says what is reported, and how the run ends.
+
+    `groups`, a list, is given the values that were played together; more than three at once crash.
+    """
     calls = []
 
-    def play(typed, folder, enough, interruption):
-        value = float(re.search(r"top_k=([0-9.]+)", " ".join(typed))[1])
+    def play(runs, interruption):
+        if groups is not None:
+            groups.append([value_of(run.typed) for run in runs])
+        if len(runs) > 3:
+            return [trial.End(-9, False, "killed")] * len(runs)
+        return [play_one(*run) for run in runs]
+
+    def value_of(typed):
+        return float((re.search(r"top_k=([0-9.]+)", " ".join(typed)) or [0, 1])[1])  # 1 is the config's own
+
+    def play_one(typed, folder, enough):
+        value = value_of(typed)
         calls.append(value)
         folder.mkdir(parents=True, exist_ok=True)
         reported, status = act(value)
@@ -602,6 +631,63 @@ def test_a_budget_of_seconds_stops_a_trial(tmp_path, monkeypatch):
     status, rows, _ = acted(monkeypatch, tmp_path, lambda value: ([9.0, 8.0, 7.0, 6.0], 0), **fields)
     assert status == 0
     assert (rows[0.5]["frechet_mean"], rows[0.5]["seconds"]) == ("7.0", "30.0")
+
+
+def test_trials_that_are_one_game_are_played_together(tmp_path, monkeypatch):
+    """top_k=1 is another game than the others: no top-k at all."""
+    values, groups = [0.5, 0.7, 1.0, 0.9, 0.3], []
+    fields = {"values": values, "seeds": (0, 1), "minimise": "", "maximise": "frechet"}
+    acts = {value: ([value, 2 * value], 0) for value in values} | {0.9: ([0.1], 3)}
+    status, rows, _ = acted(monkeypatch, tmp_path / "three", acts.get, groups, population=3, **fields)
+    # Of the waiting ones, seed by seed, the first and those like it: 1 with its other seed.
+    assert groups == [[0.5, 0.7, 0.9], [1.0, 1.0], [0.3, 0.5, 0.7], [0.9, 0.3]]
+    assert status == 0
+    groups.clear()
+    _, alone, _ = acted(monkeypatch, tmp_path / "one", acts.get, groups, **fields)
+    assert groups == [[value] for value in 2 * values]
+    assert rows == alone
+    assert rows[0.9]["remarks"] == "2 diverged"
+
+
+def test_a_population_that_crashes_is_played_one_by_one(tmp_path, monkeypatch, capsys):
+    values, groups = [0.1, 0.2, 0.3, 0.4, 0.5], []
+    acts = {value: ([value], 1 if value == 0.2 else 0) for value in values}
+    _, rows, _ = acted(monkeypatch, tmp_path, acts.get, groups, values=values, population=4)
+    assert groups == [[0.1, 0.2, 0.3, 0.4], [0.1], [0.2], [0.3], [0.4], [0.5]]
+    assert [rows[value]["remarks"] for value in values] == ["", "1 crashed", "", "", ""]
+    assert "one by one from here on; as a population: exit -9: killed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fields", [{"seconds": 25.0, "reports": 0}, {"fixed": {"data.resident": "never"}}])
+def test_auto_is_one_by_one_where_seconds_count_or_data_are_streamed(tmp_path, monkeypatch, fields):
+    groups = []
+    fields = {"values": [0.1, 0.2], "population": "auto"} | fields
+    fields["fixed"] = fields.get("fixed", {}) | ({"evaluate_every": 1} if "seconds" in fields else {})
+    acted(monkeypatch, tmp_path, lambda value: ([value], 0), groups, **fields)
+    assert groups == [[0.1], [0.2]]
+
+
+def test_members_end_as_runs_do(tmp_path):
+    """One that goes to its end, one that is given up at once, one that diverges: a process with three runs in it."""
+    changes = [{}, {"seed": 1}, {"discriminator.learning_rate": 1e38}]
+    base, _ = space.configured(experiment())
+    members = [
+        trial.command(BASE, tmp_path / str(number), space.flags(base, runs.config(**change)))[3:]
+        for number, change in enumerate(changes)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", trial.TOGETHER], input=json.dumps(members) + "\n1\n", cwd=runs.ROOT,
+        env=os.environ | {"XLA_FLAGS": os.environ["GAN_TEST_XLA_FLAGS"]}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (status, why), given_up, (diverged, last_words) = json.loads(done.stdout)
+    assert (status, why, given_up, diverged) == (0, "", [130, ""], 3)
+    assert last_words.startswith("diverged: step ") and last_words.endswith("The last checkpoint stands")
+    assert [line["step"] for line in runs.logged(tmp_path / "0")] == [4, 8, 12]
+    assert runs.final_digests(tmp_path / "1")[0] == 4
+    for number, change in enumerate(changes):
+        recorded = json.loads((tmp_path / str(number) / "config.json").read_text())["config"]
+        assert recorded == json.loads(json.dumps(runs.config(**change).to_dict()))
 
 
 def test_a_study_without_a_value_says_so(tmp_path, monkeypatch, capsys):

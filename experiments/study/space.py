@@ -22,6 +22,9 @@ from gan.errors import UserError, nearest
 SEARCHES = ("grid", "random", "tpe")
 PRUNERS = ("", "median", "halving")
 
+AUTO = 4
+"""Trials that are played together where it is left to us: see docs/sweeps.md for why."""
+
 
 @dataclass(frozen=True)
 class Among:
@@ -125,6 +128,8 @@ class Experiment:
     """How often a trial reports its objective, evenly over the run. 0: as the config evaluates, or logs."""
     prune: str = ""
     """Trials that do badly beside the others at the same report are given up: median, halving; "": none are."""
+    population: int | str = 1
+    """How many trials a worker plays at once in one program, at most, of those that are one game: a number, or auto."""
 
     def __post_init__(self):
         if bool(self.minimise) == bool(self.maximise):
@@ -144,6 +149,11 @@ class Experiment:
             raise UserError("images, seconds and reports must not be negative")
         if self.seconds and self.reports:
             raise UserError("reports divides a budget of images; with seconds, fix evaluate_every or log_every")
+        whole = isinstance(self.population, int) and not isinstance(self.population, bool)
+        if self.population != "auto" and not (whole and self.population > 0):
+            raise UserError(f"population={self.population!r}; legal: a whole number from 1 up, or 'auto'")
+        if self.seconds and whole and self.population > 1:
+            raise UserError("seconds are a trial's own only where it is played alone; legal: population=1 or 'auto'")
         if self.search == "grid":
             for name, part in _parts(self.space):
                 if isinstance(part, Range) and not part.integer:
@@ -158,6 +168,12 @@ class Experiment:
     def is_of_training(self) -> bool:
         """Whether the objective stands in metrics.jsonl, rather than in evaluations.jsonl."""
         return self.objective.startswith("training.")
+
+    def together(self, config: ConfigDict) -> int:
+        """How many trials are played together at most: one where it is known that more cannot be."""
+        if self.seconds or config.data.resident == "never":
+            return 1
+        return AUTO if self.population == "auto" else self.population
 
 
 def load(path: str) -> tuple[Experiment, str]:

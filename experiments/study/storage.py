@@ -12,12 +12,13 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages._heartbeat import get_heartbeat_thread  # in public only as a part of `optimize`, for one trial
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -36,6 +37,7 @@ Failure = optuna.exceptions.StorageInternalError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told by the worker, a line each
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # they are `playing`'s
 
 
 def open_study(experiment: Experiment, record: dict[str, Any], folder: Path, url: str = "") -> optuna.Study:
@@ -80,6 +82,16 @@ def planning(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def playing(study: optuna.Study, folder: Path, trial: Trial) -> Iterator[None]:
+    """A trial's lease and, for a database, its heartbeats. One that has not been told at the end is left for later."""
+    with get_heartbeat_thread(trial._trial_id, study._storage), lease(folder, name_of(trial)):
+        try:
+            yield
+        finally:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+
 def lease(folder: Path, name: str) -> contextlib.AbstractContextManager:
     """Held by the worker that plays a trial. Raises `workdir.InUse` where another one does."""
     return workdir.lock(folder / "leases" / name)
@@ -101,9 +113,7 @@ def plan(study: optuna.Study, experiment: Experiment, folder: Path) -> str:
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in trials):
         return "play"
-    if experiment.search != "grid" and len(settings(trials)) < experiment.settings:
-        # Not of the worker's own chance: settings do not depend on how many workers there are, and no two agree.
-        study.sampler = _sampler(experiment, seed=len(trials))
+    if _can_draw(study, experiment):
         return "play"
     return "wait" if any(trial.state == TrialState.RUNNING for trial in trials) else "done"
 
@@ -126,6 +136,32 @@ def settle(study: optuna.Study, experiment: Experiment, trial: Trial) -> dict[st
         trial.set_user_attr("setting", len(settings(known)))
         _queue_missing(study, experiment, study.get_trials(deepcopy=False))
     return changes
+
+
+def ask_alike(
+    study: optuna.Study, experiment: Experiment, alike: Callable[[Mapping[str, Any], int], bool]
+) -> Iterator[Trial]:
+    """Asks for further trials, those whose changes and seed are `alike`: the waiting ones, and then new settings.
+
+    To be called while `planning`. New ones are drawn where none waits, as if they were asked for one after the other.
+    """
+    while True:
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        for trial in waiting:
+            attributes = trial.user_attrs
+            changes = spaces.settle(experiment.space, lambda name, _, its=attributes["params"]: its[name])
+            # Optuna asks for the oldest only; this is how it does.
+            if alike(changes, attributes["seed"]) and study._storage.set_trial_state_values(
+                trial._trial_id, TrialState.RUNNING
+            ):
+                yield Trial(study, trial._trial_id)
+        if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)) or not _can_draw(study, experiment):
+            return
+        asked = study.ask()
+        if not alike(settle(study, experiment, asked), asked.user_attrs["seed"]):
+            study.tell(asked, state=TrialState.FAIL)  # the setting is known from now on, and its trials are queued
+            return
+        yield asked
 
 
 def settings(trials: Sequence[FrozenTrial]) -> dict[int, dict[str, Any]]:
@@ -151,6 +187,18 @@ def forget_failed(study: optuna.Study) -> None:
     with_reason = [trial for trial in standing(study.get_trials()).values() if trial.state == TrialState.FAIL]
     for trial in with_reason:
         study.enqueue_trial(trial.user_attrs["params"], user_attrs=_attributes(trial))
+
+
+def _can_draw(study: optuna.Study, experiment: Experiment) -> bool:
+    """Whether there are settings to be drawn, which study.ask() then does.
+
+    Not of the worker's own chance: what a setting is does not depend on how many workers there are.
+    """
+    known = len(settings(study.get_trials(deepcopy=False)))
+    if experiment.search == "grid" or known >= experiment.settings:
+        return False
+    study.sampler = _sampler(experiment, seed=known)
+    return True
 
 
 def _queue_missing(study: optuna.Study, experiment: Experiment, trials: Sequence[FrozenTrial]) -> None:
@@ -255,7 +303,8 @@ def _read_identity(path: Path) -> dict[str, str] | None:
 
 def _sampler(experiment: Experiment, seed: int) -> optuna.samplers.BaseSampler:
     if experiment.search == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=10 * len(experiment.seeds))
+        # Constant liar: what others are playing counts as bad, so that several that are asked for at once differ.
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=10 * len(experiment.seeds), constant_liar=True)
     return optuna.samplers.RandomSampler(seed=seed)
 
 

@@ -1,18 +1,21 @@
-"""One trial: an ordinary run, `python -m gan.main` in a process of its own, watched through the files that it writes.
+"""Trials as they run, watched through the files that they write: `python -m gan.main`, or several as a population.
 
-A process, though a launch costs some seconds of imports: what a run leaves behind, memory or a crash, ends with it, and
-programs have to be compiled anew either way, for a run's rates and seed are constants in them.
+A process of its own, though a launch costs some seconds of imports: what a run leaves behind, memory or a crash, ends
+with it, and programs have to be compiled anew either way, for a run's rates and seed are constants in them. Trials of
+one game can share both, see experiments.study.together.
 """
 
+import contextlib
 import json
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.study.space import Experiment
 from gan import workdir
@@ -25,6 +28,9 @@ DIVERGED = 3
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Those of a run that was stopped and has saved everything."""
+
+TOGETHER = "experiments.study.together"
+"""What plays several runs as a population."""
 
 
 class Interruption:
@@ -59,27 +65,92 @@ class End(NamedTuple):
     stopped: bool
     last_words: str
 
+    @property
+    def is_crash(self) -> bool:
+        """Whether it ended as no run should."""
+        return self.status not in (0, DIVERGED, *STOPPED)
+
+
+class Run(NamedTuple):
+    """A run to be played."""
+
+    typed: list[str]
+    """What is typed to launch it, or to go on with it."""
+    folder: Path
+    enough: Callable[[], bool]
+    """Is asked every now and then whether to stop it."""
+
 
 def command(base: str, folder: Path, flags: Sequence[str]) -> list[str]:
     """What is typed to launch the run, or to go on with it."""
     return ["python", "-m", "gan.main", f"--config={base}", f"--workdir={folder}", *flags]
 
 
-def play(typed: Sequence[str], folder: Path, enough: Callable[[], bool], interruption: Interruption) -> End:
-    """Launches the run in `folder` and waits for its end; `enough` is asked every now and then whether to stop it.
+def play(runs: Sequence[Run], interruption: Interruption) -> list[End]:
+    """Launches a run, or several as a population, and waits for the end.
 
-    A run is stopped as by Ctrl-C: with everything saved. Its output is added to output.txt in its folder.
+    A run is stopped as by Ctrl-C: with everything saved. Its output is added to output.txt in its folder. A population
+    that crashes says so of every member.
     """
-    _wait_until_free(folder, interruption)
+    for run in runs:
+        _wait_until_free(run.folder, interruption)
     if interruption.signal:
-        return End(128 + interruption.signal, True, "")
-    with open(folder / "output.txt", "a") as output:
-        print(f"$ {shlex.join(typed)}", file=output, flush=True)
-        process = subprocess.Popen(
-            [sys.executable, *typed[1:]],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,  # Ctrl-C reaches us, and through us the run: once
-        )  # fmt: skip
+        return [End(128 + interruption.signal, True, "")] * len(runs)
+    for run in runs:
+        with open(run.folder / "output.txt", "a") as output:
+            print(f"$ {shlex.join(run.typed)}", file=output)
+            if run is not runs[0]:
+                print(f"$ # together with others: see output.txt of {runs[0].folder}", file=output)
+    ends = _alone(runs[0], interruption) if len(runs) == 1 else _together(runs, interruption)
+    for run in runs:
+        run.enough()  # what it reported at the end
+    return ends
+
+
+def _alone(run: Run, interruption: Interruption) -> list[End]:
+    with open(run.folder / "output.txt", "a") as output:
+        process = _launch(run.typed, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    stopped = _watch(process, run.enough, interruption)
+    return [End(process.returncode, stopped, _last_words(run.folder))]
+
+
+def _together(runs: Sequence[Run], interruption: Interruption) -> list[End]:
+    stopped = [False] * len(runs)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(open(runs[0].folder / "output.txt", "a"))
+        ends = stack.enter_context(tempfile.TemporaryFile())
+        process = _launch(["python", "-m", TOGETHER], stdin=subprocess.PIPE, stdout=ends, stderr=output)
+
+        def say(what: object) -> None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended: how is seen at once
+                process.stdin.write(json.dumps(what).encode() + b"\n")
+                process.stdin.flush()
+
+        def give_up() -> bool:
+            for number, run in enumerate(runs):
+                if not stopped[number] and run.enough():
+                    stopped[number] = True
+                    say(number)
+            return False
+
+        say([run.typed[3:] for run in runs])
+        interrupted = _watch(process, give_up, interruption)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        if process.returncode:
+            return [End(process.returncode, interrupted, _last_words(runs[0].folder))] * len(runs)
+        ends.seek(0)
+        told = json.loads(ends.read())
+    return [End(status, stopped[number] or interrupted, why) for number, (status, why) in enumerate(told)]
+
+
+def _launch(typed: Sequence[str], **streams: Any) -> subprocess.Popen:
+    # A session of its own: Ctrl-C reaches us, and through us the run: once.
+    return subprocess.Popen([sys.executable, *typed[1:]], start_new_session=True, **streams)
+
+
+def _watch(process: subprocess.Popen, enough: Callable[[], bool], interruption: Interruption) -> bool:
+    """Waits for the end of a process. Stops it if `enough` says so, or if we are interrupted: then it is True."""
     stopped = False
     try:
         while process.poll() is None:
@@ -94,8 +165,7 @@ def play(typed: Sequence[str], folder: Path, enough: Callable[[], bool], interru
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait()
-    enough()  # what it reported at the end
-    return End(process.returncode, stopped, _last_words(folder / "output.txt"))
+    return stopped
 
 
 def reports(folder: Path, experiment: Experiment) -> list[Report]:
@@ -162,6 +232,7 @@ def _lines(path: Path) -> Iterator[dict[str, float]]:
             return
 
 
-def _last_words(path: Path) -> str:
-    told = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def _last_words(folder: Path) -> str:
+    text = (folder / "output.txt").read_text(errors="replace")
+    told = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in reversed(told) if not line.startswith("$ ")), "")

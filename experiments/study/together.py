@@ -1,0 +1,74 @@
+"""Several trials' runs as one population: what a worker launches in place of `python -m gan.main` for each.
+
+On stdin stands a line of JSON, the arguments of `python -m gan.main` for each member; then, whenever one is not worth
+going on with, a line with its number. At the end stdout has one JSON: of each member its exit status, as it would have
+been alone, and its last words. What cannot be a population, streamed data for one, ends with status 2.
+"""
+
+import time
+
+LAUNCHED = time.time()  # before the slow imports, as in gan.main
+
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from absl import flags  # noqa: E402
+from ml_collections import ConfigDict, config_flags  # noqa: E402
+
+from gan import main as command  # noqa: E402
+from gan.errors import UserError  # noqa: E402
+
+GIVEN_UP = 128 + signal.SIGINT
+"""A run alone is stopped as by Ctrl-C."""
+
+
+def parsed(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
+    """The config and the folder that `python -m gan.main` makes of its arguments."""
+    values, typed = flags.FlagValues(), ["gan.main", *arguments]
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=typed)
+    folder = flags.DEFINE_string("workdir", None, "", flag_values=values)
+    values(typed)
+    return config.value, Path(folder.value)
+
+
+def main() -> int:
+    """Plays the members that stdin names."""
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed
+    lines = sys.stdin.buffer
+    members = json.loads(lines.readline())
+    os.set_blocking(lines.fileno(), False)
+    unwanted: set[int] = set()
+    given_up: set[int] = set()
+
+    def keep(member: int, step: int) -> bool:
+        unwanted.update(map(int, (lines.read() or b"").splitlines()))  # None: nothing new
+        if member in unwanted:
+            given_up.add(member)
+        return member not in unwanted
+
+    command.set_up_logging()
+    try:
+        from gan import data, population, sharding
+
+        sharding.keep_programs(data.cache.cache_folder() / "programs")
+        configs, folders = zip(*map(parsed, members), strict=True)
+        ends = population.train(configs, folders, LAUNCHED, keep)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before the first step", file=sys.stderr)
+        return 128 + signal.SIGINT
+    with told:
+        json.dump([(GIVEN_UP if n in given_up else end.status, end.why) for n, end in enumerate(ends)], told)
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as in gan.main
+    sys.exit(main())
