@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -704,9 +705,37 @@ def test_an_objective_that_no_trial_reports_is_mended_in_the_file(tmp_path, monk
     assert (status, rows[0.5]["frechet_mean"]) == (0, "3.0")
 
 
+def together_at_most(count, text=FILE):
+    return text.replace("reports=3", f"reports=3, population={count}")
+
+
+@pytest.mark.slow  # a minute
+def test_a_study_of_populations_says_what_it_says_one_by_one(tmp_path):
+    rows = {}
+    for count in (1, 3):
+        text = together_at_most(count, FILE.replace("among(1e-3, 1e-2)", "among(1e-3, 1e30)"))
+        worker = sweep(written(tmp_path, text), f"--workdir={tmp_path / str(count)}")
+        _, told = worker.communicate(timeout=300)
+        assert worker.returncode == 0, told
+        rows[count] = list(csv.DictReader((tmp_path / str(count) / "table.csv").open()))
+    assert [row["remarks"] for row in rows[3]] == [row["remarks"] for row in rows[1]] == ["", "2 diverged"]
+    for name in ("mean", "sd", "seed0", "seed1"):
+        mine, alone = (float(rows[count][0][f"training.generator_loss_{name}"]) for count in (3, 1))
+        np.testing.assert_allclose(mine, alone, rtol=2e-3, atol=1e-4)
+    # Three of the four together, the last one alone; each goes on alone as any run does.
+    outputs = [(tmp_path / f"3/trials/{name}/output.txt").read_text() for name in ("000-seed1", "001-seed1")]
+    assert ["together with others" in output for output in outputs] == [True, False]
+    run = tmp_path / "3/trials/000-seed1"
+    typed = (run / "output.txt").read_text().splitlines()[0].removeprefix("$ ")
+    longer = runs.command(*shlex.split(typed)[3:], "--config.steps=16")
+    _, told = longer.communicate(timeout=300)
+    assert longer.returncode == 0 and "going on from step 12 of 16" in told, told
+
+
 @pytest.mark.slow  # half a minute, or two where one core is shared
-def test_two_workers_complete_a_study_though_one_is_killed(tmp_path):
-    path, folder = written(tmp_path), tmp_path / "study"
+@pytest.mark.parametrize("population", [1, 2])
+def test_two_workers_complete_a_study_though_one_is_killed(tmp_path, population):
+    path, folder = written(tmp_path, together_at_most(population)), tmp_path / "study"
     # Long enough to be killed within: the runs' pictures, drawn at every step, take the time.
     changes = ["--override", "sample_every=1"]
     first, second = (sweep(path, f"--workdir={folder}", *changes) for _ in range(2))
@@ -733,15 +762,21 @@ def test_two_workers_complete_a_study_though_one_is_killed(tmp_path):
     alone = runs.command("--config=configs/dcgan.py", f"--workdir={tmp_path / 'alone'}", *flags)
     _, told = alone.communicate(timeout=300)
     assert alone.returncode == 0, told
-    assert runs.final_digests(run) == runs.final_digests(tmp_path / "alone")
+    if population == 1:
+        assert runs.final_digests(run) == runs.final_digests(tmp_path / "alone")
+    mine, others = runs.logged(run)[-1], runs.logged(tmp_path / "alone")[-1]
+    assert (mine["step"], mine["images"]) == (others["step"], others["images"])
+    np.testing.assert_allclose(mine["generator_loss"], others["generator_loss"], rtol=2e-3)
     content, data = parsed((folder / "index.html").read_text())
     assert {run["state"] for run in data["runs"]} == {"done"}
 
 
 @pytest.mark.slow  # half a minute
-def test_a_worker_that_is_stopped_goes_on_and_trials_that_end_badly_are_told(tmp_path):
+@pytest.mark.parametrize("population", [1, 2])
+def test_a_worker_that_is_stopped_goes_on_and_trials_that_end_badly_are_told(tmp_path, population):
     text = FILE.replace("among(1e-3, 1e-2)", "among(1e-3, 1e30)").replace("seeds=(0, 1)", "seeds=(0,)")
-    text = text.replace("images=96", "images=1600").replace("reports=3", "reports=50")  # 200 turns, saved every 4
+    text = together_at_most(population, text).replace("images=96", "images=1600")
+    text = text.replace("reports=3", "reports=50")  # 200 turns, saved every 4
     path, folder = written(tmp_path, text), tmp_path / "study"
     worker = sweep(path, f"--workdir={folder}", "--override", "sample_every=1")
     begun = time.monotonic()

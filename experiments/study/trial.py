@@ -1,8 +1,7 @@
 """Trials as they run, watched through the files that they write: `python -m gan.main`, or several as a population.
 
 A process of its own, though a launch costs some seconds of imports: what a run leaves behind, memory or a crash, ends
-with it, and programs have to be compiled anew either way, for a run's rates and seed are constants in them. Trials of
-one game can share both, see experiments.study.together.
+with it. Trials of one game can share one, see experiments.study.together.
 """
 
 import contextlib
