@@ -669,23 +669,23 @@ def test_auto_is_one_by_one_where_seconds_count_or_data_are_streamed(tmp_path, m
 
 
 def test_members_end_as_runs_do(tmp_path):
-    """One that goes to its end, one that is given up at once, one that diverges: a process with three runs in it."""
-    changes = [{}, {"seed": 1}, {"discriminator.learning_rate": 1e38}]
+    """One that is given up at once, one that diverges: a process with two runs in it."""
+    changes = [{}, {"seed": 1, "discriminator.learning_rate": 1e38}]
     base, _ = space.configured(experiment())
     members = [
         trial.command(BASE, tmp_path / str(number), space.flags(base, runs.config(**change)))[3:]
         for number, change in enumerate(changes)
     ]
     done = subprocess.run(
-        [sys.executable, "-m", trial.TOGETHER], input=json.dumps(members) + "\n1\n", cwd=runs.ROOT,
+        [sys.executable, "-m", trial.TOGETHER], input=json.dumps(members) + "\n0\n", cwd=runs.ROOT,
         env=os.environ | {"XLA_FLAGS": os.environ["GAN_TEST_XLA_FLAGS"]}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (status, why), given_up, (diverged, last_words) = json.loads(done.stdout)
-    assert (status, why, given_up, diverged) == (0, "", [130, ""], 3)
+    given_up, (diverged, last_words) = json.loads(done.stdout)
+    assert (given_up, diverged) == ([130, ""], 3)
     assert last_words.startswith("diverged: step ") and last_words.endswith("The last checkpoint stands")
-    assert [line["step"] for line in runs.logged(tmp_path / "0")] == [4, 8, 12]
-    assert runs.final_digests(tmp_path / "1")[0] == 4
+    assert [line["step"] for line in runs.logged(tmp_path / "0")] == [4]
+    assert runs.final_digests(tmp_path / "0")[0] == 4
     for number, change in enumerate(changes):
         recorded = json.loads((tmp_path / str(number) / "config.json").read_text())["config"]
         assert recorded == json.loads(json.dumps(runs.config(**change).to_dict()))
