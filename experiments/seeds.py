@@ -20,4 +20,5 @@ EXPERIMENT = Experiment(
     minimise="frechet",
     images=64_000,
     reports=5,
+    population="auto",
 )
