@@ -50,6 +50,8 @@ def main() -> None:
                 steps = train_ours(arguments, run, seconds, seed)
                 game, _, average = sampling.restore(run)
                 rows.append(row("ours", seconds, seed, steps, evaluator.figures(game, average)[evaluator.decisive]))
+                if arguments.ours_only:
+                    continue
                 file = Path(folder) / f"peer-{seconds}-{seed}.npz"
                 launch(
                     "--peer",
