@@ -346,6 +346,7 @@ def test_cifar10_is_prepared_from_its_raw_archive(tmp_path):
     assert {example["id"] for example in theirs.as_data_source("test")} == {b"test_00000", b"test_00001"}
 
 
+@pytest.mark.slow  # decodes all 60,000; tests/test_stacked.py reads a part
 @pytest.mark.needs_mnist
 def test_real_mnist(tmp_path):
     dataset = data.load(name="mnist", cache_dir=tmp_path)

@@ -124,6 +124,7 @@ def test_another_seed_rate_or_weight_is_the_same_program():
     assert lowered(**{"schedules.generator.learning_rate": "linear(0, 1000)"}) != before
 
 
+@pytest.mark.slow  # tests/test_steps.py plays turns under pmap
 def test_pmap_gives_the_same_run_to_rounding(tmp_path):
     runs.train(tmp_path / "jit", log_every=1, steps=4)
     runs.train(tmp_path / "pmap", log_every=1, steps=4, parallel="pmap")

@@ -3,6 +3,7 @@
 import re
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,5 +131,6 @@ def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):
     runs.train(tmp_path, steps=4)
     (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
     assert "holds no checkpoint yet" in told("--mode=sample", f"--workdir={tmp_path}")
-    assert "must end in .npz" in told("--mode=sample", f"--workdir={tmp_path}", "--out=x.png")
-    assert "--num_samples=0" in told("--mode=sample", f"--workdir={tmp_path}", "--num_samples=0")
+    for asked, line in (({"out": Path("x.png")}, "--out=x.png must end in .npz"), ({"count": 0}, "--num_samples=0")):
+        with pytest.raises(UserError, match=line):
+            sampling.sample(tmp_path, **{"count": 1, "seed": 0} | asked)

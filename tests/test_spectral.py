@@ -17,10 +17,11 @@ class Player(nn.Module):
 
 
 def iterated(params, count):
-    vectors = spectral.initial_vectors(params, jax.random.key(1))
-    for _ in range(count):
-        divided, vectors = spectral.normalized(params, vectors)
-    return divided, vectors
+    def again(_, vectors):
+        return spectral.normalized(params, vectors)[1]
+
+    vectors = jax.lax.fori_loop(1, count, again, spectral.initial_vectors(params, jax.random.key(1)))
+    return spectral.normalized(params, vectors)
 
 
 def test_the_largest_singular_value_is_one_after_some_iterations():
