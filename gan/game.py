@@ -391,7 +391,7 @@ def _apply(
     moved: Array | None = None,
 ):  # fmt: skip
     """What the player's module returns, and its batch statistics afterwards, the vectors of its spectral norm too."""
-    rngs = {} if key is None else {"dropout": key} | {name: _named_key(key, name) for name in DRAWS}
+    rngs = {} if key is None else {"dropout": key} | {name: named_key(key, name) for name in DRAWS}
     batch_stats = dict(variables["batch_stats"])
     params, kept = variables["params"], {}
     if player.spectral_norm:
@@ -408,7 +408,8 @@ def _apply(
     return outputs, {**updated.get("batch_stats", {}), **kept}
 
 
-def _named_key(key: Array, name: str) -> Array:
+def named_key(key: Array, name: str) -> Array:
+    """The child of `key` for one use. A new use takes a new name and leaves all other draws as they were."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

@@ -3,7 +3,6 @@
 On the spine between `game` and `steps`. No constant lives here: what a config says is never read from a checkpoint.
 """
 
-import zlib
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from jax import Array
 
 from gan import game as rules
 from gan import penalties
-from gan.game import Game
+from gan.game import Game, named_key
 from gan.schedules import Hyperparams
 
 
@@ -90,11 +89,6 @@ def _initial_memory(game: Game, hyperparams: Hyperparams) -> dict:
         # p, and since it last moved: the sum of the mean signs of D's logits on real images, and the updates.
         memory["augment"] = {"p": hyperparams.augment.p, "signs": jnp.float32(0.0), "updates": jnp.int32(0)}
     return memory
-
-
-def named_key(key: Array, name: str) -> Array:
-    """The child of `key` for one use. A new use takes a new name and leaves all other draws as they were."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def example_keys(key: Array, rows: Array) -> Array:

@@ -6,6 +6,7 @@ over (`axis_name`), so that several devices compute what one would.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,13 +120,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=1e-5,
-            axis_name=self.axis_name if train else None,
-            scale_init=self.scale_init,
-        )(x)
+        return _normalized(self, x, train, scale_init=self.scale_init)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -142,14 +137,7 @@ class ConditionalBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> Array:
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=1e-5,
-            axis_name=self.axis_name if train else None,
-            use_scale=False,
-            use_bias=False,
-        )(x)
+        x = _normalized(self, x, train, use_scale=False, use_bias=False)
         shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
         scale = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.ones, name="scale")(label)
         offset = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.zeros, name="offset")(label)
@@ -170,14 +158,7 @@ class ModulatedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, vector: Array, train: bool) -> Array:
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=1e-5,
-            axis_name=self.axis_name if train else None,
-            use_scale=False,
-            use_bias=False,
-        )(x)
+        x = _normalized(self, x, train, use_scale=False, use_bias=False)
         shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
         scale = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="scale")(vector)
         offset = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="offset")(vector)
@@ -272,6 +253,17 @@ def check_conditioning(player: str, conditioning: str, legal: tuple[str, ...], n
         raise UserError(
             f"config.{player}.conditioning={conditioning!r} needs labels, and the dataset has none; legal: 'none'"
         )
+
+
+def _normalized(norm: nn.Module, x: Array, train: bool, **affine: Any) -> Array:
+    """x by the batch's statistics in training, over all devices, else by the running ones: for the classes above."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=norm.momentum,
+        epsilon=1e-5,
+        axis_name=norm.axis_name if train else None,
+        **affine,
+    )(x)
 
 
 def _near_one(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
