@@ -10,8 +10,6 @@ what a member's turn costs, and the ratio is that of a run alone over it: above 
 
 import argparse
 import functools
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -58,7 +56,7 @@ def main() -> None:
     timing.write(arguments.json, timing.machine() | turns.facts() | {"rows": rows})
 
 
-def compiled(config: ConfigDict, count: int) -> Callable[[int], float]:
+def compiled(config: ConfigDict, count: int) -> timing.Play:
     """The turn of `count` runs of a config with the seeds 0 .. count - 1, ready to be played."""
     mesh = sharding.device_mesh()
     dataset = evaluation.open_dataset(config)
@@ -79,17 +77,7 @@ def compiled(config: ConfigDict, count: int) -> Callable[[int], float]:
     members = [state.create(game, course(0), seed) for seed in range(count)]
     position = jax.jit(population.stacked, out_shardings=of_state)(members)
 
-    def play(wanted: int) -> float:
-        nonlocal position
-        begun, left = time.perf_counter(), wanted
-        while left:
-            position, metrics = played(position, arrays, min(left, loop.MOST_TURNS))
-            left -= min(left, loop.MOST_TURNS)
-        jax.block_until_ready((position, metrics))
-        return (time.perf_counter() - begun) / wanted
-
-    play(1)
-    return play
+    return turns.player(played, position, arrays)
 
 
 if __name__ == "__main__":

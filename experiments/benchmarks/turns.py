@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -83,16 +83,7 @@ def build(config: ConfigDict) -> Program:
         )
         position = sharding.replicate(jax.jit(initial)(), mesh)
 
-        def play(turns: int) -> float:
-            nonlocal position
-            begun = time.perf_counter()
-            for count in [loop.MOST_TURNS] * (turns // loop.MOST_TURNS) + [turns % loop.MOST_TURNS]:
-                position, metrics = played(position, arrays, count)
-            jax.block_until_ready((position, metrics))
-            return (time.perf_counter() - begun) / turns
-
-        play(1)
-        return play
+        return player(played, position, arrays)
 
     def operations() -> int:
         rows = jax.ShapeDtypeStruct((config.batch_size,), "int32")
@@ -104,6 +95,23 @@ def build(config: ConfigDict) -> Program:
         images=config.batch_size * game.discriminator.steps,
         parameters=tuple(map(rules.parameter_count, (made.generator.params, made.discriminator.params))),
     )
+
+
+def player(played: Callable, position: Any, arrays: Any) -> timing.Play:
+    """Plays turns of `sharding.compile_turns` on from a state, after one that is not timed."""
+
+    def play(turns: int) -> float:
+        nonlocal position
+        begun, left = time.perf_counter(), turns
+        while left:
+            count = min(left, loop.MOST_TURNS)
+            position, metrics = played(position, arrays, count)
+            left -= count
+        jax.block_until_ready((position, metrics))
+        return (time.perf_counter() - begun) / turns
+
+    play(1)
+    return play
 
 
 def facts() -> dict[str, str]:
