@@ -54,8 +54,8 @@ CIFAR = Recipe(
 
 RECIPES = {
     "small": Recipe(
-        data="mnist", image_size=32, widths=(64, 64, 32, 16), bfloat16_stages=0, style_width=64, mapping_layers=2,
-        architecture="resnet", group_size=4, batch_size=32, images=256e3, learning_rate=0.0025, gamma=0.1,
+        data="mnist", image_size=32, widths=(64, 32, 16, 8), bfloat16_stages=0, style_width=64, mapping_layers=2,
+        architecture="resnet", group_size=4, batch_size=32, images=256e3, learning_rate=0.0025, gamma=1.0,
         path_length=0.0, style_mixing=0.0, average_halflife=10e3, rampup=0.05, conv_clamp=0.0,
     ),
     "cifar": CIFAR,
