@@ -13,7 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from gan import hosts
 from gan.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def digests(tree: Any) -> dict[str, int]:
     leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_plain, tree))
     return {
         jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
-        for path, leaf in zip([path for path, _ in leaves], jax.device_get([leaf for _, leaf in leaves]), strict=True)
+        for path, leaf in zip([path for path, _ in leaves], _on_host([leaf for _, leaf in leaves]), strict=True)
     }
 
 
@@ -89,19 +91,18 @@ def _read(manager: ocp.CheckpointManager, step: int, targets: dict[str, Any]) ->
 def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -> Any | None:
     failures = []
     for step in sorted(manager.all_steps(), reverse=True):
+        reason = None
         try:
             found = read(step)
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file; all are told below.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            failures.append((step, reason))
+        if not hosts.all_do(reason is None):
+            failures.append((step, reason or "another process cannot read it"))
             continue
         for damaged, reason in failures:
             logger.warning("checkpoint %d is damaged (%s): going on from checkpoint %d", damaged, reason[:200], step)
-            if set_aside is not None:
-                set_aside.mkdir(exist_ok=True)
-                shutil.rmtree(set_aside / str(damaged), ignore_errors=True)
-                shutil.move(Path(manager.directory) / str(damaged), set_aside / str(damaged))
         if failures and set_aside is not None:
+            hosts.from_first(lambda: _move(manager.directory, [damaged for damaged, _ in failures], set_aside))
             manager.reload()
         return found
     if failures:
@@ -111,6 +112,19 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
             f"the newest, {step}: {reason[:300]}"
         )
     return None
+
+
+def _move(directory: Any, steps: list[int], set_aside: Path) -> None:
+    set_aside.mkdir(exist_ok=True)
+    for step in steps:
+        shutil.rmtree(set_aside / str(step), ignore_errors=True)
+        shutil.move(Path(directory) / str(step), set_aside / str(step))
+
+
+def _on_host(leaves: list[jax.Array]) -> list[np.ndarray]:
+    """The whole arrays, also where other processes hold parts of them: these then come here too."""
+    is_apart = any(not (leaf.is_fully_addressable or leaf.is_fully_replicated) for leaf in leaves)
+    return multihost_utils.process_allgather(leaves, tiled=True) if is_apart else jax.device_get(leaves)
 
 
 def _plain(leaf: Any) -> Any:

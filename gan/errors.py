@@ -14,6 +14,10 @@ class UserError(Exception):
     """A mistake in a flag, a field or a file. The message is one line: what is wrong, what is legal."""
 
 
+class Told(UserError):
+    """A mistake that another process of the run tells."""
+
+
 class Diverged(Exception):
     """A figure of the training step is not finite. The message names the step and the term."""
 

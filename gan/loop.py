@@ -1,5 +1,6 @@
 """The story of a run: build, restore, play turn after turn, and do what is due. The top of the spine below `main`."""
 
+import collections
 import contextlib
 import functools
 import logging
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import checkpoint, data, evaluation, report, sampling, schedules, sharding, steps, workdir
+from gan import checkpoint, data, evaluation, hosts, report, sampling, schedules, sharding, steps, workdir
 from gan import game as rules
 from gan import state as states
 from gan.diagnostics import Diagnostics
@@ -50,7 +51,8 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
     figure is not finite.
     """
     check_numbers(config)
-    with workdir.lock(folder):
+    with contextlib.ExitStack() as held:
+        hosts.from_first(lambda: bool(held.enter_context(workdir.lock(folder))))
         return _train(config, folder, launched)
 
 
@@ -62,7 +64,7 @@ def due(step: int, every: int, total: int) -> bool:
 def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
-    dataset = evaluation.open_dataset(config)
+    dataset = hosts.first_then_others(lambda: evaluation.open_dataset(config))
     opened = open_run(config, folder, dataset, mesh)
     if opened.is_complete:
         return 0
@@ -88,9 +90,9 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
             step += count
             run.played(step, count, metrics, waited)
             run.due(step, state)
-            if interruption.signal:
-                run.stop(step, state, interruption.signal)
-                return 128 + interruption.signal
+            if stopped_by := interruption.agreed():
+                run.stop(step, state, stopped_by)
+                return 128 + stopped_by
     _farewell(config, folder)
     return 0
 
@@ -117,18 +119,18 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     numbers = (course(0), np.uint32(config.seed))
     shapes = sharding.abstract(jax.eval_shape(initial, *numbers), mesh)
     record = _record(config, dataset, shapes)
-    old = workdir.read(folder)
+    old = hosts.from_first(lambda: workdir.read(folder))
     changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
     manager = checkpoint.open_manager(folder / "checkpoints")
     state = checkpoint.restore(manager, shapes, set_aside=folder / "damaged_checkpoints")
     if state is None:
-        state = sharding.replicate(jax.jit(initial)(*numbers), mesh)
+        state = jax.jit(initial, out_shardings=sharding.replicated(mesh))(*numbers)
     first = int(state.step)
     if first >= config.steps:
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
         return Opened(game, course, state, manager, True)
     record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
-    workdir.write(folder, record)
+    hosts.from_first(lambda: workdir.write(folder, record))
     _announce(record, folder, first)
     return Opened(game, course, state, manager, False)
 
@@ -184,15 +186,22 @@ class Resident:
 
 
 class Streamed:
-    """Examples read, and decoded where they must be, by threads of the host, a few turns ahead; sent turn by turn."""
+    """Examples read, and decoded where they must be, by threads of the host, a few turns ahead; sent turn by turn.
+
+    Each host reads those that its own devices are to have.
+    """
 
     data_axis = 1
     most_turns = 1
 
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
         self._dataset = data.Decoded(*dataset.arrays()) if _decoded_bytes(dataset) <= DECODED_BYTES else dataset
-        self._order = {"seed": config.seed, "batch_size": config.batch_size}
-        self._sharding = sharding.split_rows(mesh, 1)
+        self._order = {
+            "seed": config.seed,
+            "batch_size": config.batch_size,
+            "rows": sharding.own_rows(mesh, config.batch_size),
+        }
+        self._mesh = mesh
         self.real_images = dataset.read(np.arange(min(_shown(dataset.image_shape), len(dataset))))[0]
 
     def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
@@ -211,21 +220,24 @@ class Streamed:
         begun = time.perf_counter()
         batches = next(self._stream)
         waited = time.perf_counter() - begun
-        return jax.device_put(batches, self._sharding), waited
+        return sharding.from_own_rows(batches, self._mesh, 1, self._order["batch_size"]), waited
 
 
 class Run:
-    """What happens beside the turns: figures, pictures, checkpoints, and the end."""
+    """What happens beside the turns: figures, pictures, checkpoints, and the end.
+
+    Of several processes each has one, and all come to the same lines; the first alone draws, evaluates and writes.
+    """
 
     def __init__(self, config: ConfigDict, folder: Path, opened: Opened, real_images: np.ndarray, launched: float):
         self._config, self._game, self._manager, self._real_images = config, opened.game, opened.manager, real_images
         self._evaluator, self._best_manager = None, None
         if config.evaluate_every:
-            self._evaluator = evaluation.Evaluator(config, config.seed)
+            hosts.from_first(self._open_evaluator)
             self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         first = int(opened.state.step)
         self._diagnostics = Diagnostics(real_images)
-        self._report = report.Report(folder, step=first, total=config.steps)
+        self._report = report.Report(folder, step=first, total=config.steps) if hosts.is_first() else None
         self._launched = launched
         self._recent: list[tuple[int, dict]] = []
         self._waited = 0.0
@@ -243,7 +255,11 @@ class Run:
         finally:
             for manager in managers:
                 manager.close()
-            self._report.close()
+            if self._report:
+                self._report.close()
+
+    def _open_evaluator(self) -> None:
+        self._evaluator = evaluation.Evaluator(self._config, self._config.seed)
 
     def turns_before_due(self, step: int) -> int:
         """Turns after `step` until something is due."""
@@ -257,7 +273,8 @@ class Run:
         self._waited += waited
         if len(self._recent) > 2:
             jax.block_until_ready(self._recent[-3][1])
-        self._report.advance(step)
+        if self._report:
+            self._report.advance(step)
 
     def due(self, step: int, state: states.TrainState) -> None:
         """Does what is due after a step."""
@@ -278,15 +295,19 @@ class Run:
 
     def sample(self, step: int, state: states.TrainState) -> None:
         """Draws the run's picture: the same latents at every step."""
+        is_of_points = data.is_point(self._game.image_shape)
+        average, discriminator = sharding.at_hand((state.average, state.discriminator if is_of_points else None))
+        if not hosts.is_first():
+            return
         columns = sampling.class_columns(self._game)
         count = _shown(self._game.image_shape) // max(columns, 1) * max(columns, 1)
-        average = sampling.ready(self._config, self._game, state.average)
+        average = sampling.ready(self._config, self._game, average)
         drawn = sampling.draw(self._game, average, seed=self._config.seed, count=count, batch_size=count)
         images = next(drawn)["image"]
-        if data.is_point(self._game.image_shape):
+        if is_of_points:
             plane = report.plane(self._real_images.reshape(-1, 2))
             points = plane.reshape(-1, *self._game.image_shape)
-            logits, pull = sampling.landscape(self._game, state.discriminator, points, self._real_images)
+            logits, pull = sampling.landscape(self._game, discriminator, points, self._real_images)
             landscape = report.Landscape(plane, np.reshape(logits, plane.shape[:2]), np.reshape(pull, plane.shape))
             self._report.points(step, images.reshape(-1, 2), self._real_images.reshape(-1, 2), landscape)
         else:
@@ -297,15 +318,20 @@ class Run:
         """Takes the figures of the averaged generator, and keeps the state if they are the best so far."""
         self._fetch(step)
         begun = time.perf_counter()
-        figures = self._evaluator.figures(self._game, sampling.ready(self._config, self._game, state.average))
+        average = sharding.at_hand(state.average)
+        if hosts.from_first(lambda: self._take_figures(step, average)):
+            checkpoint.save(self._best_manager, step, state)
+        since_step, since = self._since
+        self._since = (since_step, since + time.perf_counter() - begun)  # not a part of the turns' time
+
+    def _take_figures(self, step: int, average: states.Average) -> bool:
+        """Whether they are the best so far."""
+        figures = self._evaluator.figures(self._game, sampling.ready(self._config, self._game, average))
         decisive = self._evaluator.decisive
         best = min((line[decisive] for line in self._report.evaluations() if decisive in line), default=math.inf)
         self._report.evaluation(step, figures)
         logger.info("step %d: %s", step, evaluation.told(figures))
-        if decisive in figures and figures[decisive] < best:
-            checkpoint.save(self._best_manager, step, state)
-        since_step, since = self._since
-        self._since = (since_step, since + time.perf_counter() - begun)  # not a part of the turns' time
+        return decisive in figures and figures[decisive] < best
 
     def save(self, step: int, state: states.TrainState) -> None:
         """Saves a checkpoint."""
@@ -317,19 +343,20 @@ class Run:
         begun, since = self._since
         now = time.perf_counter()
         seconds_per_step = (now - since) / (step - begun)
-        self._report.metrics(
-            step,
-            {
-                "images": images,
-                "seconds": round(time.time() - self._launched, 3),
-                **figures,
-                "images_per_second": self._config.batch_size * self._game.discriminator.steps / seconds_per_step,
-                "seconds_per_step": seconds_per_step,
-                "share_waiting_for_data": self._waited / (now - since),
-            },
-        )
-        self._diagnostics.observe_metrics(step, figures)
-        self.turns_in_dispatch = max(1, int(DISPATCH_SECONDS / seconds_per_step))
+        if self._report:
+            self._report.metrics(
+                step,
+                {
+                    "images": images,
+                    "seconds": round(time.time() - self._launched, 3),
+                    **figures,
+                    "images_per_second": self._config.batch_size * self._game.discriminator.steps / seconds_per_step,
+                    "seconds_per_step": seconds_per_step,
+                    "share_waiting_for_data": self._waited / (now - since),
+                },
+            )
+            self._diagnostics.observe_metrics(step, figures)
+        self.turns_in_dispatch = hosts.from_first(lambda: max(1, int(DISPATCH_SECONDS / seconds_per_step)))
         self._recent.clear()
         self._waited = 0.0
         self._since = (step, now)
@@ -352,6 +379,7 @@ class Interruption:
 
     def __init__(self):
         self.signal = 0
+        self._asked: collections.deque[Array] = collections.deque()
 
     def __enter__(self) -> "Interruption":
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -360,6 +388,16 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def agreed(self) -> int:
+        """The signal that is to end the run now, or 0: the same on all processes. To be asked after every dispatch.
+
+        Several processes learn of it two dispatches later: so many may be ahead, and none waits for the answer.
+        """
+        if hosts.count() == 1:
+            return self.signal
+        self._asked.append(hosts.largest(self.signal))
+        return int(self._asked.popleft()) if len(self._asked) > 2 else 0
 
     def _note(self, number: int, frame: object) -> None:
         self.signal = number

@@ -5,6 +5,9 @@ python -m gan.main --mode=sample --workdir=DIR --num_samples=64 --seed=0 [--out=
                    [--classes=NAME,NAME] [--same_latents] [--truncation=0.7]
 python -m gan.main --mode=evaluate --workdir=DIR [--num_samples=10000] [--seed=0] [--extractor=NAME] [--truncation=0.7]
 
+On several hosts, or as several processes, every one of them runs the same command with --multihost, which finds the
+others by Slurm, Kubernetes, a TPU pod or Open MPI, or with --coordinator=HOST:PORT --num_processes=N --process_id=I.
+
 Any field of a config is overridden by --config.FIELD=VALUE. The same command again resumes a run.
 """
 
@@ -17,13 +20,14 @@ import itertools  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
+import traceback  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from gan.errors import Diverged, UserError, nearest  # noqa: E402
+from gan.errors import Diverged, Told, UserError, nearest  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/, with an argument after a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. Default: runs/NAME, or runs/NAME-ARG.")
@@ -43,6 +47,10 @@ TRUNCATION = flags.DEFINE_float(
     "truncation", None, "Draw from the middle of the latents only, or with a network of styles near their mean."
 )
 OUT = flags.DEFINE_string("out", None, "The NPZ file of the samples. Default: samples_seedSEED.npz in the workdir.")
+MULTIHOST = flags.DEFINE_bool("multihost", False, "Train as one of the processes that the environment tells of.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT on the first process's host, at which all meet.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train the run.", 1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, 0 .. num_processes - 1.", 0)
 
 MODES_OF = {
     "num_samples": ("sample", "evaluate"),
@@ -52,6 +60,10 @@ MODES_OF = {
     "same_latents": ("sample",),
     "truncation": ("sample", "evaluate"),
     "out": ("sample",),
+    "multihost": ("train",),
+    "coordinator": ("train",),
+    "num_processes": ("train",),
+    "process_id": ("train",),
 }
 """The modes in which each flag has a meaning, where it has not in all."""
 
@@ -126,9 +138,51 @@ def _run() -> int:
             truncation=TRUNCATION.value,
         )
         return 0
+    if _is_one_of_several():
+        return _train_with_others(workdir)
     from gan import loop
 
     return loop.train(CONFIG.value, workdir, LAUNCHED)
+
+
+def _is_one_of_several() -> bool:
+    """Raises `UserError` where the flags that say so do not fit together."""
+    given = {"coordinator": COORDINATOR.value, "num_processes": NUM_PROCESSES.value, "process_id": PROCESS_ID.value}
+    missing = [f"--{flag}" for flag, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return MULTIHOST.value
+    if missing:
+        raise UserError(f"{missing[0]} is missing; legal: --coordinator, --num_processes and --process_id together")
+    host, _, port = COORDINATOR.value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={COORDINATOR.value} is no place to meet; legal: HOST:PORT")
+    if PROCESS_ID.value >= NUM_PROCESSES.value:
+        raise UserError(f"--process_id={PROCESS_ID.value} is illegal; legal: 0 .. {NUM_PROCESSES.value - 1}")
+    return True
+
+
+def _train_with_others(workdir: Path) -> int:
+    from gan import hosts, loop
+
+    hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if not hosts.is_first():
+        logging.getLogger("gan").setLevel(logging.ERROR)  # all would say the same
+    try:
+        status = loop.train(CONFIG.value, workdir, LAUNCHED)
+    except Diverged:  # all know it
+        hosts.part()
+        raise
+    except Told:
+        hosts.leave(2)
+    except UserError as error:
+        hosts.leave(_told(error))
+    except Exception as error:
+        if hosts.has_lost(error):
+            hosts.tell_loss(str(error).splitlines()[0])
+        traceback.print_exc()
+        hosts.leave(1)
+    hosts.part()
+    return status
 
 
 def _default_workdir() -> Path:

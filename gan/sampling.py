@@ -104,7 +104,7 @@ def restore(
     game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
     game = game if truncation is None else game.truncated(truncation)
     initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
-    target = sharding.abstract(jax.eval_shape(initial).average, sharding.device_mesh())
+    target = sharding.abstract(jax.eval_shape(initial).average, sharding.local_mesh())
     checkpoints = folder / kept_in
     found = None
     if checkpoints.is_dir():
@@ -135,7 +135,7 @@ def standing(game: Game, average: Average, *, seed: int, batches: int, batch_siz
 
     Reference: Brock et al. 2019, arXiv:1809.11096, appendix C, "standing statistics", there of 100 batches.
     """
-    mesh, total = sharding.device_mesh(), None
+    mesh, total = sharding.local_mesh(), None
     split = sharding.split_rows(mesh, 0) if batch_size % mesh.size == 0 else sharding.replicated(mesh)
     for index in range(batches):
         rows = jax.device_put(np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.uint32), split)
@@ -170,7 +170,7 @@ def draw(
     With L labels, by default all that the game has, sample i has number i modulo L of them: all in equal parts. Its
     latent is number i of the seed, or number i // L with `same_latents`.
     """
-    mesh = sharding.device_mesh()
+    mesh = sharding.local_mesh()
     labels = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
     batch_size = -(-batch_size // mesh.size) * mesh.size  # every device draws as many
     for first in range(0, count, batch_size):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gan.errors import UserError
@@ -35,8 +36,13 @@ def keep_programs(folder: Path) -> None:
 
 
 def device_mesh() -> Mesh:
-    """All devices in one row, along which a batch is split."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    """All devices of all processes in one row, along which a batch is split."""
+    return _row_of(jax.devices())
+
+
+def local_mesh() -> Mesh:
+    """This process's devices in one row."""
+    return _row_of(jax.local_devices())
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
@@ -66,8 +72,37 @@ def split_members(mesh: Mesh, members: int) -> NamedSharding:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts a tree of host arrays on every device."""
-    return jax.device_put(tree, replicated(mesh))
+    """Puts a tree of host arrays, the same in every process, on every device."""
+    return _put(tree, replicated(mesh))
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of the whole batch that are on this process's devices, in rising order."""
+    parts = split_rows(mesh, 0).addressable_devices_indices_map((batch_size,)).values()
+    return np.sort(np.concatenate([np.arange(batch_size, dtype=np.int32)[part] for part in parts]))
+
+
+def from_own_rows(tree: Any, mesh: Mesh, axis: int, batch_size: int) -> Any:
+    """Host arrays of `own_rows` along `axis` in each process, as global arrays that have the whole batch there."""
+    split = split_rows(mesh, axis)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, split)
+
+    def whole(leaf: np.ndarray) -> jax.Array:
+        shape = (*leaf.shape[:axis], batch_size, *leaf.shape[axis + 1 :])
+        return jax.make_array_from_process_local_data(split, leaf, shape)
+
+    return jax.tree.map(whole, tree)
+
+
+def at_hand(tree: Any) -> Any:
+    """A tree of global arrays, as arrays of this process alone, whole on each of its devices.
+
+    With one process the same tree; with several all of them must come here.
+    """
+    if jax.process_count() == 1:
+        return tree
+    return jax.device_put(multihost_utils.process_allgather(tree, tiled=True), replicated(local_mesh()))
 
 
 def abstract(shapes: Any, mesh: Mesh) -> Any:
@@ -126,9 +161,12 @@ def compile_turns(
             out_shardings=(of_state, whole),
             donate_argnums=0,
         )
-        rows, numbers = jax.device_put(rows, by_row), replicate(numbers, mesh)
+        numbers = replicate(numbers, mesh)
+        rows = _put(rows, by_row)
         return lambda state, data, count: compiled(state, data, np.int32(count), rows, numbers)
     if wrapper == "pmap":
+        if jax.process_count() > 1:
+            raise UserError("config.parallel='pmap' is for one process; legal for several: jit")
         compiled = jax.pmap(
             functools.partial(turns, axis_name=AXIS),
             axis_name=AXIS,
@@ -145,6 +183,17 @@ def compile_turns(
 
         return mapped
     raise UserError(f"config.parallel={wrapper!r} is unknown; legal: {', '.join(WRAPPERS)}")
+
+
+def _row_of(devices: list) -> Mesh:
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    # `device_put` would send each host's arrays to all others, to compare them.
+    return jax.tree.map(lambda leaf: jax.make_array_from_callback(np.shape(leaf), sharding, leaf.__getitem__), tree)
 
 
 def _split_axis(array: Any, axis: int, parts: int) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -42,14 +43,36 @@ def train(folder, **overrides):
 
 def start(folder, **overrides):
     """Starts the small run as a process of its own, on one device."""
+    return command(*flags(folder, overrides))
+
+
+def start_together(folder, processes, *, devices=1, **overrides):
+    """Starts the small run as several processes that each have so many devices."""
+    with socket.socket() as place:
+        place.bind(("localhost", 0))
+        coordinator = f"localhost:{place.getsockname()[1]}"
+    meet = [f"--coordinator={coordinator}", f"--num_processes={processes}"]
+    return [
+        command(*flags(folder, overrides), *meet, f"--process_id={index}", devices=devices)
+        for index in range(processes)
+    ]
+
+
+def flags(folder, overrides):
+    """Of the small run."""
     changes = SMALL | {name.replace("__", "."): value for name, value in overrides.items()}
-    flags = [f"--config.{name}={value}" for name, value in changes.items()]
-    return command("--config=configs/dcgan.py", f"--workdir={folder}", *flags)
+    changes = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in changes.items()
+    }
+    return ["--config=configs/dcgan.py", f"--workdir={folder}"] + [
+        f"--config.{name}={value}" for name, value in changes.items()
+    ]
 
 
-def command(*arguments):
-    """Starts `python -m gan.main` with these flags."""
-    environment = os.environ | {"XLA_FLAGS": os.environ["GAN_TEST_XLA_FLAGS"], "PYTHONUNBUFFERED": "1"}
+def command(*arguments, devices=1, **variables):
+    """Starts `python -m gan.main` with these flags, and these variables in its environment."""
+    xla = f"{os.environ['GAN_TEST_XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": xla, "PYTHONUNBUFFERED": "1"} | variables
     return subprocess.Popen(
         [sys.executable, "-m", "gan.main", *map(str, arguments)],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"errors", "names"}
+BASE = {"errors", "hosts", "names"}
 """Below everything: how a mistake is told, how a name is read."""
 LEAVES = {
     "augment", "checkpoint", "data", "diagnostics", "losses", "metrics", "networks", "optimizers", "penalties",

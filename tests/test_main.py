@@ -32,7 +32,8 @@ def test_help_is_fast_and_shows_our_flags_only():
     assert time.monotonic() - begun < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
     assert sorted(flags) == [
-        "classes", "config", "extractor", "mode", "num_samples", "out", "same_latents", "seed", "truncation", "workdir",
+        "classes", "config", "coordinator", "extractor", "mode", "multihost", "num_processes", "num_samples", "out",
+        "process_id", "same_latents", "seed", "truncation", "workdir",
     ]  # fmt: skip
 
 
@@ -53,6 +54,11 @@ def test_help_is_fast_and_shows_our_flags_only():
         ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
         (["--mode=sample", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
         ([CONFIG, "--truncation=0.5"], "--truncation has no meaning with --mode=train; legal with: sample, evaluate"),
+        ([CONFIG, "--process_id=1", "--num_processes=2"], "--coordinator is missing; legal: --coordinator, --num"),
+        ([CONFIG, "--coordinator=here", "--num_processes=2", "--process_id=0"], "--coordinator=here.*HOST:PORT"),
+        ([CONFIG, "--coordinator=a:99999", "--num_processes=2", "--process_id=0"], "--coordinator=a:99999.*HOST:PORT"),
+        ([CONFIG, "--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2.*legal: 0 .. 1"),
+        (["--mode=sample", "--workdir=x", "--multihost"], "--multihost has no meaning with --mode=sample"),
         (["--mode=evaluate", "--classes=7", "--workdir=x"], "--classes has no meaning with --mode=evaluate"),
     ],
 )

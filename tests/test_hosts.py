@@ -1,0 +1,167 @@
+"""Several processes that play one run, over the loopback: as one would, and what happens when one is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import runs
+
+from gan import checkpoint, hosts
+
+FIGURES = ("discriminator_loss", "generator_loss", "discriminator_real", "generator_gradient_norm")
+
+
+def ends(processes, timeout=200):
+    """What each process said on stderr, and its exit status."""
+    return [(process.communicate(timeout=timeout)[1], process.returncode) for process in processes]
+
+
+def wait_for(folder, step, seconds=120):
+    """Waits until a run has saved a checkpoint."""
+    until = time.monotonic() + seconds
+    while not (folder / "checkpoints" / str(step)).is_dir():
+        assert time.monotonic() < until, f"no checkpoint {step} in {folder}"
+        time.sleep(0.05)
+
+
+def assert_same_course(one, other):
+    """The same steps and images, and the same figures but for the order of sums."""
+    assert [line["step"] for line in runs.logged(one)] == [line["step"] for line in runs.logged(other)]
+    for a, b in zip(runs.logged(one), runs.logged(other), strict=True):
+        assert a["images"] == b["images"]
+        for name in FIGURES:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+
+
+def assert_one_line(told):
+    assert "Traceback" not in told
+    assert len([line for line in told.splitlines() if line.startswith("process ")]) == 1
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The small run of one process, on four devices."""
+    folder = tmp_path_factory.mktemp("alone")
+    runs.train(folder, log_every=2, steps=16, sample_every=8)
+    return folder
+
+
+def test_two_processes_are_one_and_go_on_as_one(tmp_path, alone):
+    """Streamed data, each reading its share; stopped by a SIGTERM to the second; then a single process ends it."""
+    run = {"log_every": 2, "sample_every": 8, "data__resident": "never"}
+    processes = runs.start_together(tmp_path, 2, devices=2, **run, steps=10**6)
+    wait_for(tmp_path, 4)
+    processes[1].send_signal(signal.SIGTERM)
+    (first, status), (second, other) = ends(processes)
+    assert (status, other) == (143, 143), first + second
+    assert "SIGTERM: saved at step" in first
+    assert not [line for line in second.splitlines() if "step" in line]  # the first alone speaks
+    stopped, _ = runs.final_digests(tmp_path)
+    if stopped < 16:
+        runs.train(tmp_path, **run, steps=16)
+    lines = [line for line in runs.logged(tmp_path) if line["step"] <= 16]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert_same_course(tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(2, 1), (2, 2), (4, 1)])
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_many_processes_are_one(tmp_path, alone, processes, devices, resident):
+    started = runs.start_together(
+        tmp_path, processes, devices=devices, log_every=2, steps=16, sample_every=8, data__resident=resident
+    )
+    for told, status in ends(started):
+        assert status == 0, told
+    assert_same_course(tmp_path, alone)
+    assert (tmp_path / "samples" / "00000016.png").is_file()
+    with checkpoint.open_manager(tmp_path / "checkpoints", read_only=True) as manager:
+        assert manager.latest_step() == 16
+
+
+@pytest.mark.slow
+def test_evaluations_and_the_best_checkpoint_are_the_same(tmp_path):
+    run = {"evaluate_every": 8, "evaluation.num_samples": 100, "evaluation.metrics": ("frechet",), "steps": 16}
+    runs.train(tmp_path / "alone", **run)
+    for told, status in ends(runs.start_together(tmp_path / "two", 2, **run)):
+        assert status == 0, told
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "evaluations.jsonl").read_text().splitlines()]
+        for name in ("alone", "two")
+    )
+    assert [line["step"] for line in two] == [8, 16]
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a["frechet_classifier"], b["frechet_classifier"], rtol=1e-2)
+    assert sorted(os.listdir(tmp_path / "alone" / "best")) == sorted(os.listdir(tmp_path / "two" / "best"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_is_told_and_the_run_goes_on(tmp_path, lost, how):
+    processes = runs.start_together(tmp_path, 2, steps=10**6, checkpoint_every=20)
+    wait_for(tmp_path, 20)
+    processes[lost].send_signal(how)
+    begun = time.monotonic()
+    told, status = ends([processes[1 - lost]], timeout=60)[0]
+    assert time.monotonic() - begun < 60
+    assert status == hosts.LOST, told
+    assert_one_line(told)
+    assert "goes on from the last checkpoint" in told
+    processes[lost].kill()
+    processes[lost].communicate()
+    with checkpoint.open_manager(tmp_path / "checkpoints", read_only=True) as manager:
+        last = manager.latest_step()
+    for told, status in ends(runs.start_together(tmp_path, 4, steps=last + 8, checkpoint_every=4)):  # more of them
+        assert status == 0, told
+    assert runs.logged(tmp_path)[-1]["step"] == last + 8
+
+
+@pytest.mark.slow
+def test_the_environment_of_slurm_is_enough(tmp_path):
+    """As `srun` sets it for the tasks of a step; JAX takes the first host's port from the number of the job."""
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    processes = [
+        runs.command(
+            *runs.flags(tmp_path, {}), "--multihost", **step, SLURM_PROCID=str(index), SLURM_LOCALID=str(index)
+        )
+        for index in range(2)
+    ]
+    (first, status), (second, other) = ends(processes)
+    assert (status, other) == (0, 0), first + second
+    assert "step 12 of 12 done" in first
+    assert "step 12" not in second
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over_by_all(tmp_path):
+    runs.train(tmp_path, steps=8)
+    largest = max((tmp_path / "checkpoints/8/state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    first, second = ends(runs.start_together(tmp_path, 2))
+    assert (first[1], second[1]) == (0, 0), first[0] + second[0]
+    assert "checkpoint 8 is damaged" in first[0]
+    assert "damaged" not in second[0]
+    assert (tmp_path / "damaged_checkpoints" / "8").is_dir()
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_once(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (first, status), (second, other) = ends(runs.start_together(tmp_path, 2))
+    assert (status, other) == (2, 2), first + second
+    assert "is no record of a run" in first
+    assert "is no record of a run" not in second
+
+
+@pytest.mark.slow
+def test_the_absence_of_others_is_told():
+    program = "from gan import hosts; hosts.JOIN_SECONDS = 3; hosts.join('localhost:1', 2, 1)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == "error: --coordinator=localhost:1: not all processes of the run came in 3 seconds"
