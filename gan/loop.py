@@ -69,13 +69,14 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     game, step = opened.game, int(opened.state.step)
     source = Resident(dataset, config, mesh) if is_resident(dataset, config) else Streamed(dataset, config, mesh)
     turns = sharding.compile_turns(
-        functools.partial(turn, game=game, course=opened.course, batch_of=source.batch_of),
+        functools.partial(turn, game=as_played(game, config, mesh), course=opened.course, batch_of=source.batch_of),
         mesh,
         wrapper=config.parallel,
         batch_size=config.batch_size,
         data_axis=source.data_axis,
         most=source.most_turns,
         numbers=numbers_of(config, opened.course),
+        layout=sharding.of_state(opened.state, mesh, in_parts=config.shard_state),
     )
     state, run = opened.state, Run(config, folder, opened, source.real_images, launched)
     with Interruption() as interruption, run, source.opened(step, config.steps, game.discriminator.steps):
@@ -115,14 +116,15 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     course = schedules.build(config)
     initial = functools.partial(states.create, game)
     numbers = (course(0), np.uint32(config.seed))
-    shapes = sharding.abstract(jax.eval_shape(initial, *numbers), mesh)
+    shapes = jax.eval_shape(initial, *numbers)
+    layout = sharding.of_state(shapes, mesh, in_parts=config.shard_state)
     record = _record(config, dataset, shapes)
     old = workdir.read(folder)
     changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
     manager = checkpoint.open_manager(folder / "checkpoints")
-    state = checkpoint.restore(manager, shapes, set_aside=folder / "damaged_checkpoints")
+    state = checkpoint.restore(manager, sharding.abstract(shapes, layout), set_aside=folder / "damaged_checkpoints")
     if state is None:
-        state = sharding.replicate(jax.jit(initial)(*numbers), mesh)
+        state = jax.device_put(jax.jit(initial)(*numbers), layout)
     first = int(state.step)
     if first >= config.steps:
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
@@ -131,6 +133,13 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     workdir.write(folder, record)
     _announce(record, folder, first)
     return Opened(game, course, state, manager, False)
+
+
+def as_played(game: Game, config: ConfigDict, mesh: Any) -> Game:
+    """The game as the turns of a config play it on these devices: with `shard_state`, its updates in parts."""
+    if not config.shard_state:
+        return game
+    return game.in_parts(*(functools.partial(place, mesh=mesh) for place in (sharding.scattered, sharding.gathered)))
 
 
 def turn(
@@ -280,7 +289,7 @@ class Run:
         """Draws the run's picture: the same latents at every step."""
         columns = sampling.class_columns(self._game)
         count = _shown(self._game.image_shape) // max(columns, 1) * max(columns, 1)
-        average = sampling.ready(self._config, self._game, state.average)
+        average = self._average(state)
         drawn = sampling.draw(self._game, average, seed=self._config.seed, count=count, batch_size=count)
         images = next(drawn)["image"]
         if data.is_point(self._game.image_shape):
@@ -297,7 +306,7 @@ class Run:
         """Takes the figures of the averaged generator, and keeps the state if they are the best so far."""
         self._fetch(step)
         begun = time.perf_counter()
-        figures = self._evaluator.figures(self._game, sampling.ready(self._config, self._game, state.average))
+        figures = self._evaluator.figures(self._game, self._average(state))
         decisive = self._evaluator.decisive
         best = min((line[decisive] for line in self._report.evaluations() if decisive in line), default=math.inf)
         self._report.evaluation(step, figures)
@@ -311,6 +320,11 @@ class Run:
         """Saves a checkpoint."""
         self._fetch(step)  # what is not finite is never saved
         checkpoint.save(self._manager, step, state)
+
+    def _average(self, state: states.TrainState) -> states.Average:
+        """The averaged generator as samples are drawn from it, whole on every device."""
+        whole = sharding.replicate(state.average, sharding.device_mesh())
+        return sampling.ready(self._config, self._game, whole)
 
     def _log(self, step: int, images: int) -> None:
         figures = {name: float(np.mean(values)) for name, values in self._fetch(step).items()}
@@ -395,6 +409,11 @@ def check_numbers(config: ConfigDict) -> None:
         raise UserError(
             f"config.evaluation.standing_batches={config.evaluation.standing_batches} must not be negative (0: the "
             f"averaged statistics)"
+        )
+    if config.shard_state and config.parallel != "jit":
+        raise UserError(
+            f"config.shard_state=True has no meaning with config.parallel={config.parallel!r}, which keeps the state "
+            f"whole on every device; legal: config.parallel='jit'"
         )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in 0 .. 2^32 - 1")
