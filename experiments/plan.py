@@ -148,7 +148,7 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Parses the flags, prints the plan, and writes JSON."""
-    flags = _parser().parse_args()
+    flags = parser().parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max([1, *flags.check]))
     machine = MACHINES[flags.on]
@@ -162,7 +162,7 @@ def main() -> int:
         config = load(flags.config, flags.override)
         data = data_of(config, channels=flags.channels, classes=flags.classes, examples=flags.examples)
         work = work_of(config, data)
-    except (UserError, ValueError) as error:
+    except (UserError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = []
@@ -331,7 +331,7 @@ def compiled_turn(config: ConfigDict, data: Data, mesh: Mesh) -> str:
 def collectives(text: str) -> Counter[str]:
     """The bytes of all arrays that a compiled program exchanges, by the kind of exchange, as XLA prints it.
 
-    What is inside a loop is counted as often as the loop is played.
+    What is inside a loop is counted as often as the loop is played, of branches the one that exchanges most.
     """
     bodies: dict[str, list[str]] = {}
     entry, name = "", ""
@@ -346,12 +346,16 @@ def collectives(text: str) -> Counter[str]:
     def inside(name: str) -> Counter[str]:
         total = Counter()
         for line in bodies[name]:
-            if found := re.search(rf" = (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(", line):
+            if found := re.search(rf" = (.*?) ({'|'.join(COLLECTIVES)})\(", line):
                 total[found[2]] += _printed_bytes(found[1])
-            times = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
             for called in re.findall(r"(?:body|to_apply|calls)=%?([\w.-]+)", line):
                 for kind, size in inside(called).items():
-                    total[kind] += size * (int(times[1]) if times else 1)
+                    total[kind] += size * (int(trips[1]) if trips else 1)
+            several = re.search(r"branch_computations=\{(.*?)\}", line)
+            two = re.findall(r"(?:true|false)_computation=%?([\w.-]+)", line)
+            if branches := re.findall(r"[\w.-]+", several[1]) if several else two:
+                total += max(map(inside, branches), key=Counter.total)
         return total
 
     return inside(entry)
@@ -375,27 +379,28 @@ def _as_given(arrays: dict, seed: Array, step: Array, rows: Array, batches: int)
     return arrays
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="FILE or FILE:ARG")
-    parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE")
-    parser.add_argument("--devices", nargs="+", type=_positive(int), default=[1, 8, 64, 256])
-    parser.add_argument("--on", default="h100", choices=list(MACHINES))
-    parser.add_argument("--hosts-of", type=_positive(int), help="devices on a host, if not the machine's own")
-    parser.add_argument("--flops-per-second", type=_positive(float), help="of a device, in place of the machine's")
-    parser.add_argument("--share", type=_positive(float), default=0.3, help="of that rate that products run at")
-    parser.add_argument("--link-bytes-per-second", type=_positive(float), help="that a device sends, likewise")
-    parser.add_argument("--disk-bytes-per-second", type=_positive(float), default=1e9, help="of all hosts together")
-    parser.add_argument("--read-images-per-second", type=float, default=0.0, help="of one host; 0: any number")
-    parser.add_argument("--encoded-bytes", type=int, default=0, help="of an image as it is stored; 0: decoded")
-    parser.add_argument("--channels", type=int, default=0, help="of the images, where the dataset is not known")
-    parser.add_argument("--classes", type=int, help="of the dataset, likewise; 0: none")
-    parser.add_argument("--examples", type=_positive(int), help="of the dataset, likewise")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--config", required=True, help="FILE or FILE:ARG")
+    flags.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE")
+    flags.add_argument("--devices", nargs="+", type=_positive(int), default=[1, 8, 64, 256])
+    flags.add_argument("--on", default="h100", choices=list(MACHINES))
+    flags.add_argument("--hosts-of", type=_positive(int), help="devices on a host, if not the machine's own")
+    flags.add_argument("--flops-per-second", type=_positive(float), help="of a device, in place of the machine's")
+    flags.add_argument("--share", type=_positive(float), default=0.3, help="of that rate that products run at")
+    flags.add_argument("--link-bytes-per-second", type=_positive(float), help="that a device sends, likewise")
+    flags.add_argument("--disk-bytes-per-second", type=_positive(float), default=1e9, help="of all hosts together")
+    flags.add_argument("--read-images-per-second", type=float, default=0.0, help="of one host; 0: any number")
+    flags.add_argument("--encoded-bytes", type=int, default=0, help="of an image as it is stored; 0: decoded")
+    flags.add_argument("--channels", type=int, default=0, help="of the images, where the dataset is not known")
+    flags.add_argument("--classes", type=int, help="of the dataset, likewise; 0: none")
+    flags.add_argument("--examples", type=_positive(int), help="of the dataset, likewise")
+    flags.add_argument(
         "--check", nargs="*", type=_positive(int), default=[], help="compile for so many virtual devices, and count"
     )
-    parser.add_argument("--json", type=Path)
-    return parser
+    flags.add_argument("--json", type=Path)
+    return flags
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -1,10 +1,14 @@
 """experiments.plan: what is printed of a config is what is counted by hand, and what its compiled turn exchanges."""
 
+import re
+import shlex
+
 import jax
 import meshes
 import pytest
 
 from experiments import plan
+from experiments.benchmarks import systems
 from experiments.benchmarks.systems import load
 from gan.errors import UserError
 
@@ -128,14 +132,34 @@ def test_what_is_printed_of_a_program_is_added_up():
   ROOT %add = f32[] add(%a, %b)
 }
 
+%eager (p: f32[3]) -> f32[3] {
+  ROOT %x = f32[3]{0} all-reduce(%p), channel_id=3, to_apply=%sum
+}
+
+%lazy (p: f32[3]) -> f32[3] {
+  ROOT %p = f32[3]{0} parameter(0)
+}
+
 ENTRY %main (p: f32[3]) -> f32[3] {
   %all = (f32[3]{0}, bf16[2,5]{1,0}, /*index=2*/s32[]) all-reduce(%p, %q, %r), channel_id=2, to_apply=%sum
   %loop = (s32[], f32[4]{0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"7"}}
-  %g = f32[12]{0} all-gather-start(%p), dimensions={0}
+  %g = f32[12]{0} all-gather(%p), dimensions={0}
+  %c = f32[3]{0} conditional(%d, %p, %p), branch_computations={%lazy, %eager}
+  %e = f32[3]{0} conditional(%b, %p, %p), true_computation=%eager, false_computation=%lazy
 }
 """
-    # 3 * 4 + 10 * 2 + 4, and 8 * 4 in each of 7 rounds; 12 * 4.
-    assert plan.collectives(text) == {"all-reduce": 36 + 7 * 32, "all-gather": 48}
+    # 3 * 4 + 10 * 2 + 4, 8 * 4 in each of 7 rounds, and 3 * 4 in a branch twice; 12 * 4.
+    assert plan.collectives(text) == {"all-reduce": 36 + 7 * 32 + 2 * 12, "all-gather": 48}
+
+
+def test_every_plan_in_the_documents_parses():
+    commands = []
+    for text in (plan.__doc__, (systems.ROOT / "docs/scaling.md").read_text()):
+        commands += re.findall(r"^python -m experiments\.plan (.*)$", text, re.MULTILINE)
+    assert len(commands) >= 6
+    for command in commands:
+        flags = plan.parser().parse_args(shlex.split(command))
+        systems.load(flags.config, flags.override)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +167,7 @@ ENTRY %main (p: f32[3]) -> f32[3] {
     [
         (["--config=configs/biggan.py:imagenet128"], "--classes is missing"),
         (["--config=configs/smooth_gan.py", "--override", "batch=3"], "the config has no field batch"),
+        (["--config=configs/smooth.py"], "No such file"),
     ],
 )
 def test_a_mistake_is_one_line(flags, line, capsys, monkeypatch):
