@@ -112,7 +112,7 @@ class Work(NamedTuple):
     gradients: int
     """Bytes of all gradients that devices add up: each player's parameters, once an update."""
     statistics: int
-    """Bytes of the batch statistics that devices add up, at most."""
+    """Bytes of the batch statistics that devices add up, at most, but for passes that penalties make."""
     state: states.TrainState
     """Shapes of what is kept between turns."""
 
