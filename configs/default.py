@@ -85,6 +85,9 @@ def get_config() -> ConfigDict:
                 "augment": {"p": "", "target": "", "images_to_one": ""},
             },
             "parallel": "jit",  # how a turn is spread over devices: jit, pmap
+            # Each device keeps its part of the optimisers' moments and of the averaged generator, not all of them: less
+            # memory, the same numbers. With jit only.
+            "shard_state": False,
             "log_every": 50,  # steps
             "sample_every": 500,  # steps; 0: never
             "checkpoint_every": 500,  # steps; 0: only at the end

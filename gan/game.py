@@ -62,8 +62,8 @@ class Output:
     image_range: tuple[float, float]
 
 
-def _identity(image: Array) -> Array:
-    return image
+def _identity(given: Any) -> Any:
+    return given
 
 
 PRIORS: Mapping[str, Callable[..., Callable[[Array, int], Array]]] = {"normal": Normal, "uniform": Uniform}
@@ -108,6 +108,10 @@ class PlayerRules:
     """Whether its kernels are divided by their largest singular values."""
     steps: int = 1
     """Updates in a turn."""
+    scatter: Callable[[Any], Any] = _identity
+    """What is done with a gradient before the optimiser sees it."""
+    gather: Callable[[Any], Any] = _identity
+    """What is done with the parameters that the optimiser has moved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +223,17 @@ class Game:
         return dataclasses.replace(
             self, generator=_on_axis(self.generator, axis_name), discriminator=_on_axis(self.discriminator, axis_name)
         )
+
+    def in_parts(self, scatter: Callable[[Any], Any], gather: Callable[[Any], Any]) -> "Game":
+        """The same game whose optimisers work on the parts that `scatter` leaves of each gradient on each device.
+
+        `gather` brings the parts of the moved parameters together again.
+        """
+        players = {
+            name: dataclasses.replace(getattr(self, name), scatter=scatter, gather=gather)
+            for name in ("generator", "discriminator")
+        }
+        return dataclasses.replace(self, **players)
 
 
 def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes: int = 0) -> Game:

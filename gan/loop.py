@@ -71,13 +71,14 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     game, step = opened.game, int(opened.state.step)
     source = Resident(dataset, config, mesh) if is_resident(dataset, config) else Streamed(dataset, config, mesh)
     turns = sharding.compile_turns(
-        functools.partial(turn, game=game, course=opened.course, batch_of=source.batch_of),
+        functools.partial(turn, game=as_played(game, config, mesh), course=opened.course, batch_of=source.batch_of),
         mesh,
         wrapper=config.parallel,
         batch_size=config.batch_size,
         data_axis=source.data_axis,
         most=source.most_turns,
         numbers=numbers_of(config, opened.course),
+        layout=sharding.of_state(opened.state, mesh, in_parts=config.shard_state),
     )
     state, run = opened.state, Run(config, folder, opened, source.real_images, launched)
     with Interruption() as interruption, run, source.opened(step, config.steps, game.discriminator.steps):
@@ -117,14 +118,15 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     course = schedules.build(config)
     initial = functools.partial(states.create, game)
     numbers = (course(0), np.uint32(config.seed))
-    shapes = sharding.abstract(jax.eval_shape(initial, *numbers), mesh)
+    shapes = jax.eval_shape(initial, *numbers)
+    layout = sharding.of_state(shapes, mesh, in_parts=config.shard_state)
     record = _record(config, dataset, shapes)
     old = hosts.from_first(lambda: workdir.read(folder))
     changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
     manager = checkpoint.open_manager(folder / "checkpoints")
-    state = checkpoint.restore(manager, shapes, set_aside=folder / "damaged_checkpoints")
+    state = checkpoint.restore(manager, sharding.abstract(shapes, layout), set_aside=folder / "damaged_checkpoints")
     if state is None:
-        state = jax.jit(initial, out_shardings=sharding.replicated(mesh))(*numbers)
+        state = jax.jit(initial, out_shardings=layout)(*numbers)
     first = int(state.step)
     if first >= config.steps:
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
@@ -133,6 +135,13 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     hosts.from_first(lambda: workdir.write(folder, record))
     _announce(record, folder, first)
     return Opened(game, course, state, manager, False)
+
+
+def as_played(game: Game, config: ConfigDict, mesh: Any) -> Game:
+    """The game as the turns of a config play it on these devices: with `shard_state`, its updates in parts."""
+    if not config.shard_state:
+        return game
+    return game.in_parts(*(functools.partial(place, mesh=mesh) for place in (sharding.scattered, sharding.gathered)))
 
 
 def turn(
@@ -433,6 +442,11 @@ def check_numbers(config: ConfigDict) -> None:
         raise UserError(
             f"config.evaluation.standing_batches={config.evaluation.standing_batches} must not be negative (0: the "
             f"averaged statistics)"
+        )
+    if config.shard_state and config.parallel != "jit":
+        raise UserError(
+            f"config.shard_state=True has no meaning with config.parallel={config.parallel!r}, which keeps the state "
+            f"whole on every device; legal: config.parallel='jit'"
         )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in 0 .. 2^32 - 1")

@@ -137,6 +137,11 @@ def _check(configs: Sequence[ConfigDict]) -> None:
     """Raises `UserError` where configs differ in more than seeds and numbers."""
     for config in configs:
         loop.check_numbers(config)
+        if config.shard_state:
+            raise UserError(
+                "config.shard_state=True has no meaning in a population, whose members lie apart; "
+                "legal: config.shard_state=False"
+            )
         _, others = workdir.numbers_that_differ(configs[0].to_dict(), config.to_dict())
         if others:
             raise UserError(
@@ -166,7 +171,8 @@ def _play(
         data_axis=None,
         most=source.most_turns,
         numbers=[loop.numbers_of(member.config, member.opened.course) for member in members],
-        state_sharding=of_state,
+        layout=of_state,
+        rows_are_split=False,
     )
     state = jax.jit(stacked, out_shardings=of_state)([member.state for member in members])
     one = jax.jit(member_of, out_shardings=sharding.replicated(mesh))

@@ -104,7 +104,7 @@ def restore(
     game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
     game = game if truncation is None else game.truncated(truncation)
     initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
-    target = sharding.abstract(jax.eval_shape(initial).average, sharding.local_mesh())
+    target = sharding.abstract(jax.eval_shape(initial).average, sharding.replicated(sharding.local_mesh()))
     checkpoints = folder / kept_in
     found = None
     if checkpoints.is_dir():

@@ -4,7 +4,8 @@ A leaf. Global arrays under `jit` are the road; `pmap` wraps the same turn a sec
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,15 @@ def keep_programs(folder: Path) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def device_mesh() -> Mesh:
-    """All devices of all processes in one row, along which a batch is split."""
-    return _row_of(jax.devices())
+def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """These devices, by default all of all processes, in one row, along which a batch is split."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def local_mesh() -> Mesh:
     """This process's devices in one row."""
-    return _row_of(jax.local_devices())
+    return device_mesh(jax.local_devices())
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
@@ -96,19 +98,66 @@ def from_own_rows(tree: Any, mesh: Mesh, axis: int, batch_size: int) -> Any:
 
 
 def at_hand(tree: Any) -> Any:
-    """A tree of global arrays, as arrays of this process alone, whole on each of its devices.
+    """A tree of global arrays, as arrays of this process alone, whole on each of its devices; all must come here."""
+    if jax.process_count() > 1:
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_put(tree, replicated(local_mesh()))
 
-    With one process the same tree; with several all of them must come here.
+
+def split_largest(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """The largest axis that the devices divide, the first of equal ones, in equal parts on them; if none, whole."""
+    divided = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
+    return split_rows(mesh, max(divided, key=lambda axis: shape[axis])) if divided else replicated(mesh)
+
+
+def of_state(shapes: Any, mesh: Mesh, *, in_parts: bool) -> Any:
+    """How a run's TrainState of these shapes lies on the devices, as a prefix of its tree: whole on each of them.
+
+    With `in_parts` the optimisers' states and the averaged generator are split by `split_largest`; parameters and batch
+    statistics stay whole. See `Game.in_parts`.
+
+    Reference: Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054, section 5.1 (its first stage).
     """
-    if jax.process_count() == 1:
-        return tree
-    return jax.device_put(multihost_utils.process_allgather(tree, tiled=True), replicated(local_mesh()))
+    whole = replicated(mesh)
+    if not in_parts:
+        return whole
+    layout = jax.tree.map(lambda _: whole, shapes)
+    parts = jax.tree.map(lambda leaf: split_largest(leaf.shape, mesh), shapes)
+    return layout.replace(
+        generator=layout.generator.replace(opt_state=parts.generator.opt_state),
+        discriminator=layout.discriminator.replace(opt_state=parts.discriminator.opt_state),
+        average=parts.average,
+    )
 
 
-def abstract(shapes: Any, mesh: Mesh) -> Any:
-    """A tree of shapes with the sharding that the arrays are to have on this mesh, as a restore wants it."""
-    sharding = replicated(mesh)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+def scattered(tree: Any, mesh: Mesh) -> Any:
+    """Inside a program: what is one sum over the devices, as the part of each by `split_largest`."""
+    # To be whole first keeps the compiler from splitting what comes before, the players' own layers, in the same way.
+    parts = jax.tree.map(lambda leaf: split_largest(leaf.shape, mesh), tree)
+    return jax.lax.with_sharding_constraint(gathered(tree, mesh), parts)
+
+
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """Inside a program: the tree whole on every device."""
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+
+def abstract(shapes: Any, layout: Any) -> Any:
+    """A tree of shapes with the shardings of `layout`, a prefix of it, that a restore is to give the arrays."""
+
+    def placed(sharding: NamedSharding, part: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), part)
+
+    return jax.tree.map(placed, layout, shapes)
+
+
+def bytes_per_device(shapes: Any, layout: Any) -> int:
+    """What a device holds of arrays of these shapes, laid out so: a whole leaf, or its part."""
+
+    def held(sharding: NamedSharding, part: Any) -> int:
+        return sum(math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
+
+    return sum(jax.tree.leaves(jax.tree.map(held, layout, shapes)))
 
 
 def compile_turns(
@@ -120,7 +169,8 @@ def compile_turns(
     data_axis: int | None,
     most: int,
     numbers: Any = None,
-    state_sharding: Any = None,
+    layout: Any = None,
+    rows_are_split: bool = True,
 ) -> Callable[[Any, Any, int], tuple[Any, Any]]:
     """Compiles `turn(state, data, rows, numbers, axis_name=...)` to `(state, data, count) -> (state, metrics)`.
 
@@ -132,13 +182,17 @@ def compile_turns(
     every device has all the data. `numbers` are given to every turn, and are no part of the program: it is found again
     for others. Under `jit` the given state is donated.
 
-    The state is whole on every device, and the rows are split, unless there is a `state_sharding` (a prefix of its
-    tree): then each device sees all rows.
+    Under `jit` the state lies by `layout`, a prefix of its tree, or else whole on every device. A device works on its
+    share of the rows, unless they are not to be split: then each sees all of them.
     """
 
     def turns(
         state: Any, data: Any, count: jax.Array, rows: jax.Array, numbers: Any, *, axis_name: str | None
     ) -> tuple[Any, Any]:
+        def laid(state: Any) -> Any:
+            is_told = layout is not None and axis_name is None
+            return jax.lax.with_sharding_constraint(state, layout) if is_told else state
+
         # An inner `jit` is traced once, for its shapes here and as the body of the loop.
         play = jax.jit(functools.partial(turn, axis_name=axis_name))
         _, shapes = jax.eval_shape(play, state, data, rows, numbers)
@@ -146,15 +200,15 @@ def compile_turns(
 
         def body(index: jax.Array, carried: tuple[Any, Any]) -> tuple[Any, Any]:
             state, played = carried
-            state, metrics = play(state, data, rows, numbers)
-            return state, jax.tree.map(lambda all_turns, leaf: all_turns.at[index].set(leaf), played, metrics)
+            state, metrics = play(laid(state), data, rows, numbers)
+            return laid(state), jax.tree.map(lambda all_turns, leaf: all_turns.at[index].set(leaf), played, metrics)
 
         return jax.lax.fori_loop(0, count, body, (state, played))
 
     rows = np.arange(batch_size, dtype=np.int32)
     if wrapper == "jit":
         whole = replicated(mesh)
-        of_state, by_row = (whole, split_rows(mesh, 0)) if state_sharding is None else (state_sharding, whole)
+        of_state, by_row = whole if layout is None else layout, split_rows(mesh, 0) if rows_are_split else whole
         compiled = jax.jit(
             functools.partial(turns, axis_name=None),
             in_shardings=(of_state, whole if data_axis is None else split_rows(mesh, data_axis), whole, by_row, whole),
@@ -183,10 +237,6 @@ def compile_turns(
 
         return mapped
     raise UserError(f"config.parallel={wrapper!r} is unknown; legal: {', '.join(WRAPPERS)}")
-
-
-def _row_of(devices: list) -> Mesh:
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:

@@ -279,12 +279,13 @@ def _update(
     player: Player, gradient: Any, batch_stats: Any, rules: PlayerRules, hyperparams: PlayerHyperparams
 ) -> tuple[Player, Array]:
     """The player after one step of its optimiser, and the norm of its gradient before that is shortened."""
+    gradient = rules.scatter(gradient)
     norm = optax.tree.norm(gradient)
     limit = hyperparams.clip_norm
     scale = jnp.where((limit > 0) & (norm > limit), limit / norm, 1.0)
     gradient = jax.tree.map(lambda leaf: leaf * scale, gradient)
     updates, opt_state = rules.optimizer(hyperparams).update(gradient, player.opt_state, player.params)
-    return Player(optax.apply_updates(player.params, updates), batch_stats, opt_state), norm
+    return Player(rules.gather(optax.apply_updates(player.params, updates)), batch_stats, opt_state), norm
 
 
 def _mean_of_top(losses: Array, logits: Array, share: Array) -> Array:

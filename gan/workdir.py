@@ -20,8 +20,8 @@ from gan.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FREE_FIELDS = ("steps", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel", "data.dir",
-               "data.resident")  # fmt: skip
+FREE_FIELDS = ("steps", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel",
+               "shard_state", "data.dir", "data.resident")  # fmt: skip
 """Fields that change nothing of the game or of its course: told, not recorded as a change of the run."""
 
 SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm", "average_halflife",

@@ -1,4 +1,4 @@
-"""What holds for every test: four virtual CPU devices, strict shapes, no writes outside a test's own folder."""
+"""What holds for every test: runs on four virtual CPU devices, strict shapes, no writes outside a test's own folder."""
 
 import atexit
 import os
@@ -9,7 +9,7 @@ import tempfile
 # for it (`compiler_options`). Runs that are started as processes are compiled in the same way.
 os.environ["GAN_TEST_XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), os.environ["GAN_TEST_XLA_FLAGS"], "--xla_force_host_platform_device_count=4"]
+    [os.environ.get("XLA_FLAGS", ""), os.environ["GAN_TEST_XLA_FLAGS"], "--xla_force_host_platform_device_count=8"]
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 if "GAN_TEST_FOLDER" not in os.environ:  # the first process; workers and the runs that tests start inherit it
@@ -27,6 +27,15 @@ import pytest  # noqa: E402
 
 # [B, 1] - [B] is [B, B] without a word; here it raises.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def four_devices():
+    """Runs use four of the eight devices; `meshes.on` gives a test others."""
+    import meshes  # late: gan is imported when JAX is set up
+
+    with meshes.on(4):
+        yield
 
 
 def pytest_runtest_setup(item):

@@ -122,7 +122,7 @@ def test_an_interrupted_run_has_the_same_figures(tmp_path):
 def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
     runs.train(tmp_path, steps=4)
     game, _, average = sampling.restore(tmp_path)
-    assert jax.device_count() == 4
+    assert sharding.device_mesh().size == 4
 
     def drawn(batch_size):
         batches = list(sampling.draw(game, average, seed=5, count=22, batch_size=batch_size))

@@ -85,6 +85,15 @@ def test_many_processes_are_one(tmp_path, alone, processes, devices, resident):
 
 
 @pytest.mark.slow
+def test_a_state_in_parts_on_two_processes_goes_on_whole_on_one(tmp_path, alone):
+    run = {"log_every": 2, "sample_every": 8}
+    for told, status in ends(runs.start_together(tmp_path, 2, devices=2, **run, steps=8, shard_state=True)):
+        assert status == 0, told
+    runs.train(tmp_path, **run, steps=16)
+    assert_same_course(tmp_path, alone)
+
+
+@pytest.mark.slow
 def test_evaluations_and_the_best_checkpoint_are_the_same(tmp_path):
     run = {"evaluate_every": 8, "evaluation.num_samples": 100, "evaluation.metrics": ("frechet",), "steps": 16}
     runs.train(tmp_path / "alone", **run)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runs
 
-from gan import checkpoint, population, sampling
+from gan import checkpoint, population, sampling, sharding
 from gan.errors import UserError
 
 CHANGES = [
@@ -72,7 +72,7 @@ def alone(tmp_path_factory):
 def together(tmp_path_factory):
     """All of them in one population, a member on each of the four devices."""
     path = tmp_path_factory.mktemp("together")
-    assert jax.device_count() == len(CHANGES)
+    assert sharding.device_mesh().size == len(CHANGES)
     assert statuses(configs(), folders(path), time.time()) == [0] * 4
     return path
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from PIL import Image
 from players import changed, hyperparams, noisy_game
 
-from gan import evaluation, sampling, state
+from gan import evaluation, sampling, sharding, state
 from gan.errors import UserError
 from gan.networks import spectral
 from gan.networks.layers import BatchNorm
@@ -36,7 +36,7 @@ def slow_game():
 @pytest.mark.parametrize("batch_size", [8, 6])  # 6 rows are not shared by four devices, but drawn on each
 def test_standing_statistics_are_plain_means_over_batches(batch_size):
     game, average = slow_game()
-    assert jax.device_count() == 4
+    assert sharding.device_mesh().size == 4
     found = sampling.standing(game, average, seed=7, batches=3, batch_size=batch_size)
     rows = jnp.arange(3 * batch_size)
     latents = np.float64(game.latents(example_keys(named_key(jax.random.key(7), "standing"), rows)))

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import optax
 import pytest
@@ -172,30 +173,67 @@ def test_in_evaluation_a_sample_does_not_depend_on_its_batch_mates():
     assert jnp.abs(trained - together).max() > 1e-3  # the check can fail: training mode does look at the batch
 
 
-def play_on(devices, wrapper, game, turns=3):
-    """Plays turns with dropout and batch statistics, the batch split over the first `devices` devices."""
-    mesh = jax.make_mesh((devices,), (sharding.AXIS,), devices=jax.devices()[:devices],
-                         axis_types=(jax.sharding.AxisType.Auto,))  # fmt: skip
-    settings = hyperparams()
+def play_on(devices, wrapper, game, *, in_parts=False, turns=3):
+    """Plays turns with dropout and batch statistics on the first so many devices: state and metrics, as they lie."""
+    mesh, settings = meshes.first(devices), hyperparams()
+    start = state.create(game, settings, seed=0)
+    layout = sharding.of_state(start, mesh, in_parts=in_parts)
+    if in_parts:
+        game = game.in_parts(*(functools.partial(f, mesh=mesh) for f in (sharding.scattered, sharding.gathered)))
 
     def turn(position, data, rows, numbers, axis_name):
         shape = data["label"].shape
         data = data | {"row": jnp.broadcast_to(rows[None], shape)}
         return steps.train_step(position, data, numbers, game=game, axis_name=axis_name)
 
-    compiled = sharding.compile_turns(turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, most=1, numbers=settings)
-    position = sharding.replicate(state.create(game, settings, seed=0), mesh)
+    compiled = sharding.compile_turns(
+        turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, most=1, numbers=settings, layout=layout
+    )
+    position = jax.device_put(start, layout)
     for number in range(turns):
         data = {name: np.asarray(leaf) for name, leaf in batches(game, seed=number).items() if name != "row"}
         position, metrics = compiled(position, data, 1)
-    return jax.device_get((position.replace(key=jax.random.key_data(position.key)), metrics))
+    return position.replace(key=jax.random.key_data(position.key)), metrics
 
 
-@pytest.mark.parametrize("devices, wrapper", [(4, "jit"), pytest.param(1, "pmap", marks=pytest.mark.slow), (4, "pmap")])
-def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, wrapper):
-    game = noisy_game(discriminator={"steps": 2})
+@functools.cache
+def played_on_one():
+    return jax.device_get(play_on(1, "jit", noisy_game()))
+
+
+@pytest.mark.parametrize(
+    "devices, in_parts",
+    [
+        (4, False),
+        (8, True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((2, False), (8, False), (1, True), (2, True), (4, True))
+        ),
+    ],
+)
+def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, in_parts):
+    played = play_on(devices, "jit", noisy_game(), in_parts=in_parts)
     # Adam divides by the root of a second moment that starts at zero: 1e-7 in a gradient can be 1e-4 in a parameter.
-    assert_close(play_on(devices, wrapper, game), play_on(1, "jit", game), atol=2e-4)
+    assert_close(jax.device_get(played), played_on_one(), atol=2e-4)
+    # What a device holds, in numbers of 4 bytes. G: kernels 8*16 + 16*12, BN 2*16: 352. D: 12*16 + 16, BN 2*16 and a
+    # bias: 241, of which all but the bias divides by 8. The statistics of BN are 2*16 for each player. Adam keeps two
+    # numbers for each parameter and a count for each player, the averaged generator is 352 + 32. Step, images and key
+    # are 4.
+    ways = devices if in_parts else 1
+    expected = 352 + 241 + 2 * 32 + 2 * (352 // ways + 240 // ways + 1) + 2 + (352 + 32) // ways + 4
+    position, _ = played
+    held = dict.fromkeys(jax.devices()[:devices], 0)
+    for shard in (shard for leaf in jax.tree.leaves(position) for shard in leaf.addressable_shards):
+        held[shard.device] += shard.data.nbytes
+    assert set(held.values()) == {4 * expected}
+    layout = sharding.of_state(position, meshes.first(devices), in_parts=in_parts)
+    assert sharding.bytes_per_device(position, layout) == 4 * expected
+
+
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
+def test_pmap_changes_nothing_but_the_order_of_a_sum(devices):
+    assert_close(jax.device_get(play_on(devices, "pmap", noisy_game())), played_on_one(), atol=2e-4)
 
 
 def test_without_the_axis_name_devices_would_disagree():
@@ -208,7 +246,7 @@ def test_without_the_axis_name_devices_would_disagree():
     game = noisy_game(discriminator={"module": Deaf()})
     whole, _ = play_on(1, "jit", game)
     split, _ = play_on(4, "pmap", game)
-    weights = [position.discriminator.params["inner"]["Dense_0"]["kernel"] for position in (whole, split)]
+    weights = [np.asarray(position.discriminator.params["inner"]["Dense_0"]["kernel"]) for position in (whole, split)]
     assert np.abs(weights[0] - weights[1]).max() > 1e-3
 
 

@@ -11,6 +11,7 @@ nobody reads not at all: a compiler drops both.
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -24,14 +25,19 @@ CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_j
 
 def count(function: Callable, *arguments: Any) -> int:
     """The floating point operations of `function(*arguments)`, arrays or their shapes."""
+    return by_type(function, *arguments).total()
+
+
+def by_type(function: Callable, *arguments: Any) -> Counter[str]:
+    """The same by the type of the numbers that are multiplied, such as float32."""
     return _of_program(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _of_program(program: Jaxpr) -> int:
+def _of_program(program: Jaxpr) -> Counter[str]:
     operations, known = [], {}
     inputs = [("input", index) for index in range(len(program.invars))]
     needed = set(_walk(program, inputs, operations, known))
-    total = 0
+    total = Counter()
     for reads, writes, cost in reversed(operations):
         if needed.intersection(writes):
             needed.update(reads)
@@ -65,26 +71,28 @@ def _walk(program: Jaxpr, inputs: list[Hashable], operations: list, known: dict)
     return [named(atom) for atom in program.outvars]
 
 
-def _cost(equation: Any) -> int:
+def _cost(equation: Any) -> Counter[str]:
     """Of a primitive; of a loop its body's, as often as it is played, of a choice its dearest branch's."""
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         contracted = params["dimension_numbers"][0][0]
         left = equation.invars[0].aval.shape
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        products = math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        return Counter({str(equation.invars[0].aval.dtype): 2 * products})
     if name.startswith("convolution_"):
         shapes = [atom.aval.shape for atom in (*equation.invars, *equation.outvars)]
         blank = name[-1]
         x, w, y = {"y": (0, 1, 2), "x": (2, 0, 1), "w": (0, 2, 1)}[blank]
         (groups, _, _, _, channels), kernel, output = shapes[x], shapes[w], shapes[y]
-        return 2 * groups * channels * math.prod(kernel[1:3]) * math.prod(output[1:])
+        products = groups * channels * math.prod(kernel[1:3]) * math.prod(output[1:])
+        return Counter({str(equation.invars[0].aval.dtype): 2 * products})
     inner = [getattr(value, "jaxpr", value) for value in params.values() if isinstance(value, ClosedJaxpr | Jaxpr)]
     inner = [program for program in inner if isinstance(program, Jaxpr)]
-    if name == "scan":
-        return params["length"] * sum(map(_of_program, inner))
     if name == "cond":
-        return max(_of_program(branch.jaxpr) for branch in params["branches"])
-    return sum(map(_of_program, inner))
+        return max((_of_program(branch.jaxpr) for branch in params["branches"]), key=Counter.total)
+    once = sum(map(_of_program, inner), Counter())
+    times = params["length"] if name == "scan" else 1
+    return Counter({dtype: times * operations for dtype, operations in once.items()})
 
 
 def main() -> None:

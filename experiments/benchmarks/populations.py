@@ -71,7 +71,8 @@ def compiled(config: ConfigDict, count: int) -> timing.Play:
         data_axis=None,
         most=loop.MOST_TURNS,
         numbers=[loop.numbers_of(config, course) | {"seed": np.uint32(seed)} for seed in range(count)],
-        state_sharding=of_state,
+        layout=of_state,
+        rows_are_split=False,
     )
     arrays, _ = source.take()
     members = [state.create(game, course(0), seed) for seed in range(count)]

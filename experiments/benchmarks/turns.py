@@ -67,9 +67,12 @@ def build(config: ConfigDict) -> Program:
     course = schedules.build(config)
     initial = functools.partial(state.create, game, course(0), config.seed)
     source = loop.Resident(dataset, config, mesh)
-    turn = functools.partial(loop.turn, game=game, course=course, batch_of=source.batch_of)
+    turn = functools.partial(
+        loop.turn, game=loop.as_played(game, config, mesh), course=course, batch_of=source.batch_of
+    )
     arrays, _ = source.take()
     numbers, made = loop.numbers_of(config, course), jax.eval_shape(initial)
+    layout = sharding.of_state(made, mesh, in_parts=config.shard_state)
 
     def compiled() -> timing.Play:
         played = sharding.compile_turns(
@@ -80,8 +83,9 @@ def build(config: ConfigDict) -> Program:
             data_axis=None,
             most=loop.MOST_TURNS,
             numbers=numbers,
+            layout=layout,
         )
-        position = sharding.replicate(jax.jit(initial)(), mesh)
+        position = jax.device_put(jax.jit(initial)(), layout)
 
         return player(played, position, arrays)
 

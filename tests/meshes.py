@@ -1,0 +1,23 @@
+"""How many devices does a test's run have? The process has eight virtual ones, of which runs use four unless told."""
+
+import contextlib
+from unittest import mock
+
+import jax
+
+from gan import sharding
+
+MESH = sharding.device_mesh
+
+
+def first(devices):
+    """The mesh of the first so many devices."""
+    return MESH(jax.devices()[:devices])
+
+
+@contextlib.contextmanager
+def on(devices):
+    """Within it, runs of this process are on the first so many devices."""
+    mesh = {name: lambda: first(devices) for name in ("device_mesh", "local_mesh")}
+    with mock.patch.multiple(sharding, **mesh):
+        yield

@@ -1,0 +1,177 @@
+"""experiments.plan: what is printed of a config is what is counted by hand, and what its compiled turn exchanges."""
+
+import re
+import shlex
+
+import jax
+import meshes
+import pytest
+
+from experiments import plan
+from experiments.benchmarks import systems
+from experiments.benchmarks.systems import load
+from gan.errors import UserError
+
+TINY = ["data.image_size=(2, 2)", "latent.size=3", "generator.width=8", "discriminator.width=8", "batch_size=16",
+        "checkpoint_every=10", "data.resident=never"]  # fmt: skip
+# Latents of 3 to 8 to 4 pixels: 24 + 8 + 32 + 4 parameters; pixels to 8 to a logit: 32 + 8 + 8 + 1.
+GENERATOR, DISCRIMINATOR = 4 * 68, 4 * 49
+
+
+def tiny(*overrides):
+    config = load("configs/smooth_gan.py", [*TINY, *overrides])
+    return config, plan.data_of(config)
+
+
+@pytest.fixture(scope="module")
+def work():
+    return plan.work_of(*tiny())
+
+
+def test_a_turn_by_hand(work):
+    # Products for an example. D's update: G forward, 24 + 32; D forward, 32 + 8, as many for the gradient of its
+    # kernels and 8 for that of its hidden layer, twice. G's: G and D forward, D back to the pixels, 8 + 32, G's kernels
+    # and its hidden layer, 56 + 32; D on real images is nothing that its loss asks for.
+    assert work.operations == {"float32": 2 * 16 * (56 + 2 * (40 + 40 + 8) + 56 + 40 + 40 + 56 + 32)}
+    assert work.images == 16 and work.image_bytes == 4 and not work.is_resident
+    assert work.gradients == GENERATOR + DISCRIMINATOR and work.statistics == 0
+
+
+def test_turns_of_more_updates_and_batch_statistics_by_hand():
+    small = ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4", "discriminator_steps=3"]
+    config = load("configs/dcgan.py", small)
+    work = plan.work_of(config, plan.data_of(config))
+    # G at 8x8: 100 * 64 + 8 + 64 parameters, D 64 + 64. G's one normalisation has 4 means and 4 variances: once in each
+    # of D's updates, forward and back in its own.
+    assert work.gradients == 4 * (6472 + 3 * 128)
+    assert work.statistics == 4 * 8 * (3 + 2)
+    assert work.images == 3 * 64 and work.is_resident
+
+
+def test_a_row_by_hand(work):
+    config, _ = tiny()
+    machine = plan.Machine(
+        {"float32": 1e6}, link_bytes=1000.0, network_bytes=100.0, hosts_of=2, memory_bytes=1e9, source=""
+    )
+    found = plan.row(config, work, 4, machine, share=0.5, disk=100.0, read=4.0)
+    assert found.batch == 4
+    assert found.compute == pytest.approx(2 * 16 * 456 / 1e6 / 4 / 0.5)
+    # Two hosts of two devices: 2 * 3/4 of 468 bytes, at the 100 * 2 bytes a second that go from one to the other.
+    assert found.exchanged == pytest.approx(702) and found.exchange == pytest.approx(3.51)
+    assert found.reading == pytest.approx(8 / 4)  # each reads 8 of the 16 images
+    # Parameters 468, twice that of moments and two counts, the average 272, step and images 8, the key 8.
+    assert found.state_bytes == 468 + 2 * 468 + 8 + 272 + 16
+    # Of 68 numbers 17, of 49 one that cannot be split and 12.
+    assert found.parts_bytes == 468 + 4 * 2 * (17 + 13) + 8 + 4 * 17 + 16
+    assert found.saving == pytest.approx(1700 / 100 / 10)
+    assert found.turn == pytest.approx(found.compute + 3.51) and found.limit == "exchange"
+    # On one host: the link's own rate, and all 16 images.
+    alone = plan.row(config, work, 4, plan.dataclasses.replace(machine, hosts_of=4), share=0.5, disk=100.0, read=4.0)
+    assert alone.exchange == pytest.approx(0.702)
+    assert alone.turn == alone.reading == pytest.approx(4.0) and alone.limit == "reading"
+    with pytest.raises(UserError, match="config.batch_size=16 is not divisible by the 3 devices"):
+        plan.row(config, work, 3, machine, share=0.5, disk=100.0, read=4.0)
+
+
+@pytest.mark.parametrize(
+    "devices, overrides, split",
+    [
+        pytest.param(2, [], 0, marks=pytest.mark.slow),
+        # All but D's one bias.
+        (4, ["shard_state=True"], GENERATOR + DISCRIMINATOR - 4),
+        pytest.param(8, [], 0, marks=pytest.mark.slow),
+        # All but that one and G's last four.
+        pytest.param(8, ["shard_state=True"], GENERATOR + DISCRIMINATOR - 20, marks=pytest.mark.slow),
+    ],
+)
+def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, split):
+    found = plan.collectives(plan.compiled_turn(*tiny(*overrides), meshes.first(devices)))
+    # XLA's compiler for CPUs adds up D's gradient over devices for the real and for the generated images, and then
+    # both; that for GPUs adds first. Beside gradients there are sums for the figures that are logged, of four bytes.
+    planned = work.gradients + DISCRIMINATOR
+    assert planned <= found.pop("all-reduce") <= planned + 64
+    assert found.pop("all-gather", 0) == split
+    assert not found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_under_pmap_each_gradient_is_exchanged_once(work, devices):
+    found = plan.collectives(plan.compiled_turn(*tiny("parallel=pmap"), meshes.first(devices)))
+    assert work.gradients <= found.pop("all-reduce") <= work.gradients + 64
+    # The logits of 16 real and 16 generated images, in each player's update, those of real ones not in G's; and back,
+    # each device's share of the sum of their gradients.
+    assert found.pop("all-gather") == 4 * 16 * 3
+    assert found.pop("reduce-scatter") == 4 * 16 * 3 // devices
+    assert not found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
+def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
+    config = load("configs/dcgan.py", ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4"])
+    data = plan.data_of(config)
+    work = plan.work_of(config, data)
+    found = plan.collectives(plan.compiled_turn(config, data, meshes.first(devices)))
+    planned = work.gradients + 4 * 128  # D's twice, see above
+    # Forward a normalisation adds up means and squares, [4] each, twice; back one number more than its parameters take.
+    statistics = 4 * (2 * 8 + 4)
+    assert statistics <= work.statistics
+    assert planned + statistics <= found.pop("all-reduce") <= planned + statistics + 64
+    assert not found
+
+
+def test_what_is_printed_of_a_program_is_added_up():
+    text = """HloModule jit_turn
+
+%body (arg: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %x = f32[4,2]{1,0} all-reduce(%arg), channel_id=1, to_apply=%sum
+}
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%a, %b)
+}
+
+%eager (p: f32[3]) -> f32[3] {
+  ROOT %x = f32[3]{0} all-reduce(%p), channel_id=3, to_apply=%sum
+}
+
+%lazy (p: f32[3]) -> f32[3] {
+  ROOT %p = f32[3]{0} parameter(0)
+}
+
+ENTRY %main (p: f32[3]) -> f32[3] {
+  %all = (f32[3]{0}, bf16[2,5]{1,0}, /*index=2*/s32[]) all-reduce(%p, %q, %r), channel_id=2, to_apply=%sum
+  %loop = (s32[], f32[4]{0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"7"}}
+  %g = f32[12]{0} all-gather(%p), dimensions={0}
+  %c = f32[3]{0} conditional(%d, %p, %p), branch_computations={%lazy, %eager}
+  %e = f32[3]{0} conditional(%b, %p, %p), true_computation=%eager, false_computation=%lazy
+}
+"""
+    # 3 * 4 + 10 * 2 + 4, 8 * 4 in each of 7 rounds, and 3 * 4 in a branch twice; 12 * 4.
+    assert plan.collectives(text) == {"all-reduce": 36 + 7 * 32 + 2 * 12, "all-gather": 48}
+
+
+def test_every_plan_in_the_documents_parses():
+    commands = []
+    for text in (plan.__doc__, (systems.ROOT / "docs/scaling.md").read_text()):
+        commands += re.findall(r"^python -m experiments\.plan (.*)$", text, re.MULTILINE)
+    assert len(commands) >= 6
+    for command in commands:
+        flags = plan.parser().parse_args(shlex.split(command))
+        systems.load(flags.config, flags.override)
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        (["--config=configs/biggan.py:imagenet128"], "--classes is missing"),
+        (["--config=configs/smooth_gan.py", "--override", "batch=3"], "the config has no field batch"),
+        (["--config=configs/smooth.py"], "No such file"),
+    ],
+)
+def test_a_mistake_is_one_line(flags, line, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["plan", *flags])
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX runs already
+    assert plan.main() == 2
+    assert line in capsys.readouterr().err
