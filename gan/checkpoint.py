@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gan.errors import UserError
+from gan.errors import UserError, machine_failure
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
             logger.warning("checkpoint %d is damaged (%s): going on from checkpoint %d", damaged, reason[:200], step)
             if set_aside is not None:
                 set_aside.mkdir(exist_ok=True)
+            if machine_failure(error):
+                raise  # no damage: a checkpoint that cannot be read for want of memory is as good as ever
                 shutil.rmtree(set_aside / str(damaged), ignore_errors=True)
                 shutil.move(Path(manager.directory) / str(damaged), set_aside / str(damaged))
         if failures and set_aside is not None:

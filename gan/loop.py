@@ -237,13 +237,12 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         managers = [self._manager] + ([self._best_manager] if self._best_manager else [])
-        try:
+        with contextlib.ExitStack() as ends:  # each of them, also where one fails
+            ends.callback(self._report.close)
+            for manager in managers:
+                ends.callback(manager.close)
             for manager in managers:
                 manager.wait_until_finished()  # errors of the last save come out here
-        finally:
-            for manager in managers:
-                manager.close()
-            self._report.close()
 
     def turns_before_due(self, step: int) -> int:
         """Turns after `step` until something is due."""

@@ -23,7 +23,7 @@ from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from gan.errors import Diverged, UserError, nearest  # noqa: E402
+from gan.errors import Diverged, UserError, machine_failure, machine_failures, nearest  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/, with an argument after a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. Default: runs/NAME, or runs/NAME-ARG.")
@@ -62,7 +62,8 @@ def main(argv: list[str]) -> None:
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
-        sys.exit(_run())
+        with machine_failures():
+            sys.exit(_run())
     except UserError as error:
         sys.exit(_told(error))
     except Diverged as error:
@@ -201,6 +202,12 @@ def set_up_logging() -> None:
     logger.propagate = False
     absl_logging.set_verbosity(absl_logging.ERROR)
 
+    absl_logging.get_absl_logger().addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the traceback with which Orbax's threads tell a full disk before they raise it: one line is enough."""
+    return not (record.exc_info and record.exc_info[1] and machine_failure(record.exc_info[1]))
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own start-up lines
