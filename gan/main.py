@@ -23,6 +23,7 @@ from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
+from gan import console  # noqa: E402
 from gan.errors import Diverged, UserError, machine_failure, machine_failures, nearest  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/, with an argument after a colon.")
@@ -201,7 +202,6 @@ def set_up_logging() -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     absl_logging.set_verbosity(absl_logging.ERROR)
-
     absl_logging.get_absl_logger().addFilter(_is_news)
 
 
@@ -209,6 +209,9 @@ def _is_news(record: logging.LogRecord) -> bool:
     """False for the traceback with which Orbax's threads tell a full disk before they raise it: one line is enough."""
     return not (record.exc_info and record.exc_info[1] and machine_failure(record.exc_info[1]))
 
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own start-up lines
+    console.fill_descriptors()
+    sys.stderr = console.Stderr()
     app.run(main, flags_parser=parse)
