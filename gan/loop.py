@@ -125,6 +125,7 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
         state = sharding.replicate(jax.jit(initial)(*numbers), mesh)
     first = int(state.step)
     if first >= config.steps:
+        report.finish(folder, is_of_points=data.is_point(dataset.image_shape))
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
         return Opened(game, course, state, manager, True)
     record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
