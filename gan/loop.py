@@ -166,10 +166,11 @@ class Resident:
     most_turns = MOST_TURNS
 
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
-        images, labels = dataset.arrays()
+        # Copies: a file that they are mapped from could be written to during the run.
+        images, labels = (np.array(array) for array in dataset.arrays())
         self._arrays = sharding.replicate((images, labels), mesh)
         self._batch_size = config.batch_size
-        self.real_images = images[: _shown(dataset.image_shape)]
+        self.real_images = images[: _shown(dataset.image_shape)].copy()
 
     def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the turn's examples of these rows."""
