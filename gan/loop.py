@@ -349,13 +349,18 @@ class Run:
 
 
 class Interruption:
-    """Notes the first SIGINT or SIGTERM, to be acted on between two turns; a second one acts at once."""
+    """Notes the first SIGINT or SIGTERM, to be acted on between two turns; a second one acts at once.
+
+    So does SIGHUP, which comes when the terminal is closed, unless the run was launched to ignore it (`nohup`).
+    """
 
     def __init__(self):
         self.signal = 0
 
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
