@@ -46,8 +46,8 @@ DISPATCH_SECONDS = 0.2
 def train(config: ConfigDict, folder: Path, launched: float) -> int:
     """Trains the run of `config` in `folder`, from its last checkpoint or from the start. Returns the exit status.
 
-    `launched` is the `time.time()` of the launch. Raises `UserError` for a mistake of the user's, `Diverged` where a
-    figure is not finite.
+    `launched` is the `time.monotonic()` of the launch. Raises `UserError` for a mistake of the user's, `Diverged` where
+    a figure is not finite.
     """
     check_numbers(config)
     with workdir.lock(folder):
@@ -322,7 +322,7 @@ class Run:
             step,
             {
                 "images": images,
-                "seconds": round(time.time() - self._launched, 3),
+                "seconds": round(time.monotonic() - self._launched, 3),
                 **figures,
                 "images_per_second": self._config.batch_size * self._game.discriminator.steps / seconds_per_step,
                 "seconds_per_step": seconds_per_step,

@@ -10,7 +10,7 @@ Any field of a config is overridden by --config.FIELD=VALUE. The same command ag
 
 import time
 
-LAUNCHED = time.time()  # before the slow imports: a run's `seconds` count from here
+LAUNCHED = time.monotonic()  # before the slow imports: a run's `seconds` count from here
 
 import difflib  # noqa: E402
 import itertools  # noqa: E402
