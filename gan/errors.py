@@ -37,39 +37,38 @@ class Diverged(Exception):
 
 
 @contextlib.contextmanager
-def machine_failures() -> Iterator[None]:
-    """Inside, what the machine refuses is raised as a `UserError` of one line."""
+def machine_failures(where: str) -> Iterator[None]:
+    """Inside, what the machine refuses is raised as a `UserError` of one line, `where` in place of an unknown file."""
     try:
         yield
     except (UserError, Diverged):
         raise
     except Exception as error:
-        if line := machine_failure(error):
+        if line := machine_failure(error, where):
             raise UserError(line) from error
         raise
 
 
-def machine_failure(error: BaseException) -> str:
+def machine_failure(error: BaseException, where: str = "a file") -> str:
     """One line for an error, or one that it came from, which the machine is to blame for: disk or memory; else ""."""
     link: BaseException | None = error
     while link is not None:
-        line = _of_the_disk(link) or _of_the_memory(link)
+        line = _of_the_disk(link, where) or _of_the_memory(link)
         if line:
             return line
         link = link.__cause__ or link.__context__
     return ""
 
 
-def _of_the_disk(error: BaseException) -> str:
+def _of_the_disk(error: BaseException, where: str) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number is None:  # Orbax and TensorStore hand on no number, but its text
         number = next((code for code in REFUSALS if os.strerror(code) in str(error)), None)
     if number not in REFUSALS:
         return ""
-    name = getattr(error, "filename", None)
     return (
-        f"{f'{name}: ' if name else ''}{os.strerror(number)}: {REFUSALS[number]}; the last checkpoint stands, and the "
-        f"same command goes on from it"
+        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {REFUSALS[number]}; the last checkpoint "
+        f"stands, and the same command goes on from it"
     )
 
 

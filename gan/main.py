@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
-        with machine_failures():
+        with machine_failures(f"--workdir={WORKDIR.value}" if WORKDIR.value else "the run's folder"):
             sys.exit(_run())
     except UserError as error:
         sys.exit(_told(error))
