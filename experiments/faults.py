@@ -698,7 +698,7 @@ def limits(bench: Bench) -> Attempts:
     assert bench.whole
 
     yield ("files of 16 KiB", lambda: limited("ulimit -f 32", "File too large"))
-    yield ("40 open files", lambda: limited("ulimit -n 40", "Too many open files"))
+    yield ("24 open files", lambda: limited("ulimit -n 24", "Too many open files"))
 
 
 def read_only(bench: Bench) -> Attempts:

@@ -17,6 +17,7 @@ import itertools  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
+import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from absl import app, flags  # noqa: E402
@@ -66,6 +67,8 @@ def main(argv: list[str]) -> None:
         with machine_failures(f"--workdir={WORKDIR.value}" if WORKDIR.value else "the run's folder"):
             sys.exit(_run())
     except UserError as error:
+        if machine_failure(error):
+            _hush()
         sys.exit(_told(error))
     except Diverged as error:
         print(f"diverged: {error}. The last checkpoint stands", file=sys.stderr)
@@ -202,12 +205,19 @@ def set_up_logging() -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     absl_logging.set_verbosity(absl_logging.ERROR)
-    absl_logging.get_absl_logger().addFilter(_is_news)
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False for the traceback with which Orbax's threads tell a full disk before they raise it: one line is enough."""
     return not (record.exc_info and record.exc_info[1] and machine_failure(record.exc_info[1]))
+
+
+def _hush() -> None:
+    """From here on nothing is told of what is left behind unfinished: what it waited for has failed, and was told."""
+    sys.unraisablehook = lambda _: None
+    warnings.simplefilter("ignore")
 
 
 if __name__ == "__main__":
