@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from gan import hosts
-from gan.errors import UserError
+from gan.errors import UserError, machine_failure
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +24,19 @@ KEEP = 3
 
 
 def open_manager(directory: Path, *, read_only: bool = False, keep: int = KEEP) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints: the last `keep` stay, saves run in the background."""
+    """The manager of a run's checkpoints: the last `keep` stay, saves run in the background.
+
+    What a killed process or a full disk left half saved is removed, unless it is `read_only`.
+    """
     return ocp.CheckpointManager(
         directory.absolute(),
         item_names=("state", "average", "digests"),
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, read_only=read_only, enable_async_checkpointing=True
+            max_to_keep=keep,
+            create=not read_only,
+            read_only=read_only,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=not read_only,
         ),
     )
 
@@ -95,6 +102,8 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
         try:
             found = read(step)
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file; all are told below.
+            if machine_failure(error):
+                raise  # no damage: a checkpoint that cannot be read for want of memory is as good as ever
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not hosts.all_do(reason is None):
             failures.append((step, reason or "another process cannot read it"))

@@ -1,13 +1,31 @@
 """The two ways a run ends badly on purpose: the user's mistake (exit 2) and divergence (exit 3).
 
+What the machine refuses, a full disk or too little memory, is told like a mistake: in one line that says what to do.
 Everything else that is raised is a bug and keeps its traceback.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+
+REFUSALS = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or raise the quota",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it accessible",
+    errno.EPERM: "make it accessible",
+    errno.EIO: "look after the disk",
+    errno.ESTALE: "mount it again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+}
+"""What a disk or the system may refuse at any time, and what helps."""
 
 
 class UserError(Exception):
@@ -20,6 +38,53 @@ class Told(UserError):
 
 class Diverged(Exception):
     """A figure of the training step is not finite. The message names the step and the term."""
+
+
+@contextlib.contextmanager
+def machine_failures(where: str) -> Iterator[None]:
+    """Inside, what the machine refuses is raised as a `UserError` of one line, `where` in place of an unknown file."""
+    try:
+        yield
+    except (UserError, Diverged):
+        raise
+    except Exception as error:
+        if line := machine_failure(error, where):
+            raise UserError(line) from error
+        raise
+
+
+def machine_failure(error: BaseException, where: str = "a file") -> str:
+    """One line for an error, or one that it came from, which the machine is to blame for: disk or memory; else ""."""
+    link: BaseException | None = error
+    while link is not None:
+        line = _of_the_disk(link, where) or _of_the_memory(link)
+        if line:
+            return line
+        link = link.__cause__ or link.__context__
+    return ""
+
+
+def _of_the_disk(error: BaseException, where: str) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:  # Orbax and TensorStore hand on no number, but its text
+        number = next((code for code in REFUSALS if os.strerror(code) in str(error)), None)
+    if number not in REFUSALS:
+        return ""
+    return (
+        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {REFUSALS[number]}; the last checkpoint "
+        f"stands, and the same command goes on from it"
+    )
+
+
+def _of_the_memory(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+        return ""
+    return (
+        f"out of memory ({text[:160] or type(error).__name__}): reduce config.batch_size, or raise "
+        f"config.microbatches; or reduce a player's width, or the images' size; data.resident='never' keeps "
+        f"the examples off the device"
+    )
 
 
 def nearest(name: str, legal: Iterable[str]) -> str:

@@ -47,8 +47,8 @@ DISPATCH_SECONDS = 0.2
 def train(config: ConfigDict, folder: Path, launched: float) -> int:
     """Trains the run of `config` in `folder`, from its last checkpoint or from the start. Returns the exit status.
 
-    `launched` is the `time.time()` of the launch. Raises `UserError` for a mistake of the user's, `Diverged` where a
-    figure is not finite.
+    `launched` is the `time.monotonic()` of the launch. Raises `UserError` for a mistake of the user's, `Diverged` where
+    a figure is not finite.
     """
     check_numbers(config)
     with contextlib.ExitStack() as held:
@@ -129,6 +129,8 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
         state = jax.jit(initial, out_shardings=layout)(*numbers)
     first = int(state.step)
     if first >= config.steps:
+        if hosts.is_first():
+            report.finish(folder, is_of_points=data.is_point(dataset.image_shape))
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
         return Opened(game, course, state, manager, True)
     record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
@@ -176,10 +178,11 @@ class Resident:
     most_turns = MOST_TURNS
 
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
-        images, labels = dataset.arrays()
+        # Copies: a file that they are mapped from could be written to during the run.
+        images, labels = (np.array(array) for array in dataset.arrays())
         self._arrays = sharding.replicate((images, labels), mesh)
         self._batch_size = config.batch_size
-        self.real_images = images[: _shown(dataset.image_shape)]
+        self.real_images = images[: _shown(dataset.image_shape)].copy()
 
     def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the turn's examples of these rows."""
@@ -258,14 +261,13 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         managers = [self._manager] + ([self._best_manager] if self._best_manager else [])
-        try:
+        with contextlib.ExitStack() as ends:  # each of them, also where one fails
+            if self._report:
+                ends.callback(self._report.close)
+            for manager in managers:
+                ends.callback(manager.close)
             for manager in managers:
                 manager.wait_until_finished()  # errors of the last save come out here
-        finally:
-            for manager in managers:
-                manager.close()
-            if self._report:
-                self._report.close()
 
     def _open_evaluator(self) -> None:
         self._evaluator = evaluation.Evaluator(self._config, self._config.seed)
@@ -357,7 +359,7 @@ class Run:
                 step,
                 {
                     "images": images,
-                    "seconds": round(time.time() - self._launched, 3),
+                    "seconds": round(time.monotonic() - self._launched, 3),
                     **figures,
                     "images_per_second": self._config.batch_size * self._game.discriminator.steps / seconds_per_step,
                     "seconds_per_step": seconds_per_step,
@@ -384,14 +386,19 @@ class Run:
 
 
 class Interruption:
-    """Notes the first SIGINT or SIGTERM, to be acted on between two turns; a second one acts at once."""
+    """Notes the first SIGINT or SIGTERM, to be acted on between two turns; a second one acts at once.
+
+    So does SIGHUP, which comes when the terminal is closed, unless the run was launched to ignore it (`nohup`).
+    """
 
     def __init__(self):
         self.signal = 0
         self._asked: collections.deque[Array] = collections.deque()
 
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,7 +13,7 @@ Any field of a config is overridden by --config.FIELD=VALUE. The same command ag
 
 import time
 
-LAUNCHED = time.time()  # before the slow imports: a run's `seconds` count from here
+LAUNCHED = time.monotonic()  # before the slow imports: a run's `seconds` count from here
 
 import difflib  # noqa: E402
 import itertools  # noqa: E402
@@ -21,13 +21,15 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 import traceback  # noqa: E402
+import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from gan.errors import Diverged, Told, UserError, nearest  # noqa: E402
+from gan import console  # noqa: E402
+from gan.errors import Diverged, Told, UserError, machine_failure, machine_failures, nearest  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/, with an argument after a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. Default: runs/NAME, or runs/NAME-ARG.")
@@ -74,8 +76,11 @@ def main(argv: list[str]) -> None:
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is no flag: flags begin with --")
-        sys.exit(_run())
+        with machine_failures(f"--workdir={WORKDIR.value}" if WORKDIR.value else "the run's folder"):
+            sys.exit(_run())
     except UserError as error:
+        if machine_failure(error):
+            _hush()
         sys.exit(_told(error))
     except Diverged as error:
         print(f"diverged: {error}. The last checkpoint stands", file=sys.stderr)
@@ -179,6 +184,8 @@ def _train_with_others(workdir: Path) -> int:
     except Exception as error:
         if hosts.has_lost(error):
             hosts.tell_loss(str(error).splitlines()[0])
+        if line := machine_failure(error, str(workdir)):
+            hosts.leave(_told(line))
         traceback.print_exc()
         hosts.leave(1)
     hosts.part()
@@ -254,8 +261,23 @@ def set_up_logging() -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the traceback with which Orbax's threads tell a full disk before they raise it: one line is enough."""
+    return not (record.exc_info and record.exc_info[1] and machine_failure(record.exc_info[1]))
+
+
+def _hush() -> None:
+    """From here on nothing is told of what is left behind unfinished: what it waited for has failed, and was told."""
+    sys.unraisablehook = lambda _: None
+    warnings.simplefilter("ignore")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own start-up lines
+    console.fill_descriptors()
+    sys.stderr = console.Stderr()
     app.run(main, flags_parser=parse)

@@ -1,16 +1,25 @@
 """What a run shows: `metrics.jsonl`, TensorBoard events, sample grids, loss curves, a progress bar. A leaf."""
 
 import json
+import logging
 import math
+import os
+import socket
+import struct
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 
 class Report:
@@ -26,7 +35,7 @@ class Report:
         _keep_until(workdir / "metrics.jsonl", step)
         _keep_until(workdir / "evaluations.jsonl", step)
         self._metrics = open(workdir / "metrics.jsonl", "a")  # noqa: SIM115 (open for the length of the run)
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
+        self._events = Events(workdir / "tensorboard", step)
         self._bar = tqdm(
             total=total, initial=step, unit="step", dynamic_ncols=True, smoothing=0.1, disable=not sys.stderr.isatty()
         )
@@ -39,8 +48,7 @@ class Report:
         """Records the figures of a step."""
         self._metrics.write(json.dumps({"step": step} | figures) + "\n")
         self._metrics.flush()
-        for name, value in figures.items():
-            self._events.add_scalar(name, value, step)
+        self._events.scalars(step, figures)
         losses = f"D {figures['discriminator_loss']:.3f}, G {figures['generator_loss']:.3f}"
         if self._bar.disable:
             left = (self._bar.total - step) * figures["seconds_per_step"]
@@ -57,8 +65,7 @@ class Report:
         """Records the figures of an evaluation."""
         with open(self._workdir / "evaluations.jsonl", "a") as lines:
             lines.write(json.dumps({"step": step} | figures) + "\n")
-        for name, value in figures.items():
-            self._events.add_scalar(f"evaluation/{name}", value, step)
+        self._events.scalars(step, {f"evaluation/{name}": value for name, value in figures.items()})
 
     def evaluations(self) -> list[dict[str, float]]:
         """The figures of all evaluations so far."""
@@ -69,23 +76,71 @@ class Report:
         """Saves a grid of the samples uint8 [N, H, W, C] of a step, see `grid`."""
         picture = grid(images, columns)
         save_png(self._workdir / "samples" / f"{step:08d}.png", picture)
-        self._events.add_image("samples", picture, step, dataformats="HWC")
+        self._events.picture(step, "samples", picture)
 
     def points(self, step: int, samples: np.ndarray, real: np.ndarray, landscape: "Landscape") -> None:
         """Saves a picture of the samples [N, 2] of a step; at the end of the run they become one animation."""
         picture = draw_points(samples, real, landscape, title=f"step {step}")
         save_png(self._workdir / "samples" / f"{step:08d}.png", picture)
-        self._events.add_image("samples", picture, step, dataformats="HWC")
+        self._events.picture(step, "samples", picture)
         self._animated = True
 
     def close(self) -> None:
         """Ends the files, draws the curves of both losses, and shows pictures of points in a row."""
         self._bar.close()
-        self._metrics.close()
-        self._events.close()
+        try:
+            self._metrics.close()
+        finally:  # a disk that is full refuses each of them what it still held
+            self._events.close()
         draw_losses(self._workdir)
         if self._animated:
-            animate(sorted((self._workdir / "samples").glob("*.png")), self._workdir / "training.gif")
+            draw_animation(self._workdir)
+
+
+class Events:
+    """TensorBoard's file of events, written where it is told to, so that what goes wrong comes out there.
+
+    (tensorboardX's own writer leaves that to a thread: when a full disk has ended it, the run waits for it for ever.)
+    Records are framed as TFRecords: length uint64, its CRC, content, its CRC.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(folder / name, "wb")  # noqa: SIM115 (open for the length of the run)
+        self._write(0, file_version="brain.Event:2")
+        if step:  # TensorBoard then forgets what an earlier launch wrote after it
+            self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def scalars(self, step: int, figures: dict[str, float]) -> None:
+        """Figures of a step."""
+        for name, value in figures.items():
+            self._write(step, summary=summary.scalar(name, value))
+        self._file.flush()
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture uint8 [H, W, C] of a step."""
+        self._write(step, summary=summary.image(name, image, dataformats="HWC"))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+    def _write(self, step: int, **content: object) -> None:
+        record = Event(step=step, wall_time=time.time(), **content).SerializeToString()
+        length = struct.pack("<Q", len(record))
+        for part in (length, record):
+            self._file.write(part + struct.pack("<I", masked_crc32c(part)))
+
+
+def finish(workdir: Path, *, is_of_points: bool) -> None:
+    """Draws what a complete run's last launch was kept from drawing: losses that are older than its figures, a GIF."""
+    metrics, losses = workdir / "metrics.jsonl", workdir / "losses.png"
+    if metrics.exists() and not _is_younger(losses, metrics):
+        draw_losses(workdir)
+    pictures = sorted((workdir / "samples").glob("*.png"))
+    if is_of_points and pictures and not _is_younger(workdir / "training.gif", pictures[-1]):
+        draw_animation(workdir)
 
 
 class Landscape(NamedTuple):
@@ -162,11 +217,18 @@ def draw_points(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def draw_animation(workdir: Path) -> None:
+    """Draws `training.gif`, the pictures of points of a run in a row."""
+    animate(sorted((workdir / "samples").glob("*.png")), workdir / "training.gif")
+
+
 def animate(pictures: Sequence[Path], path: Path, seconds: float = 0.25) -> None:
     """Shows pictures of one size in a row, `seconds` each and the last for two, over and over, as a GIF."""
     frames = [Image.open(picture).convert("RGB").quantize(64, dither=Image.Dither.NONE) for picture in pictures]
     durations = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    draft = path.with_suffix(".tmp")
+    frames[0].save(draft, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    draft.replace(path)
 
 
 def draw_losses(workdir: Path) -> None:
@@ -183,24 +245,35 @@ def draw_losses(workdir: Path) -> None:
         axes.plot([line["step"] for line in lines], [line[f"{player}_loss"] for line in lines], label=player)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure).print_png(workdir / "losses.png")
+    draft = workdir / "losses.tmp"
+    FigureCanvasAgg(figure).print_png(draft)
+    draft.replace(workdir / "losses.png")
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drops the lines after `step`, and a last line that a killed process left unfinished."""
+    """Drops the lines after `step`, a last line that a killed process left unfinished, and any that is damaged."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
+    kept, damaged = [], []
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
         try:
             if json.loads(line)["step"] > step:
                 break
-        except ValueError:
-            break
-        kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            if line.endswith(b"\n"):
+                damaged.append(number)
+            continue
+        kept.append(line.rstrip(b"\n") + b"\n")
+    if damaged:
+        logger.warning("%s: left out %d damaged lines, the first is line %d", path, len(damaged), damaged[0])
     draft = path.with_suffix(".tmp")
-    draft.write_text("".join(kept))
+    draft.write_bytes(b"".join(kept))
     draft.replace(path)
+
+
+def _is_younger(path: Path, other: Path) -> bool:
+    return path.exists() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
 def _duration(seconds: float) -> str:

@@ -3,12 +3,14 @@
 A leaf. Global arrays under `jit` are the road; `pmap` wraps the same turn a second way and gives the same numbers.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +33,22 @@ def keep_programs(folder: Path) -> None:
     JAX and XLA, and the machine's instruction set; one that cannot be read is compiled anew.
     """
     if jax.config.jax_compilation_cache_dir is None:
+        _drop_unfinished(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", PROGRAM_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Removes programs that a killed process was still writing, which JAX would never replace.
+
+    It writes a program's time after the program, and one without a time keeps it from writing any other.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(filelock.Timeout), filelock.FileLock(folder / ".lockfile", timeout=10):  # JAX's own lock
+        for program in folder.glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+                program.unlink(missing_ok=True)
 
 
 def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -38,7 +38,7 @@ def config(**overrides):
 
 def train(folder, **overrides):
     """Trains the small run in this process."""
-    return loop.train(config(**overrides), Path(folder), time.time())
+    return loop.train(config(**overrides), Path(folder), time.monotonic())
 
 
 def start(folder, **overrides):

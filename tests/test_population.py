@@ -73,7 +73,7 @@ def together(tmp_path_factory):
     """All of them in one population, a member on each of the four devices."""
     path = tmp_path_factory.mktemp("together")
     assert sharding.device_mesh().size == len(CHANGES)
-    assert statuses(configs(), folders(path), time.time()) == [0] * 4
+    assert statuses(configs(), folders(path), time.monotonic()) == [0] * 4
     return path
 
 
@@ -94,7 +94,7 @@ def test_a_run_begun_alone_goes_on_among_others_that_are_further_and_those_that_
     runs.train(first, **ALONE | CHANGES[0] | {"steps": 4})
     runs.train(third, **ALONE | CHANGES[2])
     before = (third / "metrics.jsonl").stat().st_mtime_ns
-    assert statuses(configs(CHANGES[:3]), [first, second, third], time.time()) == [0, 0, 0]
+    assert statuses(configs(CHANGES[:3]), [first, second, third], time.monotonic()) == [0, 0, 0]
     for folder, other in zip((first, second), folders(alone), strict=False):
         check_same_run(folder, other)
     assert (third / "metrics.jsonl").stat().st_mtime_ns == before
@@ -108,7 +108,7 @@ def test_a_member_that_diverges_or_is_given_up_leaves_the_others_as_they_are(alo
         return member != 2
 
     changes = [CHANGES[0], {"seed": 1, "discriminator.learning_rate": 1e38}, CHANGES[2]]
-    ends = population.train(configs(changes, log_every=2), folders(tmp_path, 3), time.time(), keep)
+    ends = population.train(configs(changes, log_every=2), folders(tmp_path, 3), time.monotonic(), keep)
     assert [end.status for end in ends] == [0, 3, 0]
     assert ends[1].why.startswith("diverged: step ")
     # 1 ends at its first figures or those after; 2 is given up at the first, and saved; 0 goes on to the end.
@@ -125,8 +125,8 @@ def test_a_signal_saves_every_member_and_the_next_launch_goes_on(alone, tmp_path
             signal.raise_signal(signal.SIGTERM)
         return True
 
-    assert statuses(configs(CHANGES[:2]), folders(tmp_path, 2), time.time(), interrupt) == [143, 143]
-    assert statuses(configs(CHANGES[:2]), folders(tmp_path, 2), time.time()) == [0, 0]
+    assert statuses(configs(CHANGES[:2]), folders(tmp_path, 2), time.monotonic(), interrupt) == [143, 143]
+    assert statuses(configs(CHANGES[:2]), folders(tmp_path, 2), time.monotonic()) == [0, 0]
     # A logged figure is the mean since the last log or launch, so that figures after a stop between two logs differ.
     for folder, other in zip(folders(tmp_path, 2), folders(alone), strict=False):
         check_same_end(folder, other)
@@ -143,10 +143,10 @@ def test_a_signal_saves_every_member_and_the_next_launch_goes_on(alone, tmp_path
 )
 def test_another_game_cannot_be_a_member(tmp_path, changes, line):
     with pytest.raises(UserError, match=line):
-        population.train(configs([{}, changes]), folders(tmp_path, 2), time.time())
+        population.train(configs([{}, changes]), folders(tmp_path, 2), time.monotonic())
     assert not list(tmp_path.iterdir())
 
 
 def test_streamed_data_are_refused(tmp_path):
     with pytest.raises(UserError, match="needs data that are resident; legal: config.data.resident='always'"):
-        population.train(configs([{}], **{"data.resident": "never"}), folders(tmp_path, 1), time.time())
+        population.train(configs([{}], **{"data.resident": "never"}), folders(tmp_path, 1), time.monotonic())

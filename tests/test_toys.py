@@ -36,7 +36,7 @@ def train(folder, **overrides):
     """A tiny run on unbalanced points; `data__name` stands for data.name."""
     config = toy.get_config("unbalanced")
     config.update_from_flattened_dict(SMALL | {name.replace("__", "."): value for name, value in overrides.items()})
-    return loop.train(config, folder, time.time())
+    return loop.train(config, folder, time.monotonic())
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_the_experiment_sets_one_game_and_writes_between_its_marks(tmp_path):
 def test_a_run_learns_the_ring(tmp_path):
     config = toy.get_config("ring8")
     config.sample_every = 0
-    assert loop.train(config, tmp_path, time.time()) == 0
+    assert loop.train(config, tmp_path, time.monotonic()) == 0
     sampling.sample(tmp_path, count=2500, seed=0, out=tmp_path / "points.npz")
     mixture = toys.MIXTURES["ring8"]
     with np.load(tmp_path / "points.npz") as file:

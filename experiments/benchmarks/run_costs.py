@@ -141,7 +141,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
         stack.enter_context(mock.patch.object(loop.Run, "played", noted))
         for method, part in PARTS.items():
             stack.enter_context(_timed(method, found[part]))
-        loop.train(config, workdir, time.time())
+        loop.train(config, workdir, time.monotonic())
     total = time.perf_counter() - begun
     others = started[0] + sum(row["seconds"] for row in found.values())
     return {

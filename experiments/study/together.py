@@ -7,7 +7,7 @@ been alone, and its last words. What cannot be a population, streamed data for o
 
 import time
 
-LAUNCHED = time.time()  # before the slow imports, as in gan.main
+LAUNCHED = time.monotonic()  # before the slow imports, as in gan.main
 
 import json  # noqa: E402
 import os  # noqa: E402

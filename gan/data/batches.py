@@ -4,6 +4,7 @@ The examples of a turn of the game are a function of (seed, step). The data posi
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from gan.data.order import example_order
+from gan.errors import UserError
 
 
 def positions(
@@ -70,13 +72,28 @@ class Decoded:
 
     images: np.ndarray
     labels: np.ndarray
+    _stamps: dict = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        mapped = [array for array in (self.images, self.labels) if isinstance(array, np.memmap)]
+        object.__setattr__(self, "_stamps", {array.filename: _stamp(array.filename) for array in mapped})
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The examples at `indices` [k]."""
-        return self.images[indices], self.labels[indices]
+        """The examples at `indices` [k]. Raises `UserError` where a file that they lie in has been written to."""
+        self._check_unchanged()  # beyond the end of a file that was cut, a memory map kills the process
+        found = self.images[indices], self.labels[indices]
+        self._check_unchanged()
+        return found
+
+    def _check_unchanged(self):
+        for path, before in self._stamps.items():
+            now = _stamp(path)
+            # Another file of the name, or none, takes nothing away: the map holds on to the one that was opened.
+            if now is not None and now[0] == before[0] and now != before:
+                raise UserError(f"{path} was changed during the run: launch again, and it is made anew")
 
 
 def stream(
@@ -119,6 +136,15 @@ def stream(
         yield from iterator
     finally:
         iterator.close()
+
+
+def _stamp(path):
+    """(number, size, time in ns) of a file; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def to_range(images: np.ndarray | Array, image_range: tuple[float, float]) -> np.ndarray | Array:

@@ -20,7 +20,11 @@ logger = logging.getLogger(__name__)
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
     """`cache_dir`, else the variable GAN_CACHE_DIR, else ~/.cache/gan; a temporary folder where it is not writable."""
-    wanted = pathlib.Path(cache_dir or os.environ.get("GAN_CACHE_DIR") or "~/.cache/gan").expanduser().absolute()
+    wanted = pathlib.Path(cache_dir or os.environ.get("GAN_CACHE_DIR") or "~/.cache/gan")
+    try:
+        wanted = wanted.expanduser().absolute()
+    except RuntimeError as error:  # a user without a home, as in some containers
+        return _temporary_folder(wanted, str(error))
     try:
         wanted.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):
@@ -36,6 +40,15 @@ def _temporary_folder(wanted, reason):
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     logger.warning("The cache folder %s is not writable (%s): nothing is kept for the next launch.", wanted, reason)
     return folder
+
+
+def stamp(path: str | os.PathLike) -> tuple[int, int] | None:
+    """What tells one content of a file from another at once, its size and time (ns); None where there is no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray] | None:

@@ -181,10 +181,14 @@ def _content(source, names, seen):
             digest = f"unreadable: {error.strerror}"
         total.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
     if fresh != known:
-        seen.mkdir(parents=True, exist_ok=True)
         partial = index.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(fresh))
-        partial.replace(index)
+        try:
+            seen.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(fresh))
+            partial.replace(index)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            logger.warning("%s could not be written (%s): the next launch reads all of %s.", index, error, source)
     return total.hexdigest()
 
 

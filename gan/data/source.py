@@ -52,6 +52,7 @@ class Dataset:
     _features: object = dataclasses.field(repr=False, compare=False)
     _cache: pathlib.Path = dataclasses.field(repr=False, compare=False)
     _state: Sequence = dataclasses.field(repr=False, compare=False)
+    _ends: np.ndarray = dataclasses.field(repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -62,13 +63,22 @@ class Dataset:
         return {"image": images[0], "label": labels[0]}
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The examples at `indices` (a sequence of k): uint8 [k, H, W, C] and int32 [k]. Safe to call from threads."""
+        """The examples at `indices` (a sequence of k): uint8 [k, H, W, C] and int32 [k]. Safe to call from threads.
+
+        Raises `UserError` where the files that hold them are damaged, or no longer those that were opened.
+        """
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.zeros(len(indices), np.int32)
-        for row, record in enumerate(self._records.__getitems__([int(index) for index in indices])):
-            example = self._features.deserialize_example_np(record, decoders=_image_undecoded())
-            images[row] = self._pixels(example["image"])
-            labels[row] = example.get("label", 0)
+        try:
+            for row, record in enumerate(self._records.__getitems__([int(index) for index in indices])):
+                example = self._features.deserialize_example_np(record, decoders=_image_undecoded())
+                images[row] = self._pixels(example["image"])
+                labels[row] = example.get("label", 0)
+        except Exception as error:  # of whichever kind: of the reader, of protocol buffers, of PIL
+            self._check_unchanged(indices)
+            folder = pathlib.Path(self._state[0][0]).parent
+            raise UserError(f"{folder} is damaged ({_one_line(error)}); delete that folder and launch again") from error
+        self._check_unchanged(indices)
         return images, labels
 
     def arrays(self, progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +96,15 @@ class Dataset:
             kept = dict(zip(("images", "labels"), self._decoded(progress), strict=True))
             cache.write_arrays(folder, kept)
         return kept["images"], kept["labels"]
+
+    def _check_unchanged(self, indices):
+        """To be called after a read, so that nothing read of a changed file is ever used."""
+        for shard in np.unique(np.searchsorted(self._ends, np.asarray(indices, np.int64), side="right")):
+            path, size, time = self._state[shard]
+            if cache.stamp(path) != (size, time):
+                raise UserError(
+                    f"{path} was changed or removed during the run: put it back as it was, and launch again"
+                )
 
     def _decoded(self, progress):
         images = np.empty((len(self), *self.image_shape), np.uint8)
@@ -160,17 +179,22 @@ def load(
     records, shards = _records(builder, name, split)
     # A folder is known by all of its contents, and that stands in the name of the place where it is prepared.
     identity = builder.data_path.parts[-3:] if name == "folder" else (builder.info.full_name,)
+    try:
+        fingerprint = _fingerprint((*identity, split), records, features)
+    except Exception as error:
+        raise UserError(f"{builder.data_path} is damaged ({_one_line(error)}); {_again(builder, name)}") from error
     return Dataset(
         name=name,
         split=split,
         class_names=tuple(getattr(features["label"], "names", ())) if "label" in features else (),
-        fingerprint=_fingerprint((*identity, split), records, features),
+        fingerprint=fingerprint,
         image_shape=_image_shape(name, features["image"].shape, image_size, channels),
         crop=crop,
         _records=records,
         _features=features,
         _cache=folder,
         _state=_state(shards),
+        _ends=np.cumsum([shard.take for shard in shards]),
     )
 
 
@@ -363,8 +387,7 @@ def _fingerprint(identity, records, features):
 
 def _state(shards):
     """What tells one state of the prepared files from another at once: their paths, sizes and times."""
-    paths = [pathlib.Path(shard.filename) for shard in shards]
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return [(str(shard.filename), *cache.stamp(shard.filename)) for shard in shards]
 
 
 def _file_name(text):

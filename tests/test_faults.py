@@ -1,0 +1,179 @@
+"""experiments.faults: what goes wrong, done to small runs; and the parts that bear it, each by itself."""
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import runs
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+from experiments import faults
+from gan import checkpoint, console, data, loop, report, sharding
+from gan.errors import UserError, machine_failure
+
+QUICK = [("sigkill_in_a_save", ""), ("disk_full", "saving")]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return faults.Bench(tmp_path_factory.mktemp("faults"), kills=2)
+
+
+@pytest.mark.parametrize("name, only", QUICK)
+def test_a_fault_loses_nothing(bench, name, only):
+    survived(bench, name, only)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in faults.FAULTS if (name, "") not in QUICK])
+def test_no_fault_loses_anything(bench, name):
+    survived(bench, name)
+
+
+def survived(bench, name, only=""):
+    try:
+        cases = list(faults.cases(bench, name, only))
+    except faults.Skipped as error:
+        pytest.skip(str(error))
+    assert cases
+    assert not [case for case in cases if case.lost]
+
+
+def full_pipe():
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, bytes(4096))
+    return reading, writing
+
+
+def test_a_full_pipe_costs_lines_which_are_counted(monkeypatch):
+    monkeypatch.setattr(console, "PATIENCE_SECONDS", 0.05)
+    reading, writing = full_pipe()
+    stream = console.Stderr(writing)
+    begun = time.monotonic()
+    for _ in range(3):
+        print("lost", file=stream)  # two writes: the line, and its end
+    assert time.monotonic() - begun < 0.3  # only the first of them waited
+    os.read(reading, 4096)
+    print("seen", file=stream)
+    assert os.read(reading, 4096) == b"(6 writes left out here: nobody was reading)\nseen\n"
+    os.close(reading)
+    print("nobody is there any more", file=stream)
+    os.close(writing)
+
+
+def test_what_a_full_disk_refuses_of_stderr_is_left_out():
+    with open("/dev/full", "wb") as disk:
+        print("no room", file=console.Stderr(disk.fileno()))
+
+
+def test_closed_descriptors_are_filled():
+    code = "from gan import console; console.fill_descriptors(); print(open('README.md').fileno())"
+    child = f'exec 0<&- 2<&-; exec {sys.executable} -c "{code}"'
+    assert int(subprocess.run(["sh", "-c", child], cwd=runs.ROOT, stdout=subprocess.PIPE).stdout) > 2
+
+
+def test_what_the_machine_refuses_is_told_and_what_to_do():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples/1.png")
+    assert machine_failure(full).startswith("samples/1.png: No space left on device: make room; the last checkpoint")
+    of_orbax = ValueError("RESOURCE_EXHAUSTED: Error writing local file: No space left on device [os_error_code='28']")
+    assert machine_failure(of_orbax, "--workdir=x").startswith("--workdir=x: No space left on device: make room")
+    of_xla = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.")
+    for error in (of_xla, MemoryError("Unable to allocate 3 GiB")):
+        assert "config.batch_size" in machine_failure(error)
+    try:
+        try:
+            raise full
+        except OSError:
+            raise KeyError("on the way out") from None
+    except KeyError as error:
+        assert machine_failure(error) == machine_failure(full)
+    assert machine_failure(KeyError("a bug")) == ""
+    assert machine_failure(FileNotFoundError(errno.ENOENT, "No such file")) == ""
+
+
+def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_called_damaged(tmp_path, monkeypatch):
+    runs.train(tmp_path, steps=4)
+
+    def refused(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "_read", refused)
+    with pytest.raises(MemoryError):
+        runs.train(tmp_path, steps=8)
+    assert (tmp_path / "checkpoints/4").is_dir()
+
+
+def test_a_damaged_line_of_figures_costs_no_other(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"st\xff": 2}\n{"step": 3}\n{"step": 4}\n{"step": 5')
+    report._keep_until(path, 3)
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 3}\n'
+    assert "left out 1 damaged lines, the first is line 2" in caplog.text
+
+
+def test_events_are_records_that_tensorboard_reads(tmp_path):
+    events = report.Events(tmp_path, 8)
+    events.scalars(16, {"loss": 0.25})
+    events.close()
+    content, found = next(tmp_path.iterdir()).read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        record, content = content[12 : 12 + length], content[16 + length :]
+        found.append(Event.FromString(record))
+    assert found[0].file_version == "brain.Event:2"
+    assert (found[1].step, found[1].session_log.status) == (9, 1)  # START: what came from step 9 on is forgotten
+    assert (found[2].step, found[2].summary.value[0].tag, found[2].summary.value[0].simple_value) == (16, "loss", 0.25)
+    assert masked_crc32c(record) == struct.unpack("<I", _tail(tmp_path))[0]
+
+
+def _tail(folder):
+    return next(folder.iterdir()).read_bytes()[-4:]
+
+
+def test_a_mapped_file_that_is_written_to_is_not_read_on(tmp_path):
+    for name, shape in (("images", (8, 2, 2, 1)), ("labels", (8,))):
+        np.save(tmp_path / f"{name}.npy", np.ones(shape, np.uint8))
+    decoded = data.Decoded(*(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")))
+    assert decoded.read(np.arange(3))[0].shape == (3, 2, 2, 1)
+    (tmp_path / "labels.npy").rename(tmp_path / "elsewhere")  # the map holds on to it
+    decoded.read(np.arange(3))
+    os.truncate(tmp_path / "images.npy", 140)
+    with pytest.raises(UserError, match=r"images\.npy was changed during the run"):
+        decoded.read(np.arange(3))
+
+
+def test_a_user_without_a_home_has_a_temporary_cache(monkeypatch, caplog):
+    monkeypatch.delenv("GAN_CACHE_DIR")
+    monkeypatch.setattr(data.cache.pathlib.Path, "expanduser", no_home)
+    assert data.cache.cache_folder().is_dir()
+    assert "is not writable (Could not determine home directory.)" in caplog.text
+
+
+def no_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_programs_of_a_killed_writer_are_removed(tmp_path):
+    for name in ("a-cache", "a-atime", "b-cache"):
+        (tmp_path / name).write_bytes(b"program")
+    sharding._drop_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*-*")) == ["a-atime", "a-cache"]
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_hangup_is_heard_unless_it_is_to_be_ignored(before):
+    earlier = signal.signal(signal.SIGHUP, before)
+    try:
+        with loop.Interruption() as interruption:
+            assert (signal.getsignal(signal.SIGHUP) == interruption._note) is (before == signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
