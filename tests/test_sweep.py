@@ -24,7 +24,7 @@ from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
 from experiments import sweep as command  # noqa: E402 (they need Optuna)
-from experiments.study import page, reading, storage, together, trial  # noqa: E402
+from experiments.study import page, reading, size, storage, together, trial  # noqa: E402
 
 BASE = "configs/dcgan.py"
 TINY = {name: value for name, value in runs.SMALL.items() if name not in ("log_every", "checkpoint_every", "steps")}
@@ -667,6 +667,30 @@ def test_auto_is_one_by_one_where_seconds_count_or_data_are_streamed(tmp_path, m
     fields["fixed"] = fields.get("fixed", {}) | ({"evaluate_every": 1} if "seconds" in fields else {})
     acted(monkeypatch, tmp_path, lambda value: ([value], 0), groups, **fields)
     assert groups == [[0.1], [0.2]]
+
+
+@pytest.mark.parametrize(("best", "played"), [(3, [[0.1, 0.2, 0.3], [0.4]]), (1, [[0.1], [0.2], [0.3], [0.4]])])
+def test_auto_is_what_the_machine_plays_best(tmp_path, monkeypatch, best, played):
+    groups, asked = [], []
+    monkeypatch.setattr(trial, "best_together", lambda typed: asked.append(typed) or best)
+    acted(monkeypatch, tmp_path, lambda value: ([value], 0), groups, values=[0.1, 0.2, 0.3, 0.4], population="auto")
+    assert groups == played
+    assert len(asked) == 1
+
+
+def test_small_games_are_best_played_together_on_a_cpu():
+    """8x8 with width 4; 16x16 with 64: D's second layer has 4^2 * 64 * 128 * 4^2 * 64 = 1.3e8 products in each pass."""
+    assert size.best(runs.config()) == space.AUTO
+    large = {"discriminator.width": 64, "generator.width": 64, "data.image_size": (16, 16), "batch_size": 64}
+    assert size.best(runs.config(**large)) == 1
+    assert size.best(runs.config(data__resident="never")) == 1
+
+
+@pytest.mark.slow
+def test_the_machine_is_asked_in_a_process_of_its_own(tmp_path):
+    typed = ["python", "-m", "gan.main", *runs.flags(tmp_path, {})]
+    assert trial.best_together(typed) == space.AUTO
+    assert trial.best_together([*typed, "--config.loss=none"]) == 1
 
 
 def test_members_end_as_runs_do(tmp_path):

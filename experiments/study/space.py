@@ -23,7 +23,7 @@ SEARCHES = ("grid", "random", "tpe")
 PRUNERS = ("", "median", "halving")
 
 AUTO = 4
-"""Trials that are played together where it is left to us: see docs/sweeps.md for why."""
+"""Trials that are played together where it is left to us, and they gain by it: see experiments.study.size."""
 
 
 @dataclass(frozen=True)

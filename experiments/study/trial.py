@@ -31,6 +31,9 @@ STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 TOGETHER = "experiments.study.together"
 """What plays several runs as a population."""
 
+SIZE = "experiments.study.size"
+"""What says how many are best played so."""
+
 
 class Interruption:
     """Notes SIGINT and SIGTERM, to be acted on between two looks at the run."""
@@ -104,6 +107,12 @@ def play(runs: Sequence[Run], interruption: Interruption) -> list[End]:
     for run in runs:
         run.enough()  # what it reported at the end
     return ends
+
+
+def best_together(typed: Sequence[str]) -> int:
+    """How many runs like the one that is typed are best played at once on this machine."""
+    asked = subprocess.run([sys.executable, "-m", SIZE, *typed[3:]], capture_output=True, text=True, check=False)
+    return 1 if asked.returncode else int(asked.stdout.split()[-1])  # what is wrong with it the trial itself will tell
 
 
 def _alone(run: Run, interruption: Interruption) -> list[End]:

@@ -48,11 +48,14 @@ class Worker:
         self._experiment, self._question, self._base, self._config = experiment, question, base, config
         self._folder, self._study, self._interruption = folder, study, interruption
         self._most = experiment.together(config)
+        self._is_left_to_us = experiment.population == "auto" and self._most > 1
 
     def play(self, planning: contextlib.ExitStack) -> None:
         """Asks for trials, ends `planning` once it is known which, and plays them to their end."""
         with contextlib.ExitStack() as held:
             first = self._take(self._study.ask(), held)
+            if self._is_left_to_us:
+                self._most, self._is_left_to_us = trial.best_together(first.typed), False
 
             def alike(changes: Mapping[str, Any], seed: int) -> bool:
                 config = space.trial_config(self._experiment, self._config, changes, seed)
