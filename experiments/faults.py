@@ -258,7 +258,7 @@ def _target(workdir: str) -> object:
     config, dataset = sampling.recorded(Path(workdir))
     rules = game.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
     initial = functools.partial(state.create, rules, schedules.build(config)(0), config.seed)
-    return sharding.abstract(jax.eval_shape(initial), sharding.device_mesh())
+    return sharding.abstract(jax.eval_shape(initial), sharding.replicated(sharding.device_mesh()))
 
 
 def logged(workdir: Path) -> list[dict]:

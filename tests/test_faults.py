@@ -49,8 +49,8 @@ def survived(bench, name, only=""):
 
 def full_pipe():
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(writing, bytes(4096))
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)  # two pages: one that holds a byte counts as full
+    os.write(writing, bytes(8192))
     return reading, writing
 
 
@@ -62,7 +62,7 @@ def test_a_full_pipe_costs_lines_which_are_counted(monkeypatch):
     for _ in range(3):
         print("lost", file=stream)  # two writes: the line, and its end
     assert time.monotonic() - begun < 0.3  # only the first of them waited
-    os.read(reading, 4096)
+    os.read(reading, 8192)
     print("seen", file=stream)
     assert os.read(reading, 4096) == b"(6 writes left out here: nobody was reading)\nseen\n"
     os.close(reading)
