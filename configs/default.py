@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
             "latent": {
                 "size": 100,
                 "prior": "normal",  # normal(mean, sd, bound), uniform(low, high)
-                "shared": False,  # both players see the same latents within a turn
+                "shared": False,  # both players see the same latents within a turn, which then costs one pass of G less
             },
             "output": "tanh",  # G's activation, and so the range of images: tanh, sigmoid, linear
             "loss": "non_saturating",

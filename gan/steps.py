@@ -7,7 +7,7 @@ example's place in the whole batch: on several devices each has its own rows, an
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,27 @@ ADAPT_EVERY = 4
 """Updates of the discriminator from one move of an adaptive augmentation's probability to the next."""
 
 
-def discriminator_step(
-    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None
-) -> tuple[TrainState, Metrics]:
-    """One update of the discriminator, on real images and on as many fresh fakes. The generator is left as it was.
+class Fakes(NamedTuple):
+    """Images that both players learn from, D first, while G is as it was: one forward pass of G for two updates."""
 
-    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none.
+    image: Array
+    """[B, H, W, C], before any augmentation."""
+    batch_stats: Any
+    """G's batch statistics after drawing them."""
+    pull_back: Callable[[Array], tuple]
+    """The slope of a loss by the images to its slope by G's parameters. Holds what G's layers kept for it."""
+    key: Array
+    """Of G's own random draws."""
+
+
+def discriminator_step(
+    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None,
+    fakes: Fakes | None = None,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """One update of the discriminator, on real images and on as many fakes. The generator is left as it was.
+
+    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none. Fakes
+    are drawn from them, or are `fakes`, which must be of these latents, and of a game of one microbatch.
     """
     game = game.on_axis(axis_name)
     key, step_key = jax.random.split(state.key)
@@ -40,11 +55,10 @@ def discriminator_step(
 
     def objective(params: Any, batch_stats: Any, part: Batch, penalized: bool) -> tuple[Array, tuple]:
         label, keys = part["label"], _example_keys(step_key, part)
+        draws_key = named_key(part["key"], "generator") if fakes is None else fakes.key
 
         def generated(latent: Array) -> Array:
-            return game.generate(
-                state.generator.variables, latent, label, train=True, key=named_key(part["key"], "generator")
-            )[0]
+            return game.generate(state.generator.variables, latent, label, train=True, key=draws_key)[0]
 
         def judge(image: Array, draws: str, batch_stats: Any) -> Verdict:
             variables = {"params": params, "batch_stats": batch_stats}
@@ -52,7 +66,7 @@ def discriminator_step(
             return game.discriminate(variables, image, label, train=True, key=named_key(part["key"], draws))
 
         latent = part["latent"] if "latent" in part else game.latents(keys("latent"))
-        real, fake = part["image"], generated(latent)
+        real, fake = part["image"], generated(latent) if fakes is None else fakes.image
         if game.augment.pseudo:
             is_replaced = jax.vmap(jax.random.bernoulli, in_axes=(0, None))(keys("pseudo"), p)
             pseudo = generated(game.latents(keys("pseudo_latent")))
@@ -110,11 +124,12 @@ def discriminator_step(
 
 
 def generator_step(
-    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None
-) -> tuple[TrainState, Metrics]:
-    """One update of the generator, on fresh fakes. The discriminator is left as it was, its statistics too.
+    state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None,
+    fakes: Fakes | None = None,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """One update of the generator, on fakes. The discriminator is left as it was, its statistics too.
 
-    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none.
+    Latents and fakes are as in the discriminator's update; `fakes` must be of this very generator, not yet updated.
     """
     game = game.on_axis(axis_name)
     key, step_key = jax.random.split(state.key)
@@ -122,12 +137,13 @@ def generator_step(
 
     def objective(params: Any, batch_stats: Any, part: Batch, penalized: bool) -> tuple[Array, tuple]:
         label, keys = part["label"], _example_keys(step_key, part)
+        draws_key = named_key(part["key"], "generator") if fakes is None else fakes.key
 
         def generated(
-            latent: Array, label: Array = label, draws: str = "generator", moved: Array | None = None
+            latent: Array, label: Array = label, key: Array = draws_key, moved: Array | None = None
         ) -> tuple[Array, Any]:
             variables = {"params": params, "batch_stats": batch_stats}
-            return game.generate(variables, latent, label, train=True, key=named_key(part["key"], draws), moved=moved)
+            return game.generate(variables, latent, label, train=True, key=key, moved=moved)
 
         def judge(image: Array, draws: str) -> Verdict:
             image = game.augmented(image, keys(f"augment_{draws}"), p)
@@ -142,12 +158,11 @@ def generator_step(
             still = game.still_styles(few, their_labels)
             if still is None:
                 return None
-            return Path(
-                lambda moved: generated(few, their_labels, "path_length", moved)[0], still, keys("penalty")[::2]
-            )
+            key = named_key(part["key"], "path_length")
+            return Path(lambda moved: generated(few, their_labels, key, moved)[0], still, keys("penalty")[::2])
 
         latent = part["latent"] if "latent" in part else game.latents(keys("latent"))
-        fake, new_batch_stats = generated(latent)
+        fake, new_batch_stats = generated(latent) if fakes is None else (_recalled(params, fakes), fakes.batch_stats)
         # What D says of real images is ignored by most losses, and then not computed: the compiler drops it.
         on_real, on_fake = judge(part["image"], "real"), judge(fake, "fake")
         real_logits, fake_logits = _whole_batch(axis_name, (on_real.logits, on_fake.logits))
@@ -182,25 +197,43 @@ def train_step(
     """One turn: `game.discriminator.steps` updates of D, then `game.generator.steps` of G, then the average.
 
     `batches` has a leading axis, one batch of real images for each of D's updates, [discriminator_steps, B, ...];
-    the generator's updates see the last of them. Where `game.shared_latents`, all updates see the same latents. The
-    metrics are those of each player's last update.
+    the generator's updates see the last of them. Where `game.shared_latents`, all updates see the same latents, and the
+    last of D's and the first of G's, between which G stands still, the same fakes: they are drawn once, unless
+    microbatches say that memory is short. The metrics are those of each player's last update.
     """
-    images_before = state.images
+    images_before, fakes = state.images, None
     if game.shared_latents:
         key, latent_key = jax.random.split(state.key)
         state = state.replace(key=key)
         latents = game.latents(_example_keys(latent_key, jax.tree.map(lambda leaf: leaf[0], batches))("latent"))
         batches |= {"latent": jnp.broadcast_to(latents, (game.discriminator.steps, *latents.shape))}
     update = {"game": game, "axis_name": axis_name}
-    for index in range(game.discriminator.steps):
-        batch = jax.tree.map(lambda leaf, index=index: leaf[index], batches)
-        state, discriminator_metrics = discriminator_step(state, batch, hyperparams, **update)
-    for _ in range(game.generator.steps):
-        state, generator_metrics = generator_step(state, batch, hyperparams, **update)
+    *others, last = [
+        jax.tree.map(lambda leaf, index=index: leaf[index], batches) for index in range(game.discriminator.steps)
+    ]
+    for batch in others:
+        state, _ = discriminator_step(state, batch, hyperparams, **update)
+    if game.shared_latents and game.microbatches == 1:
+        fakes = draw_fakes(state.generator, last, named_key(latent_key, "generator"), **update)
+    state, discriminator_metrics = discriminator_step(state, last, hyperparams, fakes=fakes, **update)
+    state, generator_metrics = generator_step(state, last, hyperparams, fakes=fakes, **update)
+    for _ in range(game.generator.steps - 1):
+        state, generator_metrics = generator_step(state, last, hyperparams, **update)
     average = average_generator(
         state.average, state.generator, state.images - images_before, hyperparams.average_halflife
     )
     return state.replace(step=state.step + 1, average=average), discriminator_metrics | generator_metrics
+
+
+def draw_fakes(generator: Player, batch: Batch, key: Array, *, game: Game, axis_name: str | None = None) -> Fakes:
+    """The fakes of a batch's latents and labels, for the next update of each player."""
+
+    def drawn(params: Any) -> tuple[Array, Any]:
+        variables = {"params": params, "batch_stats": generator.batch_stats}
+        return game.on_axis(axis_name).generate(variables, batch["latent"], batch["label"], train=True, key=key)
+
+    image, pull_back, batch_stats = jax.vjp(drawn, generator.params, has_aux=True)
+    return Fakes(image, batch_stats, pull_back, key)
 
 
 def average_generator(average: Average, generator: Player, images: Array, halflife: Array) -> Average:
@@ -221,6 +254,18 @@ def average_generator(average: Average, generator: Player, images: Array, halfli
 def _example_keys(step_key: Array, part: Batch) -> Callable[[str], Array]:
     """Keys of the examples of `part` for each use, by its name."""
     return lambda use: example_keys(named_key(step_key, use), part["row"])
+
+
+@jax.custom_vjp
+def _recalled(params: Any, fakes: Fakes) -> Array:
+    """The fakes as what G makes with the parameters that drew them: nothing is computed again."""
+    return fakes.image
+
+
+_recalled.defvjp(
+    lambda params, fakes: (fakes.image, fakes.pull_back),
+    lambda pull_back, slope: (*pull_back(slope), None),
+)
 
 
 def _penalties(rules: PlayerRules, view: Any, hyperparams: Hyperparams, penalized: bool) -> tuple[Array, dict, dict]:

@@ -151,12 +151,12 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     assert np.std(image) > 0.01 and np.std(logits) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["dcgan32", "dcgan32_r1", "mlp_gan"])
-def test_a_turn_of_pytorch_s_moves_every_parameter(name):
+@pytest.mark.parametrize("name, shared", [("dcgan32", True), ("dcgan32_r1", False), ("mlp_gan", False)])
+def test_a_turn_of_pytorch_s_moves_every_parameter(name, shared):
     pytest.importorskip("torch")
     from experiments.benchmarks import torch_peers
 
-    changes = [*SMALL[name], "batch_size=4"]
+    changes = [*SMALL[name], "batch_size=4", f"latent.shared={shared}"]
     images = np.random.default_rng(0).integers(0, 256, (16, 28, 36, 3), np.uint8)
     program = torch_peers.Program(systems.configured(name, [*changes, "data.image_size=(28, 36)"]), images, "fused")
     players = (program._generator, program._discriminator)

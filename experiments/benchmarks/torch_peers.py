@@ -323,18 +323,24 @@ class Program:
 
     def _turn(self) -> None:
         shared = self._latents() if self._config.latent.shared else None
-        for _ in range(self._config.discriminator_steps):
-            self._update_discriminator(self._batch(), self._latents() if shared is None else shared)
-        for _ in range(self._config.generator_steps):
-            self._update_generator(self._latents() if shared is None else shared)
+        for update in range(1, self._config.discriminator_steps + 1):
+            # Where latents are shared, the fakes of D's last update are those of G's first, drawn with their graph.
+            is_kept = shared is not None and update == self._config.discriminator_steps
+            with torch.set_grad_enabled(is_kept):
+                fake = self._fakes(shared)
+            self._update_discriminator(self._batch(), fake.detach())
+        for update in range(self._config.generator_steps):
+            self._update_generator(fake if shared is not None and update == 0 else self._fakes(shared))
         if self._mix is not None:
             self._mix(self._average, self._averaged(), None)
 
-    def _update_discriminator(self, real: Tensor, latent: Tensor) -> None:
+    def _fakes(self, latent: Tensor | None) -> Tensor:
+        with self._autocast():
+            return self._generate(self._latents() if latent is None else latent)
+
+    def _update_discriminator(self, real: Tensor, fake: Tensor) -> None:
         weight = self._config.penalties.r1
         with self._autocast():
-            with torch.no_grad():
-                fake = self._generate(latent)
             on_real = self._judge(real.requires_grad_(weight > 0)).float()
             on_fake = self._judge(fake).float()
         loss = _cross_entropy(on_real, self._real) + _cross_entropy(on_fake, self._fake)
@@ -345,10 +351,10 @@ class Program:
         loss.backward()
         self._discriminator_optimizer.step()
 
-    def _update_generator(self, latent: Tensor) -> None:
+    def _update_generator(self, fake: Tensor) -> None:
         self._discriminator.requires_grad_(False)  # its kernels' gradients, which nobody wants, are not computed
         with self._autocast():
-            on_fake = self._judge(self._generate(latent)).float()
+            on_fake = self._judge(fake).float()
         loss = _cross_entropy(on_fake, self._one)
         self._generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
