@@ -21,7 +21,7 @@ def override(config: ConfigDict, changes: Sequence[str]) -> None:
         try:
             value = text if isinstance(known[field], str) else ast.literal_eval(text)
             config.update_from_flattened_dict({field: value})
-        except (SyntaxError, TypeError, ValueError) as error:
+        except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
             kind = type(known[field]).__name__
             raise ValueError(f"--override {change}: no {kind}, as {known[field]!r} is") from error
 

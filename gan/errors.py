@@ -28,8 +28,20 @@ REFUSALS = {
 """What a disk or the system may refuse at any time, and what helps."""
 
 
+LONGEST = 2000
+"""Characters of a line that is told; of a longer one, its beginning and its end."""
+
+
 class UserError(Exception):
     """A mistake in a flag, a field or a file. The message is one line: what is wrong, what is legal."""
+
+    def __str__(self) -> str:
+        """The message as a terminal may show it: a file's name may hold anything, a line's end too."""
+        line = "".join(
+            character if character.isprintable() else character.encode("unicode_escape").decode()
+            for character in super().__str__()
+        )
+        return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 class Told(UserError):

@@ -283,7 +283,7 @@ class Evaluator:
         what = (dataset.name, dataset.split, dataset.fingerprint, dataset.image_shape, self._extractor.identity,
                 hashlib.sha256(rows.tobytes()).hexdigest())  # fmt: skip
         folder = data.cache.cache_folder() / "features" / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-        kept = data.cache.read_arrays(folder)
+        kept = data.cache.read_arrays(folder, ("features", "labels"))
         if kept is None:
             images, labels = dataset.arrays()
             logger.info("Looking at %s images of %s (%s), once.", f"{len(rows):,}", dataset.name, dataset.split)

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from gan import names
 from gan.augment import AUGMENTS, Augment, identity
 from gan.errors import UserError, lookup, nearest
+from gan.fields import check_kind
 from gan.losses import LOSSES, Loss
 from gan.networks import NETWORKS, spectral, stylegan2
 from gan.optimizers import DECAYING, OPTIMIZERS, Optimizer
@@ -73,6 +74,9 @@ OUTPUTS: Mapping[str, Output] = {
     "linear": Output(_identity, (-1.0, 1.0)),
 }
 COMPUTE_DTYPES: Mapping[str, str] = {name: name for name in ("float32", "bfloat16")}
+MOST_LAYERS, MOST_MAPS = 256, 2**20
+"""What a network's field may say: how many layers or blocks there are at most, and how wide one is."""
+COUNTS_OF_LAYERS = (".depth", ".blocks", ".mapping_layers", ".halvings")
 SPECTRAL_NORM = "spectral_norm"
 """Where, among a player's batch statistics, the vectors of its spectral normalisation are kept."""
 WATCHED = {SPECTRAL_NORM, stylegan2.STYLE_MEAN}
@@ -264,9 +268,10 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
     )
     _check_augment(config, game)
     if game.microbatches < 1 or config.batch_size % game.microbatches:
+        legal = [parts for parts in range(1, min(config.batch_size, MOST_LAYERS) + 1) if config.batch_size % parts == 0]
         raise UserError(
             f"config.microbatches={game.microbatches} does not divide config.batch_size={config.batch_size}; "
-            f"legal: {', '.join(str(n) for n in range(1, config.batch_size + 1) if config.batch_size % n == 0)}"
+            f"legal: {', '.join(map(str, legal))}"
         )
     at_once = max(config.batch_size // game.microbatches, 1)
     (generator, discriminator), image, verdict = jax.eval_shape(
@@ -390,15 +395,19 @@ def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
                 f"config.{player}.{setting} is not a field of network {name!r}{nearest(setting, legal)}; "
                 f"legal: {', '.join(legal)}"
             )
+        check_kind(f"config.{player}.{setting}", settings[setting], module.__dataclass_fields__[setting].type)
         _check_sizes(f"config.{player}.{setting}", settings[setting])
     return module(**facts, **settings)
 
 
 def _check_sizes(field: str, value: Any) -> None:
     smallest = 1 if field.endswith((".width", ".hidden")) or isinstance(value, tuple) else 0
+    largest = MOST_LAYERS if field.endswith(COUNTS_OF_LAYERS) else MOST_MAPS
+    if isinstance(value, tuple) and len(value) > MOST_LAYERS:
+        raise UserError(f"{field} has {len(value)} entries; legal: {MOST_LAYERS} or fewer")
     for size in value if isinstance(value, tuple) else (value,):
-        if isinstance(size, int) and size < smallest:
-            raise UserError(f"{field}={value}; legal: {smallest} or more")
+        if isinstance(size, int) and not smallest <= size <= largest:
+            raise UserError(f"{field}={value}; legal: {smallest} to {largest}")
 
 
 def _apply(

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import checkpoint, data, evaluation, hosts, report, sampling, schedules, sharding, steps, workdir
+from gan import checkpoint, data, evaluation, fields, hosts, report, sampling, schedules, sharding, steps, workdir
 from gan import game as rules
 from gan import state as states
 from gan.diagnostics import Diagnostics
@@ -120,6 +120,7 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     numbers = (course(0), np.uint32(config.seed))
     shapes = jax.eval_shape(initial, *numbers)
     layout = sharding.of_state(shapes, mesh, in_parts=config.shard_state)
+    _check_memory(config, game, sharding.bytes_per_device(shapes, layout), mesh)
     record = _record(config, dataset, shapes)
     old = hosts.from_first(lambda: workdir.read(folder))
     changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
@@ -133,7 +134,9 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
             report.finish(folder, is_of_points=data.is_point(dataset.image_shape))
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
         return Opened(game, course, state, manager, True)
-    record["changes"] = ([] if old is None else old["changes"]) + [{"step": first, **change} for change in changes]
+    record["changes"] = ([] if old is None else old.get("changes", [])) + [
+        {"step": first, **change} for change in changes
+    ]
     hosts.from_first(lambda: workdir.write(folder, record))
     _announce(record, folder, first)
     return Opened(game, course, state, manager, False)
@@ -437,9 +440,15 @@ def _decoded_bytes(dataset: data.Dataset) -> int:
 
 
 def check_numbers(config: ConfigDict) -> None:
-    """Raises `UserError` for a length, an interval or a seed that cannot be."""
+    """Raises `UserError` for a field that is missing or of another kind, and for a number that cannot be."""
+    fields.check(config)
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
+    if config.batch_size < 1 or config.discriminator_steps < 1:
+        raise UserError(
+            f"config.batch_size={config.batch_size}, discriminator_steps={config.discriminator_steps}: both must be at "
+            f"least 1"
+        )
     if config.log_every < 1:
         raise UserError(f"config.log_every={config.log_every} must be at least 1")
     for field in ("sample_every", "checkpoint_every", "evaluate_every"):
@@ -460,6 +469,17 @@ def check_numbers(config: ConfigDict) -> None:
     images = config.steps * config.batch_size * config.discriminator_steps
     if images >= 2**32:
         raise UserError(f"config.steps={config.steps} shows {images} images; at most {2**32 - 1} can be counted")
+
+
+def _check_memory(config: ConfigDict, game: Game, state: int, mesh: Any) -> None:
+    """Raises `UserError` where the bytes of the state and a batch are more than a device has: a size was mistyped."""
+    batch = config.batch_size * math.prod(game.image_shape) * 4 // mesh.size
+    there = sharding.memory_of_a_device()
+    if state + batch > there:
+        raise UserError(
+            f"the players and their optimisers take {state / 2**30:.1f} GiB and a batch {batch / 2**30:.1f}; a device "
+            f"has {there / 2**30:.1f}. See config.batch_size, config.data.image_size, config.latent.size and the widths"
+        )
 
 
 def _record(config: ConfigDict, dataset: data.Dataset, shapes: states.TrainState) -> dict:

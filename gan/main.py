@@ -100,8 +100,8 @@ def parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except UserError as error:
         sys.exit(_told(error))
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        sys.exit(_told(" ".join(str(error).split())))
+    except Exception as error:  # absl and ml_collections raise many kinds for a value that cannot be read
+        sys.exit(_told(UserError(" ".join(str(error).split()) or type(error).__name__)))
 
 
 def _run() -> int:
@@ -213,16 +213,16 @@ def _check_config(argv: list[str]) -> None:
     if "config" not in values:
         return
     path = values["config"].partition(":")[0]
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         legal = _shipped_configs()
         raise UserError(f"--config={path} is not a file{nearest(path, legal)}; legal: {', '.join(legal)}")
     try:
         config = flags.FLAGS["config"].parser.parse(values["config"])
-    except Exception as error:  # a config is code: whatever it raises is told
+        legal = _leaves(config) if isinstance(config, ConfigDict) else None
+    except (Exception, SystemExit) as error:  # a config is code: whatever it raises is told
         raise UserError(f"--config={values['config']}: {type(error).__name__}: {_last_line(error)}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config={path}: get_config returns no ConfigDict")
-    legal = _leaves(config)
+    if not legal:
+        raise UserError(f"--config={path}: get_config returns no ConfigDict with fields")
     for name in values:
         field = name.removeprefix("config.")
         if name.startswith("config.") and field not in legal:
@@ -237,9 +237,12 @@ def _leaves(config: ConfigDict, prefix: str = "") -> list[str]:
     return leaves
 
 
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+def _last_line(error: BaseException) -> str:
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # of an error of the config's own
+        lines = []
+    return lines[-1].strip() if lines else "it does not say what"
 
 
 def _told(error: object) -> int:

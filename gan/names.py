@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gan.errors import UserError, lookup
+from gan.fields import check_kind
+
+LONGEST = 1000
+"""Characters of a name with its arguments."""
 
 
 def parse(text: str, field: str) -> tuple[str, list, dict]:
@@ -17,6 +21,8 @@ def parse(text: str, field: str) -> tuple[str, list, dict]:
     Only Python literals are accepted as arguments: nothing in the string is executed.
     """
     try:
+        if len(text) > LONGEST:
+            raise ValueError
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return node.id, [], {}
@@ -27,7 +33,7 @@ def parse(text: str, field: str) -> tuple[str, list, dict]:
         if None in keywords:  # **mapping
             raise ValueError
         return node.func.id, arguments, keywords
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # the last two: nested too deep
         raise UserError(
             f"{field}={text!r} is not a name or a call with literals, such as 'name(1.0, key=2)'"
         ) from error
@@ -36,12 +42,17 @@ def parse(text: str, field: str) -> tuple[str, list, dict]:
 def call(table: Mapping[str, Callable], text: str, field: str) -> Any:
     """Looks the name of `text` up in `table` and calls the entry with the arguments of `text`.
 
-    Raises `UserError` for an unknown name (the nearest is shown) and for arguments that the entry does not take.
+    Raises `UserError` for an unknown name (the nearest is shown), for arguments that the entry does not take, and for
+    those that are not what it says of them: int, float, bool or str.
     """
     name, arguments, keywords = parse(text, field)
     entry = lookup(table, name, field)
+    signature = inspect.signature(entry)
     try:
-        inspect.signature(entry).bind(*arguments, **keywords)
+        given = signature.bind(*arguments, **keywords).arguments
     except TypeError as error:
-        raise UserError(f"{field}={text!r}: {error}; legal: {name}{inspect.signature(entry)}") from error
+        raise UserError(f"{field}={text!r}: {error}; legal: {name}{signature}") from error
+    for argument, value in given.items():
+        if signature.parameters[argument].annotation in (int, float, bool, str):
+            check_kind(f"{field}={text!r}: {argument}", value, signature.parameters[argument].annotation)
     return entry(*arguments, **keywords)

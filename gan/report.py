@@ -224,7 +224,14 @@ def draw_animation(workdir: Path) -> None:
 
 def animate(pictures: Sequence[Path], path: Path, seconds: float = 0.25) -> None:
     """Shows pictures of one size in a row, `seconds` each and the last for two, over and over, as a GIF."""
-    frames = [Image.open(picture).convert("RGB").quantize(64, dither=Image.Dither.NONE) for picture in pictures]
+    frames = []
+    for picture in pictures:
+        try:
+            frames.append(Image.open(picture, formats=("PNG",)).convert("RGB").quantize(64, dither=Image.Dither.NONE))
+        except Exception as error:  # PIL raises many kinds
+            logger.warning("%s is left out of the animation: %s", picture, error)
+    if not frames:
+        return
     durations = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
     draft = path.with_suffix(".tmp")
     frames[0].save(draft, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
@@ -233,7 +240,9 @@ def animate(pictures: Sequence[Path], path: Path, seconds: float = 0.25) -> None
 
 def draw_losses(workdir: Path) -> None:
     """Draws `losses.png`, both players' losses over the run, from `metrics.jsonl`."""
+    names = ("step", "discriminator_loss", "generator_loss")
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line.keys() >= set(names)]
     if not lines:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: half a second that a start can do without
@@ -258,9 +267,12 @@ def _keep_until(path: Path, step: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
-            if json.loads(line)["step"] > step:
+            figures = json.loads(line)
+            if not isinstance(figures, dict) or not all(type(value) in (int, float) for value in figures.values()):
+                raise ValueError
+            if figures["step"] > step:
                 break
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             if line.endswith(b"\n"):
                 damaged.append(number)
             continue

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import checkpoint, report, schedules, sharding, workdir
+from gan import checkpoint, fields, report, schedules, sharding, workdir
 from gan import game as rules
 from gan import state as states
 from gan.data import is_point, to_uint8
@@ -28,6 +28,9 @@ from gan.state import Average, Player, example_keys, named_key
 
 logger = logging.getLogger(__name__)
 
+
+MOST_SAMPLES = 2**24
+"""Of one command: they are held in memory until they are written."""
 
 MOST_COLUMNS = 25
 """A picture has a column for each class, up to so many."""
@@ -52,8 +55,8 @@ def sample(
     `same_latents` one round has one latent: a row of the picture shows it in each class. For `truncation` see
     `Game.truncated`.
     """
-    if count < 1:
-        raise UserError(f"--num_samples={count} must be at least 1")
+    if not 1 <= count <= MOST_SAMPLES:
+        raise UserError(f"--num_samples={count}; legal: 1 to {MOST_SAMPLES}")
     out = out or folder / f"samples_seed{seed}.npz"
     if out.suffix != ".npz":
         raise UserError(f"--out={out} must end in .npz")
@@ -89,7 +92,9 @@ def recorded(folder: Path) -> tuple[ConfigDict, dict]:
     record = workdir.read(folder)
     if record is None:
         raise UserError(f"--workdir={folder} holds no run: there is no {folder / 'config.json'}")
-    return ConfigDict(_with_tuples(record["config"]), convert_dict=True), record["dataset"]
+    config = _with_tuples(record["config"])
+    fields.check(config, where=f"{folder / 'config.json'}: config", recorded=True)
+    return ConfigDict(config, convert_dict=True), record["dataset"]
 
 
 def restore(
@@ -193,7 +198,7 @@ def _label(name: str, class_names: Sequence[str]) -> int:
     """The number of a class that is given by its name or its number."""
     if name in class_names:
         return class_names.index(name)
-    if name.isdecimal() and int(name) < len(class_names):
+    if name.isdecimal() and len(name) < 10 and int(name) < len(class_names):
         return int(name)
     shown = ", ".join(class_names[:MOST_COLUMNS]) + (", ..." if len(class_names) > MOST_COLUMNS else "")
     raise UserError(

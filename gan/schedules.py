@@ -92,7 +92,11 @@ def warmup(base: float, images_to_base: float) -> Schedule:
 
 def phases(base: float, *changes: tuple[float, float]) -> Schedule:
     """The config's value until the first change; each change is `(images, value)`, in rising order of images."""
-    if any(len(change) != 2 for change in changes) or sorted(changes) != list(changes):
+
+    def is_pair(change: Any) -> bool:
+        return type(change) in (tuple, list) and len(change) == 2 and all(math.isfinite(number) for number in change)
+
+    if not all(map(is_pair, changes)) or sorted(map(tuple, changes)) != list(map(tuple, changes)):
         raise ValueError("phases take pairs (images, value) in rising order of images")
 
     def schedule(images: Array) -> Array:
@@ -223,6 +227,8 @@ def penalties_in(config: ConfigDict) -> tuple[str, ...]:
     """The names of the penalties that a config's game has: those with a weight, or a schedule that may bring one."""
     for name in config.penalties:
         lookup(PENALTIES, name, "config.penalties: the name")
+        if name not in config.schedules.penalties:
+            raise UserError(f"config.schedules.penalties.{name} is missing; legal: a schedule, or '' for a constant")
     return tuple(name for name, weight in config.penalties.items() if weight or config.schedules.penalties[name])
 
 

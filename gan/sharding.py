@@ -6,6 +6,7 @@ A leaf. Global arrays under `jit` are the road; `pmap` wraps the same turn a sec
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,12 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         raise UserError(
             f"config.batch_size={batch_size} is not divisible by the {devices} devices; nearest legal: {legal}"
         )
+
+
+def memory_of_a_device() -> int:
+    """The bytes of memory of one device; on CPU those of the machine, which all share."""
+    found = jax.local_devices()[0].memory_stats() or {}
+    return found.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

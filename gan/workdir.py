@@ -62,12 +62,12 @@ def read(workdir: Path) -> dict | None:
     path = workdir / "config.json"
     try:
         record = json.loads(path.read_text())
-        record["config"], record["dataset"]  # noqa: B018 (both must be there)
+        _check_record(record)
         return record
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no record of a run ({error!r})") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no record of a run ({type(error).__name__}: {error})") from error
 
 
 def write(workdir: Path, record: dict, name: str = "config.json") -> None:
@@ -128,6 +128,19 @@ def check_data(workdir: Path, dataset: dict, fingerprint: str) -> None:
             f"--workdir={workdir} was trained on other data: {dataset['name']}'s fingerprint was "
             f"{dataset['fingerprint']}, is {fingerprint}. Take another --workdir, or restore the data"
         )
+
+
+def _check_record(record: Any) -> None:
+    """Raises `ValueError`, `KeyError` or `TypeError` where a record lacks what is read of it."""
+    dataset, changes = record["dataset"], record.get("changes", []) if isinstance(record, dict) else []
+    if not isinstance(record["config"], dict) or not isinstance(changes, list):
+        raise ValueError("its config is none")
+    texts = [dataset[name] for name in ("name", "split", "fingerprint")] + list(dataset["class_names"])
+    shape = dataset["image_shape"]
+    if not isinstance(dataset["class_names"], list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("its dataset has no names")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and 1 <= n < 2**15 for n in shape):
+        raise ValueError(f"its dataset's images are {str(shape)[:40]}")
 
 
 def versions() -> dict[str, str]:

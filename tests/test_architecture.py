@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"console", "errors", "hosts", "names"}
-"""Below everything: how a run speaks and how its processes meet, how a mistake is told, how a name is read."""
+BASE = {"console", "errors", "fields", "hosts", "names"}
+"""Below everything: how a run speaks and how its processes meet, how a mistake is told, which fields a config has."""
 LEAVES = {
     "augment", "checkpoint", "data", "diagnostics", "losses", "metrics", "networks", "optimizers", "penalties",
     "report", "sharding", "workdir",

@@ -63,7 +63,7 @@ def main() -> None:
                     "--samples",
                     str(arguments.samples),
                 )
-                with np.load(file) as kept:
+                with np.load(file, allow_pickle=False) as kept:
                     figures = evaluator.figures_of(kept["images"], np.zeros(len(kept["images"]), np.int32))
                     rows.append(row("PyTorch", seconds, seed, int(kept["turns"]), figures[evaluator.decisive]))
     record = timing.machine() | {"config": arguments.config, "real_training_images": floor, "rows": rows}

@@ -29,8 +29,8 @@ def write(found: Reading, folder: Path) -> None:
 
 def render(found: Reading, folder: Path) -> str:
     """The page. Pictures are read from the runs in `folder`."""
-    # "</" would end the script that the data stand in.
-    data = json.dumps(_data(found, folder), allow_nan=False).replace("</", "<\\/")
+    # "</script" would end the script that the data stand in, and "<!--" hide its end.
+    data = json.dumps(_data(found, folder), allow_nan=False).replace("<", "\\u003c")
     title = found.question.splitlines()[0]
     return TEMPLATE.read_text().replace("{{title}}", html.escape(title)).replace("{{data}}", data)
 
@@ -68,10 +68,13 @@ def _data(found: Reading, folder: Path) -> dict[str, Any]:
 
 
 def _thumbnail(path: Path) -> str:
-    """A picture as a data URL, small."""
-    with Image.open(path) as picture:
-        small = picture if picture.mode == "L" else picture.convert("RGB")
-        small.thumbnail((PICTURE, PICTURE), Image.Resampling.BOX)
-        data = io.BytesIO()
-        small.save(data, format="JPEG", quality=85)
+    """A picture as a data URL, small; "" where it cannot be read."""
+    data = io.BytesIO()
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            small = picture if picture.mode == "L" else picture.convert("RGB")
+            small.thumbnail((PICTURE, PICTURE), Image.Resampling.BOX)
+            small.save(data, format="JPEG", quality=85)
+    except Exception:  # PIL raises many kinds; the page links to the file
+        return ""
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -8,6 +8,7 @@ A *setting* is one point of the space; its *parameters* {name: value} are what w
 
 import itertools
 import math
+import os
 import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,19 @@ from ml_collections import ConfigDict
 
 from experiments.overrides import leaves, override
 from gan.errors import UserError, nearest
+from gan.fields import check_kind
 
 SEARCHES = ("grid", "random", "tpe")
 PRUNERS = ("", "median", "halving")
+
+KINDS = {
+    "base": str, "search": str, "settings": int, "minimise": str, "maximise": str, "best": bool, "images": int,
+    "seconds": float, "reports": int, "prune": str,
+}  # fmt: skip
+"""What the fields of an experiment are."""
+
+MOST_SETTINGS = 10_000
+"""Of a grid."""
 
 AUTO = 4
 """Trials that are played together where it is left to us, and they gain by it: see experiments.study.size."""
@@ -132,6 +143,15 @@ class Experiment:
     """How many trials a worker plays at once in one program, at most, of those that are one game: a number, or auto."""
 
     def __post_init__(self):
+        for name, kind in KINDS.items():
+            check_kind(name, getattr(self, name), kind)
+        for name in ("space", "fixed"):
+            if not isinstance(getattr(self, name), Mapping) or not all(
+                isinstance(leaf, str) for leaf in getattr(self, name)
+            ):
+                raise UserError(f"{name} is no dictionary of leaves of the config")
+        if not isinstance(self.seeds, Sequence):
+            raise UserError("seeds are no sequence; legal: range(3), (0, 1, 2)")
         if bool(self.minimise) == bool(self.maximise):
             raise UserError("an experiment has one objective: minimise or maximise")
         _check_choice("search", self.search, SEARCHES)
@@ -141,8 +161,13 @@ class Experiment:
         if self.search == "grid" and self.settings:
             raise UserError(f"settings={self.settings} has no meaning with search='grid', which tries all there are")
         sound = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in self.seeds)
-        if not sound or not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"seeds={self.seeds!r}; legal: whole numbers, at least one, none twice")
+        if (
+            not sound
+            or not self.seeds
+            or len(set(self.seeds)) < len(self.seeds)
+            or not 0 <= min(self.seeds) <= max(self.seeds) < 2**32
+        ):
+            raise UserError(f"seeds={self.seeds!r}; legal: whole numbers of 0 .. 2^32 - 1, at least one, none twice")
         if self.images and self.seconds:
             raise UserError("an experiment has one budget: images or seconds")
         if min(self.images, self.seconds, self.reports) < 0:
@@ -158,6 +183,10 @@ class Experiment:
             for name, part in _parts(self.space):
                 if isinstance(part, Range) and not part.integer:
                     raise UserError(f"space: {name} is a range, which search='grid' cannot exhaust; legal: among(...)")
+            if (count := _count(self.space)) > MOST_SETTINGS:
+                raise UserError(
+                    f"space: {count} settings, of which search='grid' tries all; legal: {MOST_SETTINGS} or fewer"
+                )
 
     @property
     def objective(self) -> str:
@@ -195,8 +224,11 @@ def configured(experiment: Experiment, overrides: Sequence[str] = ()) -> tuple[C
         raise UserError(f"base={experiment.base!r}: {path} has no get_config")
     try:
         base = get_config(argument) if colon else get_config()
-    except Exception as error:  # a config is code: whatever it raises is told
+        leaves(base)
+    except (Exception, SystemExit) as error:  # a config is code: whatever it raises is told
         raise UserError(f"base={experiment.base!r}: {type(error).__name__}: {_last_line(error)}") from error
+    if not isinstance(base, ConfigDict):
+        raise UserError(f"base={experiment.base!r}: get_config returns no ConfigDict")
     config = base.copy_and_resolve_references()
     try:
         for name, value in experiment.fixed.items():
@@ -219,6 +251,8 @@ def trial_config(experiment: Experiment, config: ConfigDict, changes: Mapping[st
     """The config of a trial: with its setting's changes, its seed, and the budget in steps."""
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(dict(changes) | {"seed": seed})
+    if config.batch_size < 1 or config.discriminator_steps < 1:
+        raise UserError(f"{config.batch_size=}, {config.discriminator_steps=}: both must be at least 1")
     if experiment.images:
         config.steps = max(1, experiment.images // (config.batch_size * config.discriminator_steps))
     if experiment.reports:
@@ -280,6 +314,13 @@ def grid(space: Mapping[str, Any], within: str = "") -> Iterator[dict[str, Any]]
         yield dict(itertools.chain.from_iterable(part.items() for part in row))
 
 
+def _count(space: Mapping[str, Any]) -> int:
+    """How many settings `grid` gives."""
+    counts = {Among: lambda part: len(part.values), Range: lambda part: part.high - part.low + 1,
+              Cases: lambda part: sum(map(_count, part.cases.values()))}  # fmt: skip
+    return math.prod(counts[type(part)](part) for part in space.values() if type(part) in counts)
+
+
 def record(experiment: Experiment, config: ConfigDict) -> dict[str, Any]:
     """What must not change while a study goes on, in plain words: {what: value}. Seeds, settings, pruning may."""
     space = {f"space: {name}": repr(part) for name, part in experiment.space.items()}
@@ -337,7 +378,7 @@ def _set(config: ConfigDict, name: str, value: Any, where: str) -> None:
     try:
         if sound:
             config.update_from_flattened_dict({name: value})
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, KeyError):
         sound = False
     if not sound:
         raise UserError(f"{where}: {name}={value!r} is no {type(now).__name__}, as {now!r} is")
@@ -349,16 +390,20 @@ def _check_choice(name: str, value: str, legal: Sequence[str]) -> None:
 
 
 def _run(path: str, what: str) -> dict[str, Any]:
-    if not Path(path).is_file():
-        found = sorted(map(str, Path(path).parent.glob("*.py")))
+    if not os.path.isfile(path):
+        folder = Path(path).parent
+        found = sorted(map(str, folder.glob("*.py"))) if os.path.isdir(folder) else []
         raise UserError(f"{what}: {path} is not a file{nearest(path, found)}")
     try:
         return runpy.run_path(path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # code of the user's: whatever it raises is told
+    except (Exception, SystemExit) as error:  # code of the user's: whatever it raises is told
         raise UserError(f"{path}: {type(error).__name__}: {_last_line(error)}") from error
 
 
 def _last_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # of an error of the user's own
+        return "it cannot say what"

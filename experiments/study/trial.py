@@ -207,7 +207,7 @@ def value_of(found: Sequence[Report], experiment: Experiment) -> float:
 def trained(folder: Path) -> tuple[int, float]:
     """The images that a run has seen, and its seconds of training: neither starts nor evaluations."""
     seconds, step, images = 0.0, 0, 0
-    for line in _lines(folder / "metrics.jsonl"):
+    for line in _lines(folder / "metrics.jsonl", "images", "seconds_per_step"):
         seconds += line["seconds_per_step"] * (line["step"] - step)
         step, images = line["step"], line["images"]
     return images, seconds
@@ -230,14 +230,21 @@ def _wait(process: subprocess.Popen) -> None:
         return
 
 
-def _lines(path: Path) -> Iterator[dict[str, float]]:
+def _lines(path: Path, *needed: str) -> Iterator[dict[str, float]]:
+    """The lines of a file that a run writes. The last may be half written; any other that is damaged is told."""
     if not path.exists():
         return
-    for line in path.read_text().splitlines():
+    lines = path.read_text(errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
         try:
-            yield json.loads(line)
-        except ValueError:  # it is being written
-            return
+            figures = json.loads(line)
+        except (ValueError, RecursionError):
+            figures = {}
+        sound = isinstance(figures, dict) and all(type(value) in (int, float) for value in figures.values())
+        if sound and figures.keys() >= {"step", *needed}:
+            yield figures
+        elif number < len(lines):
+            raise UserError(f"{path}: line {number} is damaged. Delete the run's folder: the trial is played again")
 
 
 def _last_words(folder: Path) -> str:

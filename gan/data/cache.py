@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import tempfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,11 +21,8 @@ logger = logging.getLogger(__name__)
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
     """`cache_dir`, else the variable GAN_CACHE_DIR, else ~/.cache/gan; a temporary folder where it is not writable."""
-    wanted = pathlib.Path(cache_dir or os.environ.get("GAN_CACHE_DIR") or "~/.cache/gan")
-    try:
-        wanted = wanted.expanduser().absolute()
-    except RuntimeError as error:  # a user without a home, as in some containers
-        return _temporary_folder(wanted, str(error))
+    given = cache_dir or os.environ.get("GAN_CACHE_DIR") or "~/.cache/gan"
+    wanted = pathlib.Path(os.path.expanduser(given)).absolute()
     try:
         wanted.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):
@@ -51,19 +49,20 @@ def stamp(path: str | os.PathLike) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def read_arrays(folder: pathlib.Path) -> dict[str, np.ndarray] | None:
+def read_arrays(folder: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
     """{name: read-only memory-mapped array} that `write_arrays` left in `folder`, or None if anything is amiss."""
     try:
         checksums = json.loads((folder / "checksums.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in checksums}
-    except (OSError, ValueError, EOFError) as error:
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        damaged = [name for name, array in arrays.items() if _checksum(array) != checksums[name]]
+    except Exception as error:  # numpy raises many kinds for a damaged header
         if folder.exists():
-            logger.warning("The cache %s is damaged (%s) and is made again.", folder, error)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            logger.warning("The cache %s is damaged (%s) and is made again.", folder, reason[:200])
         return None
-    for name, array in arrays.items():
-        if _checksum(array) != checksums[name]:
-            logger.warning("The cache %s is damaged (%s.npy has changed) and is made again.", folder, name)
-            return None
+    if damaged:
+        logger.warning("The cache %s is damaged (%s.npy has changed) and is made again.", folder, damaged[0])
+        return None
     return arrays
 
 
@@ -88,4 +87,6 @@ def write_arrays(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _checksum(array):
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    """Of the numbers, and of what the file's head says of them."""
+    head = repr((array.shape, array.dtype.str)).encode()
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), zlib.crc32(head))

@@ -5,11 +5,13 @@ The folder itself is only read. Subfolders are classes; a flat folder is one cla
 
 import concurrent.futures
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import os
 import pathlib
+import stat
 import time
 import warnings
 
@@ -53,8 +55,8 @@ def builder(data_dir: str | os.PathLike, root: pathlib.Path, skip_broken: bool) 
     """
     if not data_dir:
         raise UserError("config.data.name='folder' needs config.data.dir: the folder that holds the images")
-    source = pathlib.Path(data_dir).expanduser().absolute()
-    if not source.is_dir():
+    source = pathlib.Path(os.path.expanduser(data_dir)).absolute()
+    if not os.path.isdir(source):
         raise UserError(f"config.data.dir={str(data_dir)!r} is not a folder")
     names = _image_names(source)
     if len(names) < 2:
@@ -117,7 +119,7 @@ class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for file, label in shard:
             keep = file.plain and file.grey == self._grey
             image = file.path.read_bytes() if keep else pixels.flattened(pixels.opened(file.path)).convert(mode)
-            yield str(file.path), {"image": image, "label": label}
+            yield os.fsencode(file.path), {"image": image, "label": label}
 
 
 def _image_names(source):
@@ -152,6 +154,9 @@ def _class_names(source, names):
             f"{source / stray} lies beside the class folders {', '.join(classes[1:4])}: put every image into a "
             "subfolder, or all of them directly into config.data.dir"
         )
+    for name in classes:
+        if not name.isprintable() or name != name.strip():  # TFDS keeps them in a text file, a line each
+            raise UserError(f"{source / name}: a class folder's name must be printable, without space around it")
     return classes
 
 
@@ -163,10 +168,7 @@ def _content(source, names, seen):
     file and restores its modification time.
     """
     index = seen / f"{hashlib.sha256(os.fsencode(source)).hexdigest()[:32]}.json"
-    try:
-        known = json.loads(index.read_text())
-    except (OSError, ValueError):  # never looked at, or cut short: everything is read
-        known = {}
+    known = _known(index)
     settled = time.time() - SETTLED_SECONDS
     fresh, total = {}, hashlib.sha256()
     for name in names:
@@ -174,6 +176,8 @@ def _content(source, names, seen):
         try:
             status = (source / name).stat()
             now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "no regular file")
             digest = digest if stamp == now else _file_digest(source / name)
             if max(status.st_mtime, status.st_ctime) < settled:
                 fresh[name] = [now, digest]
@@ -190,6 +194,16 @@ def _content(source, names, seen):
             partial.unlink(missing_ok=True)
             logger.warning("%s could not be written (%s): the next launch reads all of %s.", index, error, source)
     return total.hexdigest()
+
+
+def _known(index):
+    """{name: [stamp, digest]} of the last look; nothing where there was none, or where its record is damaged."""
+    try:
+        known = json.loads(index.read_text())
+        sound = all(len(entry) == 2 and isinstance(entry[1], str) for entry in known.values())
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return {}
+    return known if sound else {}
 
 
 def _file_digest(path):

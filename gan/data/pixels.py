@@ -5,19 +5,44 @@ Every dataset passes through here: a folder of images while it is prepared, all 
 
 import io
 import os
+import stat
 
 import numpy as np
 from PIL import Image, ImageOps
 
 CROPS = ("center", "none")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+"""What is decoded, whatever a file is called: PIL knows formats that start programs (PostScript) and many more."""
+MOST_PIXELS = 89_478_485
+"""Of one image: PIL's own limit, 256 MiB of RGB. A small file can claim any number."""
+MOST_BYTES = 2**28
+"""Of one encoded image."""
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
 def opened(source: bytes | os.PathLike) -> Image.Image:
-    """PIL image from a path or from bytes, fully decoded: a broken file fails here and not later."""
-    image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    """PIL image from a path or from bytes, fully decoded: a broken file fails here and not later.
+
+    Raises what PIL raises, and `ValueError` for what is no regular file or beyond MOST_PIXELS or MOST_BYTES.
+    """
+    if not isinstance(source, bytes):
+        status = os.stat(source)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read without end
+            raise ValueError("no regular file")
+        _check_bytes(status.st_size)
+        with open(source, "rb") as file:
+            source = file.read()
+    _check_bytes(len(source))
+    image = Image.open(io.BytesIO(source), formats=FORMATS)
+    if not 0 < image.width * image.height <= MOST_PIXELS:  # PIL only warns up to twice as many
+        raise ValueError(f"{image.width} x {image.height} pixels; legal: 1 to {MOST_PIXELS:,}")
     image.load()
     return image
+
+
+def _check_bytes(size):
+    if size > MOST_BYTES:
+        raise ValueError(f"{size:,} bytes; legal: up to {MOST_BYTES:,}")
 
 
 def flattened(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import pathlib
+import re
 import sys
 import urllib.error
 import urllib.parse
@@ -31,6 +32,9 @@ IMAGES_PER_TASK = 256
 PATIENCE_SECONDS = 10
 # Raised by one with every change of how an image becomes pixels, so that no old array is taken for a new one.
 DECODING = 1
+# Of the images that are delivered, in pixels.
+LARGEST_SIDE = 2**13
+VERSION = re.compile(r"(\d+|\*)(\.(\d+|\*)){2}|")
 # What TFDS writes last, when a dataset is complete.
 DESCRIPTION = "dataset_info.json"
 # A fingerprint is taken of so many images, and of fewer where they are large: a tenth of a second for any dataset.
@@ -74,10 +78,13 @@ class Dataset:
                 example = self._features.deserialize_example_np(record, decoders=_image_undecoded())
                 images[row] = self._pixels(example["image"])
                 labels[row] = example.get("label", 0)
-        except Exception as error:  # of whichever kind: of the reader, of protocol buffers, of PIL
+        except Exception as error:  # ArrayRecord, protocol buffers and PIL each have their own
             self._check_unchanged(indices)
             folder = pathlib.Path(self._state[0][0]).parent
-            raise UserError(f"{folder} is damaged ({_one_line(error)}); delete that folder and launch again") from error
+            raise UserError(
+                f"{folder} is damaged ({_one_line(error) or type(error).__name__}); delete that folder and prepare "
+                f"{self.name} again"
+            ) from error
         self._check_unchanged(indices)
         return images, labels
 
@@ -90,7 +97,7 @@ class Dataset:
         what = (self.fingerprint, self._state, self.image_shape, self.crop, DECODING)
         key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
         folder = self._cache / "arrays" / f"{_file_name(self.name)}-{_file_name(self.split)}-{key}"
-        kept = cache.read_arrays(folder)
+        kept = cache.read_arrays(folder, ("images", "labels"))
         if kept is None:
             logger.info("Decoding the %s images of %s into %s, once.", f"{len(self):,}", self.name, folder)
             kept = dict(zip(("images", "labels"), self._decoded(progress), strict=True))
@@ -169,8 +176,10 @@ def load(
     lookup(dict.fromkeys(pixels.CROPS), crop, "config.data.crop")
     if channels not in (0, 1, 3):
         raise UserError(f"config.data.channels={channels!r} is not 0 (as the dataset has), 1 (grey) or 3 (RGB)")
-    if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-        raise UserError(f"config.data.image_size={image_size!r} is not (height, width) in pixels")
+    if image_size is not None and (len(image_size) != 2 or not 1 <= min(image_size) <= max(image_size) <= LARGEST_SIDE):
+        raise UserError(
+            f"config.data.image_size={image_size!r} is not (height, width) in pixels; legal: 1 to {LARGEST_SIDE} each"
+        )
     folder = cache.cache_folder(cache_dir)
     builder = _builder(name, data_dir, folder, skip_broken)
     features = _image_and_label(builder, name)
@@ -209,6 +218,11 @@ def _builder(name, data_dir, cache_folder, skip_broken):
         return folder.builder(data_dir, ours, skip_broken)
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     bare_name, _, version = name.partition(":")
+    if not VERSION.fullmatch(version):
+        raise UserError(
+            f"config.data.name={name!r}: what stands after the colon is a version, such as cifar10:3.0.2; datasets of "
+            f"others' collections come with code of theirs, which is not run"
+        )
     builder_class = builders.builder_class(bare_name)
     if builder_class is not None and version in ("", str(builder_class.VERSION)):
         return builder_class(data_dir=root if data_dir or bare_name != "digits" else ours)

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,8 @@ def load_or_train(
     """
     what = (fingerprint, RECIPE, images.shape[1:], num_classes, seed)
     path = Path(cache_dir) / f"classifier-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.npz"
-    kept = _read(path)
+    shapes = {name: leaf.shape for name, leaf in _flat(_shapes(images.shape[1:], num_classes)).items()}
+    kept = _read(path, shapes)
     if kept is not None:
         return kept
     variables = train(images, labels, num_classes, seed)
@@ -181,14 +181,18 @@ def _drawn(draws, image_shape, num_classes):
 
     Drawn in numpy: compiling the draws would take as long as learning the digits.
     """
-    image = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
-    shapes = jax.eval_shape(lambda image: Network(num_classes).init(jax.random.key(0), _scaled(image)), image)
 
     def leaf(shape):
         limit = math.sqrt(6 / math.prod(shape[:-1])) if len(shape) > 1 else 0.0
         return draws.uniform(-limit, limit, shape).astype(np.float32)
 
-    return jax.tree.map(lambda expected: leaf(expected.shape), shapes)
+    return jax.tree.map(lambda expected: leaf(expected.shape), _shapes(image_shape, num_classes))
+
+
+def _shapes(image_shape, num_classes):
+    """The variables of a network for these images, as shapes."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
+    return jax.eval_shape(lambda image: Network(num_classes).init(jax.random.key(0), _scaled(image)), image)
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -219,17 +223,23 @@ def _flat(variables):
     return flax.traverse_util.flatten_dict(variables, sep="/")
 
 
-def _read(path):
-    """The classifier in a file, or None if there is none or anything is amiss (zip checks a CRC-32 of every array)."""
+def _read(path, shapes):
+    """The classifier in a file, or None if there is none or anything is amiss (zip checks a CRC-32 of every array).
+
+    `shapes` are those of its variables, {name: shape}.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             kept = dict(arrays)
         test_accuracy = float(kept.pop("test_accuracy"))
+        if {name: array.shape for name, array in kept.items()} != shapes:
+            raise ValueError("other arrays than it should have")
         return Classifier(jax.device_put(flax.traverse_util.unflatten_dict(kept, sep="/")), test_accuracy)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("The classifier in %s is damaged (%s) and is trained again.", path, error)
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logger.warning("The classifier in %s is damaged (%s) and is trained again.", path, reason[:200])
         return None
 
 

@@ -29,6 +29,8 @@ from gan.metrics.torch_file import read_tensors
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256_START = "6726825d"
 """What the name of the public file says of its content."""
+MOST_BYTES = 2**28
+"""That are fetched: the public file has 95 MB."""
 VARIABLE = "GAN_INCEPTION"
 SIZE = 299
 FEATURES = 2048
@@ -174,7 +176,7 @@ def download(path: str | os.PathLike, url: str = URL) -> Path:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
             partial = Path(name)
             with open(handle, "wb") as file:
-                while block := source.read(1 << 20):
+                while (block := source.read(1 << 20)) and file.tell() < MOST_BYTES:
                     file.write(block)
         _checked_hash(partial, verify=True, name=url)
         return partial.replace(path)

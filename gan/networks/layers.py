@@ -20,6 +20,10 @@ from gan.errors import UserError
 Initializer = Callable[..., Array]
 
 
+def _normal(stddev: float = 1e-2) -> Initializer:
+    return nn.initializers.normal(stddev)
+
+
 def _truncated_normal(sd: float) -> Initializer:
     """N(0, sd^2) redrawn beyond two standard deviations, before any rescaling (as TensorFlow's of the same name)."""
     return nn.initializers.truncated_normal(stddev=sd)
@@ -42,14 +46,18 @@ def _he_normal() -> Initializer:
     return nn.initializers.he_normal()
 
 
+def _orthogonal(scale: float = 1.0) -> Initializer:
+    return nn.initializers.orthogonal(scale)
+
+
 INITIALIZERS: Mapping[str, Callable[..., Initializer]] = {
-    "normal": nn.initializers.normal,
+    "normal": _normal,
     "truncated_normal": _truncated_normal,
     "xavier_uniform": _xavier_uniform,
     "xavier_normal": _xavier_normal,
     "fan_in_uniform": _fan_in_uniform,
     "he_normal": _he_normal,
-    "orthogonal": nn.initializers.orthogonal,
+    "orthogonal": _orthogonal,
 }
 
 

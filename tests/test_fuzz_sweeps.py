@@ -1,0 +1,194 @@
+"""Bad input to `experiments.sweep`, by hypothesis: experiments, overrides, and studies that lie damaged on the disk."""
+
+import itertools
+import json
+import math
+import shutil
+
+import pytest
+import runs
+from hypothesis import strategies as st
+from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, refused_or
+
+from experiments.overrides import leaves, override
+from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
+from gan.errors import UserError
+
+optuna = pytest.importorskip("optuna")
+from experiments.study import page, reading, storage, trial  # noqa: E402 (they need Optuna)
+
+BASE = "configs/dcgan.py"
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.sampled_from([(), [], {}, (1,), "grid", "random", "tpe", "median", "auto", "frechet", "training.x", object,
+                     math.inf, 10**400]),
+)  # fmt: skip
+SPACES = st.one_of(
+    VALUES,
+    st.lists(VALUES, max_size=3).map(lambda values: among(*values) if values else 3),
+    st.sampled_from([uniform(0, 1), log_uniform(1, 2), integers(1, 3), integers(1, 10**9),
+                     cases({"a": {}, "b": {"seed": 1}}),
+                     cases({"a": {"loss": among("hinge", "minimax")}}), cases({"a": {"x": cases({"y": {"z": 1}})}})]),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    """Configs are named from the repository's root."""
+    monkeypatch.chdir(runs.ROOT)
+
+
+@fuzzed(150, 6000)
+def test_experiments(examples):
+    """What an experiment's file may say, up to the trials that it would play."""
+    _, known = space.configured(Experiment(base=BASE, minimise="frechet", reports=5))
+    names = sorted(leaves(known))
+    fields = st.fixed_dictionaries(
+        {},
+        optional={name: VALUES for name in Experiment.__dataclass_fields__ if name not in ("space", "fixed", "base")}
+        | {
+            "space": st.dictionaries(st.sampled_from(names) | st.text(max_size=3), SPACES, max_size=3) | VALUES,
+            "fixed": st.dictionaries(st.sampled_from(names), VALUES, max_size=3) | VALUES,
+            "base": st.sampled_from([BASE, "configs/toy.py:x", "configs", "", "a\0b", "x" * 5000, BASE + ":nothing"]),
+        },
+    )
+
+    @over(examples, given=fields, changed=st.integers(0, 3))
+    def check(given, changed):
+        whole = {"base": BASE, "minimise": "frechet", "reports": 5}
+        kept = dict(itertools.islice(given.items(), 1 + changed))
+        plan = refused_or(lambda: Experiment(**whole | kept))
+        configured = plan and refused_or(space.configured, plan)
+        if configured is None:
+            return
+        base, config = configured
+        space.record(plan, config)
+        for parameters in itertools.islice(space.grid(plan.space) if plan.search == "grid" else [{}], 3):
+
+            def choose(name, what, parameters=parameters):
+                return parameters.get(name, what.low if isinstance(what, space.Range) else what[0])
+
+            changes = space.settle(plan.space, choose)
+            made = refused_or(space.trial_config, plan, config, changes, 0)
+            if made is not None:
+                space.flags(base, made)
+
+
+@fuzzed(300, 10_000)
+def test_overrides_of_a_sweep(examples):
+    base, _ = space.configured(Experiment(base=BASE, minimise="frechet", reports=5))
+    names = sorted(leaves(base))
+
+    @over(
+        examples,
+        field=st.sampled_from(names) | st.text(max_size=9),
+        equals=st.sampled_from(["=", "=", "=", "", "=="]),
+        text=CALLS | st.sampled_from(EXTREMES) | st.text(max_size=9) | st.floats().map(repr),
+    )
+    def check(field, equals, text):
+        config = base.copy_and_resolve_references()
+        try:
+            override(config, [f"{field}{equals}{text}"])
+        except ValueError as error:  # which `space.configured` tells
+            one_line(UserError(str(error)))
+        refused_or(space.configured, Experiment(base=BASE, minimise="frechet", reports=5), [f"{field}{equals}{text}"])
+
+
+FILES = st.text(max_size=60) | st.sampled_from([
+    "", "'''Which?'''", "'''Which?'''\nEXPERIMENT = 3", "import sys\nsys.exit(3)", "raise KeyError", "raise SystemExit",
+    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base='configs/dcgan.py', minimise='x',"
+    " images='y')",
+    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base=3, minimise='x')",
+    "from experiments.study import *\nEXPERIMENT = Experiment(base='x', minimise='x')",
+    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment()", "\0", "def f(): f()\nf()",
+    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(nothing=1)", "(" * 300,
+])  # fmt: skip
+
+
+@fuzzed(60, 1500)
+def test_files_of_experiments(examples, tmp_path):
+    @over(examples, text=FILES)
+    def check(text):
+        path = tmp_path / "question.py"
+        path.write_bytes(text.encode(errors="surrogatepass"))
+        loaded = refused_or(space.load, str(path))
+        if loaded is not None:
+            refused_or(space.configured, loaded[0])
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory):
+    """A study whose four trials are told, not played: values 1 to 4."""
+    folder = tmp_path_factory.mktemp("studies") / "study"
+    plan = Experiment(base=BASE, minimise="frechet", reports=5, space={"loss": among("hinge", "minimax")}, seeds=(0, 1))
+    study = storage.open_study(plan, {"base": "x"}, folder)
+    with storage.planning(folder):
+        storage.plan(study, plan, folder)
+    for number in range(4):
+        asked = study.ask()
+        storage.settle(study, plan, asked)
+        asked.set_user_attr("curve", [[100, 2.0]])
+        asked.set_user_attr("images", 100)
+        asked.set_user_attr("seconds", 1.0)
+        study.tell(asked, 1.0 + number)
+    return folder, plan
+
+
+@fuzzed(80, 5000)
+def test_a_study_on_the_disk(examples, study_folder, tmp_path):
+    """A damaged study is refused, or says of each trial what it was told, or that the trial is still to be played."""
+    folder, plan = study_folder
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    told = {
+        run.name: run.value
+        for run in reading.read(storage.open_study(plan, {"base": "x"}, folder), plan, "?", folder).runs
+    }
+    assert sorted(told.values()) == [1.0, 2.0, 3.0, 4.0]
+
+    @over(examples, place=st.floats(0, 0.999), damage=DAMAGE | LOSS)
+    def check(place, damage):
+        copy = tmp_path / folder.name
+        shutil.copytree(folder, copy)
+        path = copy / paths[int(place * len(paths))]
+        text = path.read_text()
+        damage_file(path, damage)
+
+        def read():
+            study = storage.open_study(plan, {"base": "x"}, copy)
+            with storage.planning(copy):
+                storage.plan(study, plan, copy)
+            found = reading.read(study, plan, "Which?", copy)
+            reading.write_tables(found, copy)
+            page.write(found, copy)
+            return found
+
+        try:
+            found = refused_or(read)
+            # A flipped digit of a value is another value: a journal has no checksums. A shorter one must not be.
+            if found is not None and damage[0] in ("cut", "delete", "whole") and path.name == storage.JOURNAL:
+                for run in found.runs:
+                    assert run.value is None or run.value == told[run.name], (damage, text)
+        finally:
+            shutil.rmtree(copy)
+
+
+@fuzzed(300, 20_000)
+def test_what_a_trial_reported(examples, tmp_path):
+    """All reports, or all but the last; never some with others missing between."""
+    lines = [
+        json.dumps({"step": step, "frechet_x": 9.0 - step, "images": 8 * step, "seconds_per_step": 1.0})
+        for step in range(1, 9)
+    ]
+    plan = Experiment(base=BASE, minimise="frechet", reports=5)
+
+    @over(examples, damage=DAMAGE, name=st.sampled_from(["evaluations", "metrics"]))
+    def check(damage, name):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(lines) + "\n")
+        damage_file(path, damage)
+        if name == "metrics":
+            refused_or(trial.trained, tmp_path)
+            return
+        found = refused_or(trial.reports, tmp_path, plan)
+        if found and damage[0] in ("cut", "zeros", "whole"):
+            assert [report.step for report in found] == list(range(1, len(found) + 1))
