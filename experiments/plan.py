@@ -204,11 +204,13 @@ def work_of(config: ConfigDict, data: Data) -> Work:
     """Counts a config's turn, from its program before compilation."""
     turn, given = program(config, data)
     game, shapes = turn.keywords["game"], given[0]
-    parameters, statistics = (
-        {player: _bytes(getattr(getattr(shapes, player), part)) for player in ("generator", "discriminator")}
-        for part in ("params", "batch_stats")
-    )
-    updates = {"discriminator": game.discriminator.steps, "generator": game.generator.steps}
+    players = {"generator": shapes.generator, "discriminator": shapes.discriminator}
+    updates = {name: getattr(game, name).steps for name in players}
+    # The vectors of a spectral normalisation are made from parameters, by every device.
+    statistics = {
+        name: _bytes({part: tree for part, tree in player.batch_stats.items() if part != rules.SPECTRAL_NORM})
+        for name, player in players.items()
+    }
     # Where a player looks at a whole batch, each pass through it, forward or back, adds up so much, at most. In D's
     # update: G forward, twice where it makes pseudo images; D forward and back, on real images and on generated ones.
     # In G's: both forward and back, D on the generated images, and forward on the real ones if the loss compares.
@@ -219,7 +221,7 @@ def work_of(config: ConfigDict, data: Data) -> Work:
         images=config.batch_size * game.discriminator.steps,
         image_bytes=math.prod(data.image_shape),
         is_resident=loop.is_resident(data, config),
-        gradients=sum(updates[player] * parameters[player] for player in updates),
+        gradients=sum(updates[name] * _bytes(player.params) for name, player in players.items()),
         statistics=game.microbatches * (updates["discriminator"] * in_d + updates["generator"] * in_g),
         state=shapes,
     )
