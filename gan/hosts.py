@@ -2,9 +2,11 @@
 
 JAX's own runtime does the work, `jax.distributed` and `multihost_utils`. Every process runs the same
 program; the first one alone writes what is written once. With one process all of this is nothing.
+
+What is asked here of all processes is a program of its own. None may be asked for while a turn is still being played:
+on a CPU two programs that exchange something at the same time take each other's bytes.
 """
 
-import functools
 import json
 import os
 import sys
@@ -13,10 +15,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from gan.errors import Told, UserError
 
@@ -131,11 +131,9 @@ def all_do(succeeded: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.bool_(succeeded)))) if count() > 1 else succeeded
 
 
-def largest(number: int) -> jax.Array:
-    """The largest of the processes' numbers, int32, on all; nobody waits for it here."""
-    split, _ = _shardings()
-    each = np.full(jax.local_device_count(), number, np.int32)
-    return _largest_of(jax.make_array_from_process_local_data(split, each))
+def largest(number: int) -> int:
+    """The largest of the processes' numbers; all must come here."""
+    return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if count() > 1 else number
 
 
 def part() -> None:
@@ -173,18 +171,6 @@ def tell_loss(reason: str) -> None:
         file=sys.stderr,
     )
     leave(LOST)
-
-
-@functools.cache
-def _shardings() -> tuple[NamedSharding, NamedSharding]:
-    """Of an array with an element on each device of all processes, and of one that all devices have."""
-    mesh = jax.make_mesh((jax.device_count(),), ("devices",))
-    return NamedSharding(mesh, PartitionSpec("devices")), NamedSharding(mesh, PartitionSpec())
-
-
-@jax.jit
-def _largest_of(numbers: jax.Array) -> jax.Array:
-    return jax.lax.with_sharding_constraint(jnp.max(numbers), _shardings()[1])
 
 
 def _tell_absence(coordinator: str | None) -> None:

@@ -1,6 +1,5 @@
 """The story of a run: build, restore, play turn after turn, and do what is due. The top of the spine below `main`."""
 
-import collections
 import contextlib
 import functools
 import logging
@@ -91,7 +90,7 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
             step += count
             run.played(step, count, metrics, waited)
             run.due(step, state)
-            if stopped_by := interruption.agreed():
+            if stopped_by := interruption.agreed(count, run.turns_in_dispatch, metrics):
                 run.stop(step, state, stopped_by)
                 return 128 + stopped_by
     _farewell(config, folder)
@@ -396,7 +395,7 @@ class Interruption:
 
     def __init__(self):
         self.signal = 0
-        self._asked: collections.deque[Array] = collections.deque()
+        self._turns = 0
 
     def __enter__(self) -> "Interruption":
         numbers = [signal.SIGINT, signal.SIGTERM]
@@ -408,15 +407,20 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def agreed(self) -> int:
-        """The signal that is to end the run now, or 0: the same on all processes. To be asked after every dispatch.
+    def agreed(self, count: int, every: int, played: Any) -> int:
+        """The signal that is to end the run now, or 0: the same on all processes.
 
-        Several processes learn of it two dispatches later: so many may be ahead, and none waits for the answer.
+        To be asked after every dispatch, of `count` turns that compute `played`. Several processes ask each other when
+        they have played `every` turns, and wait for them: see `hosts`.
         """
         if hosts.count() == 1:
             return self.signal
-        self._asked.append(hosts.largest(self.signal))
-        return int(self._asked.popleft()) if len(self._asked) > 2 else 0
+        self._turns += count
+        if self._turns < every:
+            return 0
+        self._turns = 0
+        jax.block_until_ready(played)
+        return hosts.largest(self.signal)
 
     def _note(self, number: int, frame: object) -> None:
         self.signal = number
