@@ -116,6 +116,8 @@ class Evaluator:
             )
         if self.count < SMALLEST:
             raise UserError(f"config.evaluation.num_samples={self.count} is too few; legal: {SMALLEST} or more")
+        if self.count > sampling.MOST_SAMPLES:
+            raise UserError(f"config.evaluation.num_samples={self.count}; legal: up to {sampling.MOST_SAMPLES}")
         self._reference = _reference(config)
         self._rows = _spread(len(self._reference), settings.reference_samples or len(self._reference))
         if len(self._rows) < SMALLEST:

@@ -6,6 +6,7 @@ are not ours to give; `load` reads the public file of pytorch-fid and torch-fide
 """
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import os
@@ -274,6 +275,8 @@ def _joined(*branches):
 
 def _checked_hash(path: Path, verify: bool, name: str | None = None) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "no regular file")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -5,7 +5,7 @@ later), or one after the other in a stream (before). A pickle is a program for a
 that can be imported, so a file from a stranger is a program. Python's machine is not used here. `_described` is one of
 our own, that knows the few instructions that PyTorch writes:
 
-- a name is looked up in a table of twelve and becomes a word or an inert class of ours; any other ends the reading;
+- a name is looked up in a table of eleven and becomes a word or an inert class of ours; any other ends the reading;
 - it can make dictionaries with strings as keys, lists, tuples, numbers, strings and tensors, and nothing else;
 - a tensor's offset, sizes and strides are checked against its storage before any number is touched, and all tensors
   together are no larger than twice the file: a small file cannot fill the memory.
