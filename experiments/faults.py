@@ -1055,10 +1055,10 @@ def main() -> int:
         seconds = round(time.monotonic() - since, 1)
         rows.append({"fault": name, "seconds": seconds, "skipped": skipped,
                      "cases": [dataclasses.asdict(case) for case in found]})  # fmt: skip
+        if arguments.out:
+            Path(arguments.out).write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
     print(f"\n{time.monotonic() - begun:.0f} s, seed {arguments.seed}")
-    if arguments.out:
-        Path(arguments.out).write_text(json.dumps(rows, indent=1) + "\n")
     lost = any(case["lost"] for row in rows for case in row["cases"])
     if not arguments.workdir and not lost:
         shutil.rmtree(folder)
