@@ -520,13 +520,13 @@ def damaged_folder(bench: Bench) -> Attempts:
         _cut(path, bench.draw)
         path.with_name(path.name.removesuffix("-cache") + "-atime").unlink()
 
-    yield ("config.json cut", config_cut)
-    yield ("config.json deleted", config_deleted)
-    yield ("a line of metrics.jsonl is no text, the last is not whole", line_damaged)
-    yield ("losses.png of a complete run deleted", pictures_deleted)
+    yield "config.json cut", config_cut
+    yield "config.json deleted", config_deleted
+    yield "a line of metrics.jsonl is no text, the last is not whole", line_damaged
+    yield "losses.png of a complete run deleted", pictures_deleted
     for how, damage in DAMAGES.items():
         yield (f"kept programs: {how}", lambda damage=damage: programs(lambda path: damage(path, bench.draw)))
-    yield ("kept programs: a writer was killed", lambda: programs(unfinished))
+    yield "kept programs: a writer was killed", lambda: programs(unfinished)
     for how, damage in DAMAGES.items():
         yield (f"decoded data: {how}", functools.partial(_decoded_data_damaged, bench, damage))
 
@@ -641,7 +641,7 @@ def disk_full(bench: Bench) -> Attempts:
         "stopped by a signal": ("loop", "Run.stop", 1),
     }
     with SmallDisk(bench) as disk:
-        yield ("at the launch", lambda: _full_at_launch(bench, disk))
+        yield "at the launch", lambda: _full_at_launch(bench, disk)
         for what, moment in moments.items():
             yield (what, functools.partial(_filled, bench, disk, *moment))
 
@@ -697,8 +697,8 @@ def limits(bench: Bench) -> Attempts:
 
     assert bench.whole
 
-    yield ("files of 16 KiB", lambda: limited("ulimit -f 32", "File too large"))
-    yield ("24 open files", lambda: limited("ulimit -n 24", "Too many open files"))
+    yield "files of 16 KiB", lambda: limited("ulimit -f 32", "File too large")
+    yield "24 open files", lambda: limited("ulimit -n 24", "Too many open files")
 
 
 def read_only(bench: Bench) -> Attempts:
@@ -724,8 +724,8 @@ def read_only(bench: Bench) -> Attempts:
             go_on(bench, workdir)
             return line
 
-        yield ("at the launch", at_launch)
-        yield ("from the middle", in_the_middle)
+        yield "at the launch", at_launch
+        yield "from the middle", in_the_middle
 
 
 # Data
@@ -812,8 +812,8 @@ def data_between_launches(bench: Bench) -> Attempts:
         go_on(bench, workdir, environment=environment)
         return line
 
-    yield ("an image replaced", replaced)
-    yield ("prepared data cut", cut)
+    yield "an image replaced", replaced
+    yield "prepared data cut", cut
 
 
 def _draw_images(folder: Path, draw: random.Random) -> None:
@@ -844,7 +844,7 @@ toys.load = spoilt
         go_on(bench, workdir, config="toy", **TOY)
         return line
 
-    yield ("a point in turn 101", spoilt)
+    yield "a point in turn 101", spoilt
 
 
 # Clocks, neighbours, memory
@@ -907,7 +907,7 @@ def two_launches(bench: Bench) -> Attempts:
     assert bench.whole
     for apart in (0.0, 0.0, 0.2):
         yield (f"in one folder, {apart} s apart", functools.partial(one_folder, apart))
-    yield ("in two folders, with one empty cache", one_empty_cache)
+    yield "in two folders, with one empty cache", one_empty_cache
 
 
 def memory(bench: Bench) -> Attempts:
@@ -930,10 +930,13 @@ compiler.backend_compile_and_load = refused
         end = ended(bench.launch(workdir, fault=fault, shell=limit, environment=environment, **fields))
         return _expect(end, 2, "out of memory", "config.batch_size", "config.microbatches", "data.resident")
 
-    yield ("at compilation", lambda: too_little(compiling))
-    yield ("at run: a batch of 2^25", lambda: too_little(batch_size=2**25, steps=8))
-    yield ("at run: a width of 2^18", lambda: too_little(generator__width=2**18))
-    yield ("at run: images of 16,384 x 16,384", lambda: too_little(data__image_size=(16384, 16384)))
+    yield "at compilation", lambda: too_little(compiling)
+    yield "at run: a batch of 2^25", lambda: too_little(batch_size=2**25, steps=8)
+    yield "at run: a width of 2^18", lambda: too_little(generator__width=2**18)
+    yield (
+        "on the host: 1,797 images of 2048 x 2048",
+        lambda: too_little(data__image_size=(2048, 2048), data__resident="always"),
+    )
 
 
 # Those who listen
@@ -980,13 +983,13 @@ def pipes(bench: Bench) -> Attempts:
         same_end(workdir, bench.whole)
 
     assert bench.whole
-    yield ("stderr is a full pipe", lambda: full("stderr"))
-    yield ("stderr is a full pipe, and SIGTERM", lambda: full("stderr", signal.SIGTERM))
-    yield ("stdout is a full pipe", lambda: full("stdout"))
-    yield ("the reader of stderr goes away", lambda: reader_gone("stderr"))
-    yield ("the reader of stdout goes away", lambda: reader_gone("stdout"))
-    yield ("stdout and stderr onto a full disk", onto_a_full_disk)
-    yield ("stdin, stdout and stderr closed", closed)
+    yield "stderr is a full pipe", lambda: full("stderr")
+    yield "stderr is a full pipe, and SIGTERM", lambda: full("stderr", signal.SIGTERM)
+    yield "stdout is a full pipe", lambda: full("stdout")
+    yield "the reader of stderr goes away", lambda: reader_gone("stderr")
+    yield "the reader of stdout goes away", lambda: reader_gone("stdout")
+    yield "stdout and stderr onto a full disk", onto_a_full_disk
+    yield "stdin, stdout and stderr closed", closed
 
 
 def _full_pipe() -> tuple[int, int]:
@@ -1021,8 +1024,8 @@ def no_terminal(bench: Bench) -> Attempts:
             raise Lost(f"status {status}")
         go_on(bench, workdir, figures=False)
 
-    yield ("none", none)
-    yield ("closed", closed)
+    yield "none", none
+    yield "closed", closed
 
 
 FAULTS = {
