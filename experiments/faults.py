@@ -52,6 +52,9 @@ GRACE_SECONDS = 10
 
 DISK_MEGABYTES = 16
 
+SHOWN = 150
+"""Characters of a line that the table shows."""
+
 ADDRESS_BYTES = 10 * 2**30
 """The memory of a run that is to have too little; JAX alone reserves a third of it."""
 
@@ -1082,10 +1085,11 @@ def table(rows: list[dict]) -> str:
 
 
 def _shown(lines: Iterable[str]) -> str:
-    """The first line that was told, with folders cut out of it."""
+    """The first line that was told, with folders and its end cut off."""
     line = next(filter(None, lines), "")
-    words = [f"...{Path(word).name}" if word.count("/") > 2 else word for word in line.split()]
-    return f"`{' '.join(words)}`".replace("|", "\\|") if line else ""
+    words = " ".join(f".../{Path(word).name}" if word.count("/") > 2 else word for word in line.split())
+    shown = words if len(words) <= SHOWN else f"{words[:SHOWN]}..."
+    return f"`{shown}`".replace("|", "\\|") if line else ""
 
 
 def _parse() -> argparse.Namespace:
