@@ -951,7 +951,7 @@ def pipes(bench: Bench) -> Attempts:
     """stdout or stderr full, closed, or without a reader"""
 
     def full(stream: str, number: int = 0) -> str:
-        workdir, (reading, writing) = bench.fresh("pipe"), _full_pipe()
+        workdir, (reading, writing) = bench.fresh("pipe"), full_pipe()
         with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as end:
             process = bench.launch(workdir, **{stream: end})
             if number:
@@ -997,7 +997,7 @@ def pipes(bench: Bench) -> Attempts:
     yield "stdin, stdout and stderr closed", closed
 
 
-def _full_pipe() -> tuple[int, int]:
+def full_pipe() -> tuple[int, int]:
     """The two ends of a pipe that nobody reads and that takes nothing more."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
