@@ -37,6 +37,8 @@ def open_manager(directory: Path, *, read_only: bool = False, keep: int = KEEP) 
             read_only=read_only,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=not read_only,
+            # Where a folder cannot be made, the save would wait for it for twenty minutes.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
         ),
     )
 

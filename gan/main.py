@@ -269,8 +269,8 @@ def set_up_logging() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for the traceback with which Orbax's threads tell a full disk before they raise it: one line is enough."""
-    return not (record.exc_info and record.exc_info[1] and machine_failure(record.exc_info[1]))
+    """False for the tracebacks that Orbax's threads log of what they raise: it comes out where it is waited for."""
+    return not record.exc_info
 
 
 def _hush() -> None:
