@@ -34,13 +34,14 @@ FIELDS: Mapping[str, Any] = {
     **{f"schedules.{player}.{name}": str for player, name in itertools.product(PLAYERS, NUMBERS)},
     **{f"schedules.{name}": str for name in ("average_halflife", "weight_clip", "top_k", "augment.p", "augment.target",
                                              "augment.images_to_one")},
-    "parallel": str, "log_every": int, "sample_every": int, "checkpoint_every": int, "evaluate_every": int,
+    "parallel": str, "shard_state": bool,
+    "log_every": int, "sample_every": int, "checkpoint_every": int, "evaluate_every": int,
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
     "evaluation.standing_batches": int, "evaluation.extractor": str, "evaluation.metrics": tuple[str, ...],
 }  # fmt: skip
 """Every field and its kind. Besides there are `penalties.NAME`, floats, and to each a `schedules.penalties.NAME`."""
 
-YOUNG = {"evaluation.standing_batches"}
+YOUNG = {"evaluation.standing_batches", "shard_state"}
 """Fields that the records of older runs may lack."""
 
 DEEPEST = 8
