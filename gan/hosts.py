@@ -67,6 +67,8 @@ def join(coordinator: str | None = None, processes: int | None = None, index: in
             # Given all three, nothing is to be detected; else JAX would, and give each process one device.
             cluster_detection_method=None if coordinator is None else "deactivate",
             initialization_timeout=2 * JOIN_SECONDS,
+            # The runtime listens on all addresses of the first host, unless it is told one.
+            coordinator_bind_address=coordinator if _is_loopback(coordinator) else None,
             heartbeat_timeout_seconds=2 * SILENCE_SECONDS,  # and then it ends this process, again in C++
         )
     except ValueError as error:
@@ -171,6 +173,10 @@ def tell_loss(reason: str) -> None:
         file=sys.stderr,
     )
     leave(LOST)
+
+
+def _is_loopback(place: str | None) -> bool:
+    return place is not None and place.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
 
 
 def _tell_absence(coordinator: str | None) -> None:
