@@ -55,6 +55,10 @@ def join(coordinator: str | None = None, processes: int | None = None, index: in
     # Its preemption service would take SIGTERM for itself, and agree on a step; but Orbax asks it of other steps, from
     # a thread of its own, and an agreement can then be missed.
     jax.config.update("jax_enable_preemption_service", False)
+    # On CPUs XLA's scheduler for concurrency may have the processes exchange in different orders: they take each
+    # other's bytes for their own.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false"
     # Others that never come would end this process in the same way: told here, before the runtime's patience ends.
     absent = threading.Timer(JOIN_SECONDS, _tell_absence, [coordinator])
     absent.daemon = True
