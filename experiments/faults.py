@@ -278,7 +278,7 @@ def _look_at(path: Path) -> None:
     from PIL import Image
 
     try:
-        Image.open(path).load()
+        Image.open(path, formats=("PNG",)).load()
     except (OSError, SyntaxError) as error:
         raise Lost(f"{path.name} is no picture ({error})") from error
 

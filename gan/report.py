@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import os
-import socket
+import platform
 import struct
 import sys
 import time
@@ -106,7 +106,7 @@ class Events:
 
     def __init__(self, folder: Path, step: int):
         folder.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{os.getpid()}"
         self._file = open(folder / name, "wb")  # noqa: SIM115 (open for the length of the run)
         self._write(0, file_version="brain.Event:2")
         if step:  # TensorBoard then forgets what an earlier launch wrote after it

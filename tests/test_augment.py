@@ -262,7 +262,7 @@ def test_equal_arguments_build_equal_values():
     assert build("apa").pseudo and not build("ada").pseudo
 
 
-@pytest.mark.parametrize("text", ['ada("colour")', "diff_augment(3)", 'diff_augment("")', 'ada("blit,translation")'])
+@pytest.mark.parametrize("text", ['ada("colour")', 'diff_augment("3")', 'diff_augment("")', 'ada("blit,translation")'])
 def test_an_unknown_part_is_told(text):
     with pytest.raises(UserError, match=r"config\.augment\.policy.*legal: .*color.*cutout"):
         build(text)

@@ -62,7 +62,9 @@ def open_study(experiment: Experiment, record: dict[str, Any], folder: Path, url
             if {field for field, *_ in changed} <= {"minimise", "maximise", "best"} and not _has_values(study):
                 optuna.delete_study(study_name=name, storage=storage)  # a mistaken objective; the runs go on
                 return _begin(optuna.create_study(**make, direction=direction), record, token)
-        except (OSError, ValueError, optuna.exceptions.OptunaError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # of Optuna, of a database, and of a journal that is damaged: assertions, too
             raise UserError(f"the storage of {folder} fails: {' '.join(str(error).split())[:200]}") from error
     told = "; ".join(f"{field}: {before} -> {after}" for field, before, after in changed[:3])
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

@@ -21,8 +21,11 @@ logger = logging.getLogger(__name__)
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
     """`cache_dir`, else the variable GAN_CACHE_DIR, else ~/.cache/gan; a temporary folder where it is not writable."""
-    given = cache_dir or os.environ.get("GAN_CACHE_DIR") or "~/.cache/gan"
-    wanted = pathlib.Path(os.path.expanduser(given)).absolute()
+    wanted = pathlib.Path(cache_dir or os.environ.get("GAN_CACHE_DIR") or "~/.cache/gan")
+    try:
+        wanted = wanted.expanduser().absolute()
+    except RuntimeError as error:  # a user without a home, as in some containers
+        return _temporary_folder(wanted, str(error))
     try:
         wanted.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 CROPS = ("center", "none")
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 """What is decoded, whatever a file is called: PIL knows formats that start programs (PostScript) and many more."""
 MOST_PIXELS = 89_478_485
 """Of one image: PIL's own limit, 256 MiB of RGB. A small file can claim any number."""

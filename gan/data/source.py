@@ -225,7 +225,14 @@ def _builder(name, data_dir, cache_folder, skip_broken):
         )
     builder_class = builders.builder_class(bare_name)
     if builder_class is not None and version in ("", str(builder_class.VERSION)):
-        return builder_class(data_dir=root if data_dir or bare_name != "digits" else ours)
+        where = root if data_dir or bare_name != "digits" else ours
+        try:
+            return builder_class(data_dir=where)
+        except Exception as error:  # TFDS, protocol buffers and JSON each have their own for a damaged record
+            told = _one_line(error) or type(error).__name__
+            raise UserError(
+                f"{pathlib.Path(where, bare_name)} is damaged ({told}); delete that folder and launch again"
+            ) from error
     try:
         return tfds.builder(name, data_dir=root)
     except tfds.core.registered.DatasetNotFoundError as error:
