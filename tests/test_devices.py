@@ -26,7 +26,9 @@ def test_the_largest_axis_that_divides_is_split(shape, spec):
     assert sharding.split_largest(shape, meshes.first(4)).spec == PartitionSpec(*spec)
 
 
-@pytest.mark.parametrize("before, after", [((4, False), (8, True)), ((8, True), (1, False))])
+@pytest.mark.parametrize(
+    "before, after", [((4, False), (8, True)), pytest.param((8, True), (1, False), marks=pytest.mark.slow)]
+)
 def test_a_checkpoint_is_read_onto_other_devices_bit_by_bit(before, after, tmp_path):
     start = jax.jit(lambda: state.create(noisy_game(), hyperparams(), seed=0))()
     laid_before, laid_after = (

@@ -112,9 +112,7 @@ def shared(case):
     return play(game, hyperparams(0.05, **numbers))
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case == "half precision")) for case in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case != "noise")) for case in CASES])
 def test_shared_fakes_change_nothing_but_the_work(case, monkeypatch):
     # Against a G that is differentiated through a forward pass of its own, on the same latents with the same draws.
     game, numbers = CASES[case]
@@ -137,6 +135,7 @@ def test_without_noise_shared_fakes_are_those_that_each_would_draw(monkeypatch):
     assert largest_difference(noisy[0][1], play(NOISY, hyperparams(0.05), turns=1)[0][1]) > 1e-3
 
 
+@pytest.mark.slow
 def test_shared_fakes_on_four_devices_are_those_on_one():
     split = play(NOISY, hyperparams(0.05), turns=2, devices=4)
     assert largest_difference(shared("noise")[:2], split) < 2e-5

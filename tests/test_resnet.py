@@ -111,7 +111,10 @@ def stated():
     return {"generator": generate, "discriminator": judge}
 
 
-@pytest.mark.parametrize("label", [None, [2, 0, 1, 2]], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize(
+    "label",
+    [pytest.param(None, id="unconditional", marks=pytest.mark.slow), pytest.param([2, 0, 1, 2], id="conditional")],
+)
 def test_pytorch_generates_the_same(stated, label):
     module = Generator(SHAPE, 3, widths=(4, 3, 5), conditioning="batch_norm" if label else "none")
     latent = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
@@ -129,7 +132,7 @@ def test_pytorch_generates_the_same(stated, label):
     "fields, label",
     [
         ({"pooling": "sum"}, None),
-        ({"pooling": "mean", "layer_norm": True}, None),
+        pytest.param({"pooling": "mean", "layer_norm": True}, None, marks=pytest.mark.slow),
         ({"conditioning": "projection"}, [2, 0, 1]),
     ],
     ids=["sngan", "wgan_gp", "projection"],
