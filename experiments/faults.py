@@ -146,16 +146,16 @@ class Bench:
         environment: dict[str, str] | None = None,
         stdout: object = subprocess.DEVNULL,
         stderr: object = subprocess.PIPE,
-        shell: str = "",
+        prefix: str = "",
         new_session: bool = False,
         **fields: object,
     ) -> subprocess.Popen:
-        """Starts `python -m gan.main` on the small run, after the Python of `fault` and what `shell` does first."""
+        """Starts `python -m gan.main` on the small run, after the Python of `fault` and `prefix`, of the shell."""
         fields = {name.replace("__", "."): value for name, value in fields.items()}
         fields = (RUN if config == "dcgan" else {}) | fields
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         start = ["-c", f"{fault}\n{START}"] if fault else ["-m", "gan.main"]
-        through = ["sh", "-c", f'{shell}; exec "$@"', "sh"] if shell else []
+        through = ["sh", "-c", f'{prefix}; exec "$@"', "sh"] if prefix else []
         return subprocess.Popen(
             [*through, sys.executable, *start, f"--config=configs/{config}.py", f"--workdir={workdir}", *flags],
             cwd=ROOT, env=environment or self.environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
@@ -698,7 +698,7 @@ def limits(bench: Bench) -> Attempts:
 
     def limited(limit: str, words: str) -> str:
         workdir = bench.fresh("limited")
-        line = _expect(ended(bench.launch(workdir, shell=limit)), 2, words)
+        line = _expect(ended(bench.launch(workdir, prefix=limit)), 2, words)
         go_on(bench, workdir)
         return line
 
@@ -934,7 +934,7 @@ compiler.backend_compile_and_load = refused
         workdir = bench.fresh("memory")
         limit = "" if fault else f"ulimit -v {ADDRESS_BYTES // 1024}"
         environment = bench.environment | {"JAX_COMPILATION_CACHE_DIR": str(bench.fresh("programs"))}
-        end = ended(bench.launch(workdir, fault=fault, shell=limit, environment=environment, **fields))
+        end = ended(bench.launch(workdir, fault=fault, prefix=limit, environment=environment, **fields))
         return _expect(end, 2, "out of memory", "config.batch_size", "config.microbatches", "data.resident")
 
     yield "at compilation", lambda: too_little(compiling)
@@ -986,7 +986,7 @@ def pipes(bench: Bench) -> Attempts:
 
     def closed() -> None:
         workdir = bench.fresh("closed")
-        _expect(ended(bench.launch(workdir, stderr=subprocess.DEVNULL, shell="exec 0<&- 1>&- 2>&-")), 0)
+        _expect(ended(bench.launch(workdir, stderr=subprocess.DEVNULL, prefix="exec 0<&- 1>&- 2>&-")), 0)
         same_end(workdir, bench.whole)
 
     assert bench.whole
