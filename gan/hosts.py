@@ -1,7 +1,7 @@
-"""Processes that play one run together, on one machine or on many: how they join, agree, and part. A leaf.
+"""Processes that play one run together, on one machine or on many: how they join, agree, and part. Below all.
 
-JAX's own runtime does the work, `jax.distributed` and `multihost_utils`. Every process runs the same
-program; the first one alone writes what is written once. With one process all of this is nothing.
+JAX's own runtime does the work, `jax.distributed` and `multihost_utils`. Every process runs the same program; the first
+one alone writes what is written once. With one process all of this is nothing.
 
 What is asked here of all processes is a program of its own. None may be asked for while a turn is still being played:
 on a CPU two programs that exchange something at the same time take each other's bytes.
