@@ -25,20 +25,15 @@ def bench(tmp_path_factory):
     return faults.Bench(tmp_path_factory.mktemp("faults"), kills=2)
 
 
-@pytest.mark.parametrize("name, only", [("disk_full", "saving")])  # tests/test_loop.py kills, and damages checkpoints
-def test_a_fault_loses_nothing(bench, name, only):
-    survived(bench, name, only)
-
-
-@pytest.mark.slow
+@pytest.mark.slow  # tests/test_loop.py kills runs, and damages their checkpoints, in the quick tests
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_no_fault_loses_anything(bench, name):
     survived(bench, name)
 
 
-def survived(bench, name, only=""):
+def survived(bench, name):
     try:
-        cases = list(faults.cases(bench, name, only))
+        cases = list(faults.cases(bench, name))
     except faults.Skipped as error:
         pytest.skip(str(error))
     assert cases
