@@ -134,7 +134,7 @@ def first_then_others(action: Callable[[], T]) -> T:
 
 def all_do(succeeded: bool) -> bool:
     """Whether something succeeded on every process; all must come here."""
-    return bool(np.all(multihost_utils.process_allgather(np.bool_(succeeded)))) if count() > 1 else succeeded
+    return not largest(not succeeded)
 
 
 def largest(number: int) -> int:

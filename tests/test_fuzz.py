@@ -5,6 +5,7 @@ same at every run; the slow variants of the tests draw many more.
 """
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -657,10 +658,7 @@ def test_a_kept_classifier(examples, tmp_path):
 
     @over(examples, accidents=st.lists(DAMAGE, min_size=1, max_size=2))
     def check(accidents):
-        content = before
-        for accident in accidents:
-            content = damaged(content, accident)
-        path.write_bytes(content)
+        path.write_bytes(functools.reduce(damaged, accidents, before))
         kept = classifier._read(path, shapes)
         assert kept is None or (kept.identity == identity and kept.test_accuracy == 0.5)
 
@@ -701,9 +699,7 @@ def test_weights(examples, legacy, tmp_path):
 
     @over(examples, accidents=st.lists(DAMAGE, min_size=1, max_size=3))
     def check(accidents):
-        content = before
-        for accident in accidents:
-            content = damaged(content, accident)
+        content = functools.reduce(damaged, accidents, before)
         path.write_bytes(content)
         found = refused_or(read_tensors, path)
         if found is not None:

@@ -47,13 +47,13 @@ def assert_one_line(told):
 def alone(tmp_path_factory):
     """The small run of one process, on four devices."""
     folder = tmp_path_factory.mktemp("alone")
-    runs.train(folder, log_every=2, steps=16, sample_every=8)
+    runs.train(folder, log_every=1, steps=16, sample_every=8)
     return folder
 
 
 def test_two_processes_are_one_and_go_on_as_one(tmp_path, alone):
     """Streamed data, each reading its share; stopped by a SIGTERM to the second; then a single process ends it."""
-    run = {"log_every": 2, "sample_every": 8, "data__resident": "never"}
+    run = {"log_every": 1, "sample_every": 8, "data__resident": "never"}
     processes = runs.start_together(tmp_path, 2, devices=2, **run, steps=10**6)
     wait_for(tmp_path, 4)
     processes[1].send_signal(signal.SIGTERM)
@@ -74,7 +74,7 @@ def test_two_processes_are_one_and_go_on_as_one(tmp_path, alone):
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_many_processes_are_one(tmp_path, alone, processes, devices, resident):
     started = runs.start_together(
-        tmp_path, processes, devices=devices, log_every=2, steps=16, sample_every=8, data__resident=resident
+        tmp_path, processes, devices=devices, log_every=1, steps=16, sample_every=8, data__resident=resident
     )
     for told, status in ends(started):
         assert status == 0, told
@@ -95,7 +95,7 @@ def test_dispatches_of_many_turns_do_not_meet_what_all_are_asked(tmp_path):
 
 @pytest.mark.slow
 def test_a_state_in_parts_on_two_processes_goes_on_whole_on_one(tmp_path, alone):
-    run = {"log_every": 2, "sample_every": 8}
+    run = {"log_every": 1, "sample_every": 8}
     for told, status in ends(runs.start_together(tmp_path, 2, devices=2, **run, steps=8, shard_state=True)):
         assert status == 0, told
     runs.train(tmp_path, **run, steps=16)

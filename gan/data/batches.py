@@ -4,7 +4,6 @@ The examples of a turn of the game are a function of (seed, step). The data posi
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gan.data import cache
 from gan.data.order import example_order
 from gan.errors import UserError
 
@@ -76,7 +76,7 @@ class Decoded:
 
     def __post_init__(self):
         mapped = [array for array in (self.images, self.labels) if isinstance(array, np.memmap)]
-        object.__setattr__(self, "_stamps", {array.filename: _stamp(array.filename) for array in mapped})
+        object.__setattr__(self, "_stamps", {array.filename: cache.stamp(array.filename) for array in mapped})
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,9 +90,9 @@ class Decoded:
 
     def _check_unchanged(self):
         for path, before in self._stamps.items():
-            now = _stamp(path)
+            now = cache.stamp(path)
             # Another file of the name, or none, takes nothing away: the map holds on to the one that was opened.
-            if now is not None and now[0] == before[0] and now != before:
+            if now is not None and now[-1] == before[-1] and now != before:
                 raise UserError(f"{path} was changed during the run: launch again, and it is made anew")
 
 
@@ -136,15 +136,6 @@ def stream(
         yield from iterator
     finally:
         iterator.close()
-
-
-def _stamp(path):
-    """(number, size, time in ns) of a file; None where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def to_range(images: np.ndarray | Array, image_range: tuple[float, float]) -> np.ndarray | Array:

@@ -43,13 +43,13 @@ def _temporary_folder(wanted, reason):
     return folder
 
 
-def stamp(path: str | os.PathLike) -> tuple[int, int] | None:
-    """What tells one content of a file from another at once, its size and time (ns); None where there is no file."""
+def stamp(path: str | os.PathLike) -> tuple[int, int, int] | None:
+    """What tells one content of a file from another at once: size, time (ns), and its number; None if there is none."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def read_arrays(folder: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:

@@ -108,7 +108,7 @@ class Dataset:
         """To be called after a read, so that nothing read of a changed file is ever used."""
         for shard in np.unique(np.searchsorted(self._ends, np.asarray(indices, np.int64), side="right")):
             path, size, time = self._state[shard]
-            if cache.stamp(path) != (size, time):
+            if (cache.stamp(path) or ())[:2] != (size, time):
                 raise UserError(
                     f"{path} was changed or removed during the run: put it back as it was, and launch again"
                 )
@@ -408,7 +408,7 @@ def _fingerprint(identity, records, features):
 
 def _state(shards):
     """What tells one state of the prepared files from another at once: their paths, sizes and times."""
-    return [(str(shard.filename), *cache.stamp(shard.filename)) for shard in shards]
+    return [(str(shard.filename), *cache.stamp(shard.filename)[:2]) for shard in shards]
 
 
 def _file_name(text):
