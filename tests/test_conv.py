@@ -1,4 +1,4 @@
-"""gan/networks/conv.py against XLA's own convolutions: value, derivatives of two orders, vmap, scan, devices."""
+"""gan/networks/conv*.py against XLA's own convolutions: value, derivatives of two orders, vmap, scan, devices."""
 
 import math
 import re
@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from gan.networks import conv as family
+from gan.networks import conv_cpu, conv_forms
 from gan.networks.conv import Conv, ConvTranspose, conv, conv_transpose
 
 # image size, kernel size, stride, padding, input channels, output channels, groups
@@ -35,7 +36,7 @@ CASES = [
     ((5, 6), (3, 3), 1, "SAME", 3, 6, 3),  # depthwise, two outputs per input
     ((6, 5), (3, 3), 2, ((1, 1), (0, 1)), 3, 3, 3),  # depthwise
 ]
-FORMS = [family.products, family.native]  # `canonical` is what the other tests run
+FORMS = [conv_forms.products, conv_forms.native]  # `canonical` is what the other tests run
 
 
 def case_id(case):
@@ -168,23 +169,23 @@ def test_programs_for_cpu_agree_whatever_is_chosen(case):
         family.forward_axis(n, k, stride, edges)
         for n, k, edges in zip(size, kernel, family.edges_of(padding), strict=True)
     )
-    y = draw(*family.native("y", x, w, geometry).shape, seed=3)
+    y = draw(*conv_forms.native("y", x, w, geometry).shape, seed=3)
     programs = {
-        "y": (family.outputs_by_phases, x, w),
-        "x": (family.inputs_by_phases, w, y),
-        "w": (family.weights_by_phases, x, y),
+        "y": (conv_cpu.outputs_by_phases, x, w),
+        "x": (conv_cpu.inputs_by_phases, w, y),
+        "w": (conv_cpu.weights_by_phases, x, y),
     }
     for blank, (program, a, b) in programs.items():
-        close(jax.jit(program, static_argnums=2)(a, b, geometry), family.native(blank, a, b, geometry))
-    one_product = jax.jit(family.inputs_by_one_product, static_argnums=2)(w, y, geometry)
-    close(one_product, family.native("x", w, y, geometry))
+        close(jax.jit(program, static_argnums=2)(a, b, geometry), conv_forms.native(blank, a, b, geometry))
+    one_product = jax.jit(conv_cpu.inputs_by_one_product, static_argnums=2)(w, y, geometry)
+    close(one_product, conv_forms.native("x", w, y, geometry))
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("case", CASES[-6:], ids=case_id)
 def test_lowerings_of_other_platforms(case, form):
     *_, groups = case
-    if groups > 1 and form is family.native:
+    if groups > 1 and form is conv_forms.native:
         groups, case = 1, (*case[:4], 3, 2, 1)
     size, kernel, stride, padding, *_ = case
     ours, _ = functions(case)
@@ -198,7 +199,7 @@ def test_lowerings_of_other_platforms(case, form):
     @jax.jit
     def blanks(arrays):
         arrays = {name: family.split(array, groups) for name, array in arrays.items()}
-        if form is family.products:
+        if form is conv_forms.products:
             fill = form
         else:
 
@@ -206,7 +207,8 @@ def test_lowerings_of_other_platforms(case, form):
                 return form(blank, a[0], b[0], geometry)[None]
 
         filled = {
-            blank: fill(blank, *(arrays[name] for name in names), geometry) for blank, names in family.OPERANDS.items()
+            blank: fill(blank, *(arrays[name] for name in names), geometry)
+            for blank, names in conv_forms.OPERANDS.items()
         }
         return {blank: family.join(array) for blank, array in filled.items()}
 

@@ -1,0 +1,151 @@
+"""Networks, lowest floor: the arithmetic of convolutions, for conv.py, conv_cpu.py and conv_tiles.py to build on.
+
+A convolution, its gradient for the input (the transposed convolution) and its gradient for the weights are one
+trilinear form with one of three places left open:
+
+    T(x, w, y) = sum of  x[g, b, s h + i - top, s w + j - left, c]  w[g, i, j, c, o]  y[g, b, h, w, o]
+
+over groups g, examples b, outputs h, w, taps i, j, input channels c and output channels o, with stride s.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Axis(NamedTuple):
+    """One spatial axis of a convolution: input position = stride * output + tap - before."""
+
+    inputs: int
+    taps: int
+    outputs: int
+    before: int
+    stride: int
+
+    @property
+    def after(self) -> int:
+        """Padding that the last output reaches into; negative where the last inputs are never read."""
+        return self.stride * (self.outputs - 1) + self.taps - self.before - self.inputs
+
+
+Geometry = tuple[Axis, Axis]
+
+# The letters of the axes: g group, b example, c input channel, o output channel; each letter but g and the spatial
+# h, w, i, j stands in two of the three arrays.
+AXES = {"x": "gbhwc", "w": "gijco", "y": "gbhwo"}
+OPERANDS = {"y": ("x", "w"), "x": ("w", "y"), "w": ("x", "y")}
+
+
+def sizes_of(blank: str, a: jax.Array, b: jax.Array) -> dict[str, int]:
+    """The size behind every letter of the operands."""
+    first, second = OPERANDS[blank]
+    return dict(zip(AXES[first] + AXES[second], a.shape + b.shape, strict=True))
+
+
+def accumulator(*operands: jax.Array) -> jnp.dtype:
+    """The type sums are kept in: float32 for half precision, else the operands' own."""
+    return jnp.promote_types(jnp.result_type(*operands), jnp.float32)
+
+
+def multiply(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """An `einsum` that keeps its sums in `accumulator`'s type."""
+    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulator(a, b))
+
+
+def convolve(
+    image: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    edges: Sequence[tuple[int, int]],
+    dimension_numbers: tuple[str, str, str] = ("NHWC", "HWIO", "NHWC"),
+    **dilation: Sequence[int],
+) -> jax.Array:
+    """XLA's convolution, NHWC and HWIO unless told otherwise, that keeps its sums in `accumulator`'s type."""
+    return lax.conv_general_dilated(
+        image,
+        kernel,
+        strides,
+        edges,
+        dimension_numbers=dimension_numbers,
+        preferred_element_type=accumulator(image, kernel),
+        **dilation,
+    )
+
+
+def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """How `lax.pad` lays the outputs of one tap where the tap read them: before, after and between, on each axis."""
+    return [
+        (tap - axis.before, axis.inputs + axis.before - tap - axis.stride * (axis.outputs - 1) - 1, axis.stride - 1)
+        for axis, tap in zip(geometry, taps, strict=True)
+    ]
+
+
+def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+    """The form as one matrix product per tap, batched over groups: nothing here is a convolution."""
+    rows, columns = geometry
+    taps = [(i, j) for i in range(rows.taps) for j in range(columns.taps)]
+    if blank == "x":
+        w, y = a, b
+
+        def spread(i: int, j: int) -> jax.Array:
+            """The adjoint of `read`: outputs of one tap laid where the tap read them."""
+            edges = spread_edges(geometry, (i, j))
+            part = multiply("gbhwo,gco->gbhwc", y, w[:, i, j])
+            return lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
+
+        return sum(spread(i, j) for i, j in taps)
+
+    x = a
+    edges = [(axis.before, axis.after, 0) for axis in geometry]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
+
+    def read(i: int, j: int) -> jax.Array:
+        rows_read = slice(i, i + rows.stride * (rows.outputs - 1) + 1, rows.stride)
+        columns_read = slice(j, j + columns.stride * (columns.outputs - 1) + 1, columns.stride)
+        return x[:, :, rows_read, columns_read]
+
+    if blank == "y":
+        return sum(multiply("gbhwc,gco->gbhwo", read(i, j), b[:, i, j]) for i, j in taps)
+    parts = jnp.stack([multiply("gbhwc,gbhwo->gco", read(i, j), b) for i, j in taps], axis=1)
+    return parts.reshape(parts.shape[0], rows.taps, columns.taps, *parts.shape[2:])
+
+
+def native(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+    """The form, without groups, as XLA itself writes a convolution and its two gradients: what cuDNN and TPUs know."""
+    strides = [axis.stride for axis in geometry]
+    if blank == "y":
+        edges = [(axis.before, max(axis.after, 0)) for axis in geometry]
+        return convolve(a, b, strides, edges)
+    if blank == "w":
+        edges = [(axis.before, axis.after) for axis in geometry]
+        return convolve(a, b, (1, 1), edges, rhs_dilation=strides, dimension_numbers=("CHWN", "IHWO", "HWNC"))
+    edges = [
+        (axis.taps - 1 - axis.before, axis.inputs + axis.before - axis.stride * (axis.outputs - 1) - 1)
+        for axis in geometry
+    ]
+    return convolve(b, a[::-1, ::-1], (1, 1), edges, lhs_dilation=strides, dimension_numbers=("NHWC", "HWOI", "NHWC"))
+
+
+def phases_of_image(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """The image padded, with the s x s pixels of each cell as channels: [B, H, W, C] to [B, H', W', s s C].
+
+    A convolution with stride s is one without stride here, by `phases_of_kernel`.
+    """
+    s = geometry[0].stride
+    edges = [
+        (axis.before, s * (axis.outputs + -(-axis.taps // s) - 1) - axis.inputs - axis.before, 0) for axis in geometry
+    ]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // s, s, width // s, s, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // s, width // s, s * s * channels)
+
+
+def phases_of_kernel(w: jax.Array, stride: int) -> jax.Array:
+    """The kernel of `phases_of_image`, with taps of 0 where s does not divide them: [kh', kw', s, s, C, O]."""
+    s, (taps_h, taps_w) = stride, (-(-taps // stride) for taps in w.shape[:2])
+    w = jnp.pad(w, ((0, taps_h * s - w.shape[0]), (0, taps_w * s - w.shape[1]), (0, 0), (0, 0)))
+    return w.reshape(taps_h, s, taps_w, s, *w.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
