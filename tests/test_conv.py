@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from gan.networks import conv as family
-from gan.networks import conv_cpu, conv_forms
+from gan.networks import conv_cpu, conv_forms, conv_tiles
 from gan.networks.conv import Conv, ConvTranspose, conv, conv_transpose
 
 # image size, kernel size, stride, padding, input channels, output channels, groups
@@ -179,6 +180,83 @@ def test_programs_for_cpu_agree_whatever_is_chosen(case):
         close(jax.jit(program, static_argnums=2)(a, b, geometry), conv_forms.native(blank, a, b, geometry))
     one_product = jax.jit(conv_cpu.inputs_by_one_product, static_argnums=2)(w, y, geometry)
     close(one_product, conv_forms.native("x", w, y, geometry))
+
+
+@pytest.mark.parametrize("taps", conv_tiles.FACTORS)
+def test_a_tile_has_one_product_more_than_taps(taps):
+    factors = {name: np.array(matrix) for name, matrix in conv_tiles.FACTORS[taps].items()}
+    assert {len(matrix) for matrix in factors.values()} == {taps + 1}
+    form = np.einsum("kr,km,kn->rmn", factors["x"], factors["w"], factors["y"])
+    r, m, n = np.indices(form.shape)
+    np.testing.assert_allclose(form, r == n + m, rtol=0, atol=1e-15)  # the coefficient of x[r] w[m] y[n]
+
+
+# image size, kernel size, stride, padding: cells of 2, 3 or 5 taps; even and odd outputs; inputs that are never read
+TILED = [
+    ((8, 6), (4, 4), 2, "SAME"),
+    ((7, 9), (4, 4), 2, ((1, 1), (1, 1))),
+    ((9, 6), (5, 5), 2, "SAME"),
+    ((7, 6), (3, 3), 2, "VALID"),
+    ((6, 5), (3, 3), 1, "SAME"),
+    ((5, 7), (2, 3), 1, "VALID"),
+    ((10, 8), (7, 5), 3, "VALID"),
+    ((6, 7), (5, 5), 1, "SAME"),
+    ((9, 12), (5, 9), 2, "VALID"),
+]
+
+
+@pytest.mark.parametrize("case, parts", [*((case, 1) for case in TILED), (TILED[2], 2)], ids=str)
+def test_tiles_are_convolutions(case, parts, monkeypatch):
+    monkeypatch.setattr(conv_tiles, "EXAMPLES_AT_ONCE", 4 // parts)
+    monkeypatch.setattr(conv_tiles, "TILES_AT_ONCE", 1)
+    size, kernel, stride, padding = case
+    geometry = tuple(
+        family.forward_axis(n, k, stride, edges)
+        for n, k, edges in zip(size, kernel, family.edges_of(padding), strict=True)
+    )
+    x, w = draw(4, *size, 3, seed=1), draw(*kernel, 3, 2, seed=2)
+    arrays = {"x": x, "w": w, "y": draw(*conv_forms.native("y", x, w, geometry).shape, seed=3)}
+    for blank, names in conv_forms.OPERANDS.items():
+        a, b = (arrays[name] for name in names)
+        made = jax.jit(partial(conv_tiles.tiled, blank, geometry=geometry))(a, b)
+        close(made, conv_forms.native(blank, a, b, geometry))
+
+
+def wide(stride, taps, size):
+    """Arrays, and a convolution of them, that tiles are taken for; and XLA's."""
+    case = ((size, size), (taps, taps), stride, "SAME", 32, 32, 1)
+    batch = 256 // (size // stride // 2) ** 2 + 1
+    return *arrays(case, batch), *functions(case)
+
+
+@pytest.mark.parametrize("stride, taps, size", [(2, 4, 16), (1, 3, 16)])
+def test_wide_convolutions_go_by_tiles_in_every_derivative(stride, taps, size):
+    x, w, ours, reference = wide(stride, taps, size)
+
+    def penalty_gradient(function):
+        def critic(x, w):
+            return jnp.sum(jnp.tanh(0.1 * function(x, w)))
+
+        return jax.jit(jax.grad(lambda w: jnp.sum(jnp.square(jax.grad(critic)(x, w)))))
+
+    compiled = penalty_gradient(ours).lower(w).compile().as_text()
+    assert " convolution(" not in compiled
+    close(penalty_gradient(ours)(w), penalty_gradient(reference)(w), 1e-4)
+    actual, expected = (jax.jit(lambda x, w, f=f: value_and_pullback(f, x, w))(x, w) for f in (ours, reference))
+    close(actual, expected)
+
+
+def test_tiles_of_a_sharded_batch_stay_where_they_are():
+    x, w, ours, _ = wide(2, 4, 32)
+    x = jnp.concatenate([x] * 8)[:32]  # of 64 tiles: two parts
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    pullback = jax.jit(lambda x, w: value_and_pullback(ours, x, w))
+    expected = pullback(x, w)
+    x, w = jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(w, NamedSharding(mesh, P()))
+    program = pullback.lower(x, w).compile().as_text()
+    exchanges = set(re.findall(r"all-(?:gather|to-all|reduce)|collective-permute", program))
+    assert "while" in program and exchanges == {"all-reduce"}  # of the weights' gradient
+    close(jax.device_get(pullback(x, w)), jax.device_get(expected))
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
