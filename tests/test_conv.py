@@ -33,6 +33,8 @@ CASES = [
     ((5, 5), (2, 2), 1, ((3, 0), (0, 4)), 2, 3, 1),  # rows and columns of outputs that read padding alone
     ((7, 9), (4, 4), 2, ((1, 1), (1, 1)), 2, 3, 1),
     ((5, 4), (3, 2), 2, "SAME", 64, 64, 1),  # wide enough for the weight gradient tap by tap
+    ((7, 6), (3, 2), 1, "SAME", 8, 3, 1),  # few outputs: mirrored
+    ((6, 5), (3, 3), 1, "SAME", 3, 16, 1),  # few inputs for many outputs
     ((6, 5), (3, 3), 1, "SAME", 4, 6, 2),
     ((5, 6), (3, 3), 1, "SAME", 3, 6, 3),  # depthwise, two outputs per input
     ((6, 5), (3, 3), 2, ((1, 1), (0, 1)), 3, 3, 3),  # depthwise
@@ -172,14 +174,17 @@ def test_programs_for_cpu_agree_whatever_is_chosen(case):
     )
     y = draw(*conv_forms.native("y", x, w, geometry).shape, seed=3)
     programs = {
-        "y": (conv_cpu.outputs_by_phases, x, w),
-        "x": (conv_cpu.inputs_by_phases, w, y),
-        "w": (conv_cpu.weights_by_phases, x, y),
+        "y": (conv_cpu.outputs_by_phases, conv_cpu.outputs_by_one_product),
+        "x": (conv_cpu.inputs_by_phases, conv_cpu.inputs_by_one_product),
+        "w": (conv_cpu.weights_by_phases, conv_cpu.weights_by_one_product),
     }
-    for blank, (program, a, b) in programs.items():
-        close(jax.jit(program, static_argnums=2)(a, b, geometry), conv_forms.native(blank, a, b, geometry))
-    one_product = jax.jit(conv_cpu.inputs_by_one_product, static_argnums=2)(w, y, geometry)
-    close(one_product, conv_forms.native("x", w, y, geometry))
+    operands = {"y": (x, w), "x": (w, y), "w": (x, y)}
+    made = jax.jit(
+        lambda operands: {
+            blank: [program(*operands[blank], geometry) for program in choice] for blank, choice in programs.items()
+        }
+    )(operands)
+    close(made, {blank: [conv_forms.native(blank, *pair, geometry)] * 2 for blank, pair in operands.items()})
 
 
 @pytest.mark.parametrize("taps", conv_tiles.FACTORS)

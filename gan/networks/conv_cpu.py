@@ -6,6 +6,7 @@ from jax import lax
 
 from gan.networks import conv_tiles
 from gan.networks.conv_forms import (
+    OPERANDS,
     Axis,
     Geometry,
     convolve,
@@ -14,8 +15,12 @@ from gan.networks.conv_forms import (
     phases_of_image,
     phases_of_kernel,
     products,
+    sizes_of,
     spread_edges,
 )
+
+FEW = 4
+"""Channels of an image: grey, with alpha, colour, both."""
 
 
 def canonical(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
@@ -25,7 +30,7 @@ def canonical(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
     weight gradient of a transpose: 16x16, 64 to 128 channels, batch 64 is 240 ms there for 15, 1,290 ms inside
     `scan` for 12 (second order: 320 for 54). In this layout each blank is as fast in `scan` as outside, and
     outside about as fast as `native` or faster. Matrix products take over where they are faster: for 1x1 taps, small
-    images, many channels, few channels at stride 2.
+    images, many channels, few channels.
     """
     if all(axis == Axis(axis.inputs, 1, axis.inputs, 0, 1) for axis in geometry):
         # 1x1, 32x32, 16 to 32 channels, batch 32: 4 ms for 26 with gradients, 12 for 100 with second ones.
@@ -33,27 +38,85 @@ def canonical(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
     if conv_tiles.pays(blank, a, b, geometry):
         return conv_tiles.tiled(blank, a, b, geometry)
     rows, columns = geometry
+    sizes, stride = sizes_of(blank, a[None], b[None]), rows.stride
+    if stride == 1 and sizes["o"] <= FEW < sizes["c"] and all(axis.before < axis.taps for axis in geometry):
+        return mirrored(blank, a, b, geometry)
     outputs = rows.outputs * columns.outputs
     if blank == "y":
-        is_small = outputs <= 64 and rows.stride > 1 and rows.taps % rows.stride == columns.taps % rows.stride == 0
-        return outputs_by_phases(a, b, geometry) if is_small else native("y", a, b, geometry)
-    if blank == "w":
-        x = a[:, : rows.inputs + min(rows.after, 0), : columns.inputs + min(columns.after, 0)]
-        edges = [(axis.before, max(axis.after, 0)) for axis in geometry]
-        if min(a.shape[-1], b.shape[-1]) >= 64:
-            return weights_tap_by_tap(jnp.pad(x, ((0, 0), *edges, (0, 0))), b, geometry)
-        if rows.stride > 1:
-            return weights_by_phases(a, b, geometry)
-        image, kernel = x.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3)
-        return convolve(image, kernel, (1, 1), edges).transpose(1, 2, 0, 3)
-    return inputs_by_one_product(a, b, geometry) if outputs <= 36 else inputs_by_phases(a, b, geometry)
+        if outputs <= 9:
+            return outputs_by_one_product(a, b, geometry)
+        is_divided = rows.taps % stride == columns.taps % stride == 0
+        is_small = outputs <= 64 and stride > 1 and is_divided
+        is_grey = sizes["c"] == 1 and stride == 1
+        return outputs_by_phases(a, b, geometry) if is_small or is_grey else native("y", a, b, geometry)
+    if blank == "x":
+        few = outputs <= 36 or sizes["c"] <= FEW
+        return inputs_by_one_product(a, b, geometry) if few else inputs_by_phases(a, b, geometry)
+    few = stride == 1 and sizes["c"] <= FEW and rows.taps * columns.taps * sizes["c"] <= 2 * sizes["o"]
+    if outputs <= 4 or few:
+        return weights_by_one_product(a, b, geometry)
+    edges = [(axis.before, max(axis.after, 0)) for axis in geometry]
+    x = a[:, : rows.inputs + min(rows.after, 0), : columns.inputs + min(columns.after, 0)]
+    if min(sizes["c"], sizes["o"]) >= 64:
+        return weights_tap_by_tap(jnp.pad(x, ((0, 0), *edges, (0, 0))), b, geometry)
+    if stride > 1:
+        return weights_by_phases(a, b, geometry)
+    image, kernel = x.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3)
+    return convolve(image, kernel, (1, 1), edges).transpose(1, 2, 0, 3)
+
+
+def mirrored(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+    """The form without stride with image and outputs in each other's place, and so few input channels for few outputs.
+
+    T(x, w, y) is T(y, w', x) for the kernel w' turned by half a turn, its channels changed over.
+    """
+    names = {"x": "y", "w": "w", "y": "x"}
+    swapped = tuple(Axis(axis.outputs, axis.taps, axis.inputs, axis.taps - 1 - axis.before, 1) for axis in geometry)
+
+    def turned(name: str, array: jax.Array) -> jax.Array:
+        return array[::-1, ::-1].swapaxes(2, 3) if name == "w" else array
+
+    given = {names[name]: turned(name, array) for name, array in zip(OPERANDS[blank], (a, b), strict=True)}
+    made = canonical(names[blank], *(given[name] for name in OPERANDS[names[blank]]), swapped)
+    return turned(blank, made)
+
+
+def patches(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """What each output reads: [B, H, W, C] to [B H' W', kh kw C]."""
+    rows, columns = geometry
+    edges = [(axis.before, axis.after, 0) for axis in geometry]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    height, width = (axis.stride * (axis.outputs - 1) + 1 for axis in geometry)
+    reads = [
+        x[:, i : i + height : rows.stride, j : j + width : columns.stride]
+        for i in range(rows.taps)
+        for j in range(columns.taps)
+    ]
+    return jnp.stack(reads, axis=3).reshape(x.shape[0] * rows.outputs * columns.outputs, -1)
+
+
+def outputs_by_one_product(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """The convolution as one matrix product: 6x6 to 3x3, 128 to 256 channels, 5x5, batch 16 3.2 ms for XLA's 4.0."""
+    shape = x.shape[0], *(axis.outputs for axis in geometry), w.shape[-1]
+    return multiply("pk,ko->po", patches(x, geometry), w.reshape(-1, w.shape[-1])).reshape(shape)
+
+
+def weights_by_one_product(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The weight gradient as one matrix product.
+
+    3x3 to 2x2, 256 to 25 channels, 5x5, batch 16 0.8 ms for 2.3 of XLA's convolution; 32x32, 3 to 64, 3x3, batch 64 6.8
+    for 23.
+    """
+    product = multiply("pk,po->ko", patches(x, geometry), y.reshape(-1, y.shape[-1]))
+    return product.reshape(*(axis.taps for axis in geometry), x.shape[-1], -1)
 
 
 def outputs_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """The convolution as one matrix product for each tap of cells.
 
     8x8, 128 to 256 channels, 4x4 at stride 2, batch 64 takes 9.4 ms where XLA's convolution takes 11.3; 8x8, 32 to 64
-    0.8 for 1.2. Where the image is larger the copies cost more than is won.
+    0.8 for 1.2. Where the image is larger the copies cost more than is won. One channel without stride is one sweep:
+    28x28, 1 to 8, 5x5, batch 32 0.3 for 2.5.
     """
     rows, columns = geometry
     x, w = phases_of_image(x, geometry), phases_of_kernel(w, rows.stride)
@@ -71,6 +134,7 @@ def inputs_by_one_product(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax
 
     A small image is mostly border to a convolution that pads it, and small to a product per tap: 4x4 to 8x8, 256 to
     128 channels, 4x4 at stride 2, batch 64 takes 8.2 ms where either takes 11.6; 3x3 to 6x6, 5x5, batch 16 2.2 for 5.9.
+    With few input channels all taps together are what one product is worth: 28x28, 64 to 1, 5x5, batch 64 3.5 for 17.
     """
     taps_h, taps_w, channels, _ = w.shape
     parts = multiply("bhwo,ijco->bhwijc", y, w)
