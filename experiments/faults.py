@@ -278,7 +278,7 @@ def _look_at(path: Path) -> None:
     from PIL import Image
 
     try:
-        Image.open(path, formats=("PNG",)).tobytes()
+        Image.open(path, formats=("PNG", "GIF")).tobytes()
     except (OSError, SyntaxError) as error:
         raise Lost(f"{path.name} is no picture ({error})") from error
 

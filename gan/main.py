@@ -266,11 +266,18 @@ def set_up_logging() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).addFilter(_is_news)
+    sys.unraisablehook = _tell_if_news
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False for the tracebacks that Orbax's threads log of what they raise: it comes out where it is waited for."""
     return not record.exc_info
+
+
+def _tell_if_news(left: "sys.UnraisableHookArgs") -> None:
+    """Leaves out what TensorStore's threads say of writes that end after another failed, and nobody waits any more."""
+    if not (left.exc_type is RuntimeError and str(left.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(left)
 
 
 def _hush() -> None:
