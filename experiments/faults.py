@@ -352,7 +352,10 @@ def sigterm(bench: Bench) -> Iterator[Case]:
     def terminate(process: subprocess.Popen) -> str:
         process.terminate()
         end = ended(process, GRACE_SECONDS)
-        if end.status == -signal.SIGTERM and ("images/s" not in end.told or " done. In " in end.told):
+        is_complete = " done. In " in end.told
+        if end.status == 0 and is_complete:
+            return ""  # the signal came after the last turn
+        if end.status == -signal.SIGTERM and ("images/s" not in end.told or is_complete):
             return ""  # before the first turns there is nothing to save, after the last all is saved
         return _expect(end, 128 + signal.SIGTERM, "SIGTERM: saved at step")
 

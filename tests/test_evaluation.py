@@ -17,8 +17,8 @@ EVALUATION = {"evaluation.num_samples": 200, "evaluate_every": 4}
 
 @pytest.fixture(scope="module")
 def digits():
-    """The evaluator of the digits at 16x16, and real images of theirs."""
-    config = runs.config(**{"data.image_size": (16, 16), **EVALUATION, "evaluation.num_samples": 600})
+    """The evaluator of the digits at 8x8, and real images of theirs."""
+    config = runs.config(**{**EVALUATION, "evaluation.num_samples": 600})
     evaluator = evaluation.Evaluator(config, seed=0)
     images, labels = evaluation.open_dataset(config).arrays()
     return evaluator, np.asarray(images), np.asarray(labels)

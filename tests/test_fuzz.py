@@ -250,7 +250,7 @@ def fields_of():
     return {name: [field for field, _ in leaves(parsed(runs.ROOT / f"configs/{name}.py"))] for name in CONFIGS}
 
 
-@fuzzed(120, 6000)
+@fuzzed(60, 6000)
 def test_overrides(examples, door, fields_of, tmp_path):
     reached = itertools.count()
 
@@ -756,7 +756,7 @@ def run_folder(tmp_path_factory):
     return folder, digests, dataset
 
 
-@fuzzed(12, 3000)
+@fuzzed(8, 3000)
 def test_a_run_on_the_disk(examples, run_folder, tmp_path):
     """A damaged run goes on from a whole checkpoint or is refused; it is never begun anew, nor from half of one."""
     folder, digests, dataset = run_folder
