@@ -8,7 +8,7 @@ the last one, without dropout and with running statistics in its batch normalisa
 --config.generator.learning_rate=2e-4, and change between phases, by images seen, with
 --config.schedules.generator.learning_rate="phases((256000,5e-5))".
 
-It was made for a GPU: 520 billion operations a turn, 16 hours on two CPU cores. In the tens of minutes that a laptop
+It was made for a GPU: 520 billion operations a turn, 20 hours on two CPU cores. In the tens of minutes that a laptop
 has, this draws tricolours, bands, crosses and emblems at 32x32 (docs/tutorials.md shows them, and what else was tried):
 
 python -m gan.main --config=configs/flag_gan.py:small --config.data.dir=FOLDER
