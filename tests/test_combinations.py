@@ -155,6 +155,7 @@ def test_each_choice_somewhere(tried):
     check(*legal_or_refused(tried), "jit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tried", {tried["network"]: tried for tried in CASES}.values(), ids=name)
 def test_some_choices_on_four_devices(tried):
     check(*legal_or_refused(tried), "pmap")

@@ -127,6 +127,7 @@ def test_shared_fakes_change_nothing_but_the_work(case, monkeypatch):
         assert largest_difference(first, last) > 1e-3
 
 
+@pytest.mark.slow
 def test_without_noise_shared_fakes_are_those_that_each_would_draw(monkeypatch):
     once, noisy = play(SILENT, hyperparams(0.05)), shared("noise")
     monkeypatch.setattr(steps, "draw_fakes", lambda *given, **named: None)

@@ -250,7 +250,7 @@ def fields_of():
     return {name: [field for field, _ in leaves(parsed(runs.ROOT / f"configs/{name}.py"))] for name in CONFIGS}
 
 
-@fuzzed(60, 6000)
+@fuzzed(120, 6000)
 def test_overrides(examples, door, fields_of, tmp_path):
     reached = itertools.count()
 

@@ -237,6 +237,7 @@ def test_pmap_changes_nothing_but_the_order_of_a_sum(devices):
     assert_close(jax.device_get(play_on(devices, "pmap", noisy_game())), played_on_one(), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_without_the_axis_name_devices_would_disagree():
     # The check above can fail: a discriminator whose statistics stay on its device gives other numbers.
     class Deaf(nn.Module):

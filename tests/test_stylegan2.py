@@ -273,6 +273,7 @@ def test_styles_mix_from_a_random_layer_on(params):
     assert differs.any()
 
 
+@pytest.mark.slow
 def test_four_devices_paint_and_judge_as_one(params):
     image = jax.random.normal(jax.random.key(1), (8, 4, 2, 1))
     judge = SMALL_D.clone(group_size=4)  # on devices of two examples: groups are gathered

@@ -39,21 +39,21 @@ def canonical(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
         return conv_tiles.tiled(blank, a, b, geometry)
     rows, columns = geometry
     sizes, stride = sizes_of(blank, a[None], b[None]), rows.stride
-    if stride == 1 and sizes["o"] <= FEW < sizes["c"] and all(axis.before < axis.taps for axis in geometry):
+    if stride == 1 and sizes["o"] <= FEW and sizes["c"] >= 8 and all(axis.before < axis.taps for axis in geometry):
         return mirrored(blank, a, b, geometry)
     outputs = rows.outputs * columns.outputs
     if blank == "y":
-        if outputs <= 9:
+        if outputs <= 9 and sizes["c"] >= 64:
             return outputs_by_one_product(a, b, geometry)
         is_divided = rows.taps % stride == columns.taps % stride == 0
         is_small = outputs <= 64 and stride > 1 and is_divided
         is_grey = sizes["c"] == 1 and stride == 1
         return outputs_by_phases(a, b, geometry) if is_small or is_grey else native("y", a, b, geometry)
     if blank == "x":
-        few = outputs <= 36 or sizes["c"] <= FEW
+        few = outputs <= 36 or sizes["c"] <= FEW and sizes["o"] >= 8
         return inputs_by_one_product(a, b, geometry) if few else inputs_by_phases(a, b, geometry)
     few = stride == 1 and sizes["c"] <= FEW and rows.taps * columns.taps * sizes["c"] <= 2 * sizes["o"]
-    if outputs <= 4 or few:
+    if few or outputs <= 4 and sizes["c"] >= 64:
         return weights_by_one_product(a, b, geometry)
     edges = [(axis.before, max(axis.after, 0)) for axis in geometry]
     x = a[:, : rows.inputs + min(rows.after, 0), : columns.inputs + min(columns.after, 0)]
