@@ -275,11 +275,11 @@ def _timeless(line: dict) -> dict:
 
 
 def _look_at(path: Path) -> None:
-    from PIL import Image
+    from gan.data import pixels
 
     try:
-        Image.open(path, formats=("PNG", "GIF")).tobytes()
-    except (OSError, SyntaxError) as error:
+        pixels.opened(path)
+    except (OSError, SyntaxError, ValueError) as error:
         raise Lost(f"{path.name} is no picture ({error})") from error
 
 

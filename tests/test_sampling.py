@@ -33,9 +33,8 @@ def slow_game():
     return game, state.create(game, hyperparams(), seed=0).average
 
 
-@pytest.mark.parametrize(
-    "batch_size", [pytest.param(8, marks=pytest.mark.slow), 6]
-)  # 6 rows are not shared by four devices, but drawn on each
+# 6 rows are not shared by four devices, but drawn on each
+@pytest.mark.parametrize("batch_size", [pytest.param(8, marks=pytest.mark.slow), 6])
 def test_standing_statistics_are_plain_means_over_batches(batch_size):
     game, average = slow_game()
     assert sharding.device_mesh().size == 4
