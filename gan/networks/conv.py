@@ -19,7 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from gan.networks.conv_cpu import canonical
-from gan.networks.conv_forms import AXES, OPERANDS, Axis, Geometry, accumulator, native, products, sizes_of
+from gan.networks.conv_forms import AXES, OPERANDS, Axis, Geometry, accumulator, native, products, shape_of, sizes_of
 
 Padding = str | Sequence[Sequence[int]]
 
@@ -52,11 +52,7 @@ def shape(blank: str, a: jax.core.ShapedArray, b: jax.core.ShapedArray, *, geome
     """Sizes of the blank, letter by letter, from the operands and the geometry."""
     if a.dtype != b.dtype:
         raise TypeError(f"a convolution of {a.dtype} with {b.dtype}: convert one of them")
-    rows, columns = geometry
-    sizes = sizes_of(blank, a, b)
-    names = {"x": ("inputs", "h", "w"), "w": ("taps", "i", "j"), "y": ("outputs", "h", "w")}[blank]
-    sizes[names[1]], sizes[names[2]] = getattr(rows, names[0]), getattr(columns, names[0])
-    return jax.core.ShapedArray(tuple(sizes[letter] for letter in AXES[blank]), a.dtype)
+    return jax.core.ShapedArray(shape_of(blank, a, b, geometry), a.dtype)
 
 
 def batch(

@@ -40,9 +40,18 @@ OPERANDS = {"y": ("x", "w"), "x": ("w", "y"), "w": ("x", "y")}
 
 
 def sizes_of(blank: str, a: jax.Array, b: jax.Array) -> dict[str, int]:
-    """The size behind every letter of the operands."""
-    first, second = OPERANDS[blank]
-    return dict(zip(AXES[first] + AXES[second], a.shape + b.shape, strict=True))
+    """The size behind every letter of the operands, which have groups or have not."""
+    first, second = (AXES[name][-array.ndim :] for name, array in zip(OPERANDS[blank], (a, b), strict=True))
+    return dict(zip(first + second, a.shape + b.shape, strict=True))
+
+
+def shape_of(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> tuple[int, ...]:
+    """The shape of what is made, with groups where the operands have them."""
+    sizes = sizes_of(blank, a, b)
+    names = {"x": ("inputs", "hw"), "w": ("taps", "ij"), "y": ("outputs", "hw")}
+    field, letters = names[blank]
+    sizes |= {letter: getattr(axis, field) for letter, axis in zip(letters, geometry, strict=True)}
+    return tuple(sizes[letter] for letter in AXES[blank][-a.ndim :])
 
 
 def accumulator(*operands: jax.Array) -> jnp.dtype:
@@ -83,6 +92,19 @@ def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, i
     ]
 
 
+def reads_of_taps(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """What each tap reads of [..., H, W, C], row by row: kh kw arrays [..., H', W', C]."""
+    rows, columns = geometry
+    edges = [(axis.before, axis.after, 0) for axis in geometry]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [*[(0, 0, 0)] * (x.ndim - 3), *edges, (0, 0, 0)])
+    height, width = (axis.stride * (axis.outputs - 1) + 1 for axis in geometry)
+    return [
+        x[..., i : i + height : rows.stride, j : j + width : columns.stride, :]
+        for i in range(rows.taps)
+        for j in range(columns.taps)
+    ]
+
+
 def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
     """The form as one matrix product per tap, batched over groups: nothing here is a convolution."""
     rows, columns = geometry
@@ -91,25 +113,17 @@ def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.
         w, y = a, b
 
         def spread(i: int, j: int) -> jax.Array:
-            """The adjoint of `read`: outputs of one tap laid where the tap read them."""
+            """The adjoint of `reads_of_taps`: outputs of one tap laid where the tap read them."""
             edges = spread_edges(geometry, (i, j))
             part = multiply("gbhwo,gco->gbhwc", y, w[:, i, j])
             return lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
 
         return sum(spread(i, j) for i, j in taps)
 
-    x = a
-    edges = [(axis.before, axis.after, 0) for axis in geometry]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
-
-    def read(i: int, j: int) -> jax.Array:
-        rows_read = slice(i, i + rows.stride * (rows.outputs - 1) + 1, rows.stride)
-        columns_read = slice(j, j + columns.stride * (columns.outputs - 1) + 1, columns.stride)
-        return x[:, :, rows_read, columns_read]
-
+    reads = reads_of_taps(a, geometry)
     if blank == "y":
-        return sum(multiply("gbhwc,gco->gbhwo", read(i, j), b[:, i, j]) for i, j in taps)
-    parts = jnp.stack([multiply("gbhwc,gbhwo->gco", read(i, j), b) for i, j in taps], axis=1)
+        return sum(multiply("gbhwc,gco->gbhwo", read, b[:, i, j]) for read, (i, j) in zip(reads, taps, strict=True))
+    parts = jnp.stack([multiply("gbhwc,gbhwo->gco", read, b) for read in reads], axis=1)
     return parts.reshape(parts.shape[0], rows.taps, columns.taps, *parts.shape[2:])
 
 

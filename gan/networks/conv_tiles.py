@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gan.networks.conv_forms import OPERANDS, Axis, Geometry, multiply, phases_of_kernel, sizes_of
+from gan.networks.conv_forms import OPERANDS, Axis, Geometry, multiply, phases_of_kernel, shape_of, sizes_of
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -86,7 +86,7 @@ def pays(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> bool:
     """
     if not all(cell_taps(axis) in FACTORS for axis in geometry):
         return False
-    sizes = sizes_of(blank, a[None], b[None])
+    sizes = sizes_of(blank, a, b)
     direct = math.prod(axis.outputs * axis.taps for axis in geometry)
     tiled = math.prod(tiles(axis) * (cell_taps(axis) + 1) * axis.stride for axis in geometry)
     kernel = math.prod((cell_taps(axis) + 1) * axis.stride for axis in geometry)  # entries for each pair of channels
@@ -165,23 +165,13 @@ def at_once(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.A
     return jax.linear_transpose(partial(PARTS[blank], geometry=geometry), made)(products)[0]
 
 
-def shape_of(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> tuple[int, ...]:
-    """The shape of what is made, without groups."""
-    sizes = sizes_of(blank, a[None], b[None])
-    if blank == "w":
-        return *(axis.taps for axis in geometry), sizes["c"], sizes["o"]
-    if blank == "x":
-        return sizes["b"], *(axis.inputs for axis in geometry), sizes["c"]
-    return sizes["b"], *(axis.outputs for axis in geometry), sizes["o"]
-
-
 def tiled(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
     """The form, without groups, of some examples after others.
 
     Part i holds the examples i, i + parts, ...: each device has its share of each part, and none fetches another's.
     """
     operands = dict(zip(OPERANDS[blank], (a, b), strict=True))
-    batch = sizes_of(blank, a[None], b[None])["b"]
+    batch = sizes_of(blank, a, b)["b"]
     most = max(EXAMPLES_AT_ONCE, TILES_AT_ONCE // math.prod(map(tiles, geometry)))
     examples = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
     parts = batch // examples
