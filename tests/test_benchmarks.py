@@ -3,6 +3,7 @@
 Nothing is timed here.
 """
 
+import collections
 import itertools
 
 import jax
@@ -12,11 +13,16 @@ import pytest
 
 from experiments.benchmarks import flops, growth, run_costs, systems, timing
 from gan import game as rules
-from gan.networks import conv, dcgan
+from gan.networks import conv, dcgan, spectral
 
 SHAPES = dict.fromkeys(systems.SYSTEMS, (28, 28, 1)) | {
     "flag_gan": (64, 64, 1), "dcgan32": (32, 32, 3), "dcgan64": (64, 64, 3), "dcgan32_r1": (32, 32, 3),
+    "sngan": (32, 32, 3), "wgan_gp": (32, 32, 3), "sagan": (32, 32, 3), "biggan": (32, 32, 3), "r3gan": (32, 32, 1),
+    "stylegan2": (32, 32, 1),
 }  # fmt: skip
+UNNORMALIZED = ("generator.spectral_norm=False", "discriminator.spectral_norm=False")
+WIDTHS = ("generator.widths=(6, 4, 5, 3)", "discriminator.widths=(4, 5, 5, 6)")
+STAGES = ("generator.widths=(8, 6, 4)", "discriminator.widths=(8, 6, 4)", "data.image_size=(16, 24)")
 SMALL = {
     "mlp_gan": ["generator.width=8", "discriminator.width=8"],
     "vanilla_gan": ["generator.width=4", "discriminator.width=4"],
@@ -24,6 +30,12 @@ SMALL = {
     "flag_gan": ["generator.maps=(4, 6, 5)", "discriminator.maps=(4, 3)", "data.image_size=(8, 12)"],
     "dcgan32": ["generator.width=4", "discriminator.width=4", "data.image_size=(28, 36)"],
     "dcgan32_r1": ["generator.width=4", "discriminator.width=4"],
+    "sngan": [*WIDTHS, "discriminator.spectral_norm=False"],
+    "wgan_gp": [*WIDTHS],
+    "sagan": ["generator.width=3", "discriminator.width=4", *UNNORMALIZED],
+    "biggan": ["generator.width=2", "discriminator.width=2", *UNNORMALIZED],
+    "r3gan": [*STAGES, "generator.group_width=4", "discriminator.group_width=4"],
+    "stylegan2": [*STAGES, "discriminator.group_size=5", "batch_size=5"],
 }
 
 
@@ -37,45 +49,65 @@ def flattened_first(array, image_shape):
     return np.moveaxis(np.reshape(array, (height, width, channels, -1)), 2, 0).reshape(np.shape(array))
 
 
+KINDS = {
+    "Linear": "Dense", "Conv2d": "Conv", "Same": "Conv", "ConvTranspose2d": "ConvTranspose", "Enlarge": "ConvTranspose",
+    "BatchNorm1d": "BatchNorm", "BatchNorm2d": "BatchNorm",
+}  # fmt: skip
+NAMES = {"weight": ("kernel", "scale"), "running_mean": ("mean",), "running_var": ("var",)}
+
+
 def carry(variables, module, flat):
     """Gives our variables to PyTorch's layers of the same kind and place. `flat` is the shape behind a flat side.
 
     A dense layer with that many inputs or outputs has them in another order there, as has a normalisation of them.
     """
-    torch = pytest.importorskip("torch")
-    nn, size = torch.nn, int(np.prod(flat))
-    kinds = {nn.Linear: "Dense", nn.Conv2d: "Conv", nn.ConvTranspose2d: "ConvTranspose",
-             nn.BatchNorm1d: "BatchNorm", nn.BatchNorm2d: "BatchNorm"}  # fmt: skip
-    counters = {name: itertools.count() for name in kinds.values()}
-    carried = 0
-    for layer in module.modules():
-        kind = next((name for base, name in kinds.items() if isinstance(layer, base)), None)
-        if kind is None:
-            continue
-        name = f"{kind}_{next(counters[kind])}"
-        entry = dict(variables["params"][name])
-        if kind == "BatchNorm":
-            entry = {**entry["BatchNorm_0"], **variables["batch_stats"][name]["BatchNorm_0"]}
-            entry = {key: flattened_first(leaf, flat) if leaf.size == size else leaf for key, leaf in entry.items()}
-            tensors = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-        else:
-            tensors = {"weight": "kernel", "bias": "bias"}
-        for theirs, ours in tensors.items():
-            if ours not in entry:
-                assert getattr(layer, theirs) is None
-                continue
-            leaf = np.asarray(entry[ours])
-            if kind == "Dense" and leaf.shape[-1] == size:
-                leaf = flattened_first(leaf.T, flat).T
-            elif kind == "Dense" and ours == "kernel" and leaf.shape[0] == size:
-                leaf = flattened_first(leaf, flat)
-            if ours == "kernel":
-                leaf = leaf.T if kind == "Dense" else leaf.transpose(3, 2, 0, 1)
-            tensor = getattr(layer, theirs)
-            assert tuple(tensor.shape) == leaf.shape
-            tensor.data.copy_(torch.from_numpy(np.array(leaf)))
-            carried += 1
+    pytest.importorskip("torch")
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    carried = carried_into(module, params, stats, flat, collections.defaultdict(itertools.count))
     assert carried == len(jax.tree.leaves(variables))
+
+
+def carried_into(module, params, stats, flat, counters):
+    """How many of a scope's variables a module of PyTorch's, and what it consists of, have taken over.
+
+    A part is our layer of the same name, or the next of its kind; any other is a container of such.
+    """
+    import torch
+
+    carried = 0
+    for name, part in module.named_children():
+        kind = KINDS.get(type(part).__name__, type(part).__name__)
+        if name in params:
+            entry = name
+        elif f"{kind}_0" in params or f"{kind}_0" in stats:
+            entry = f"{kind}_{next(counters[kind])}"
+        else:
+            carried += carried_into(part, params, stats, flat, counters)
+            continue
+        scopes = params.get(entry, {}), stats.get(entry, {})
+        if kind == "BatchNorm":
+            scopes = [scope.get("BatchNorm_0", scope) for scope in scopes]
+        carried += carried_into(part, *scopes, flat, collections.defaultdict(itertools.count))
+    buffers = {name: value for name, value in module.named_buffers(recurse=False) if name in module.state_dict()}
+    for name, tensor in (dict(module.named_parameters(recurse=False)) | buffers).items():
+        if name == "num_batches_tracked":
+            continue
+        variables = params | stats
+        leaf = np.asarray(variables[next(ours for ours in (name, *NAMES.get(name, ())) if ours in variables)])
+        size = int(np.prod(flat))
+        if leaf.ndim == 4:
+            leaf = leaf.transpose(3, 2, 0, 1)
+        elif leaf.ndim == 3:  # an image for each map
+            leaf = leaf.transpose(2, 0, 1)
+        elif leaf.ndim == 2:
+            leaf = flattened_first(leaf, flat) if leaf.shape[0] == size else leaf
+            leaf = flattened_first(leaf.T, flat) if leaf.shape[1] == size else leaf.T
+        elif leaf.size == size:
+            leaf = flattened_first(leaf, flat)
+        assert tuple(tensor.shape) == leaf.shape
+        tensor.data.copy_(torch.from_numpy(np.array(leaf)))
+        carried += 1
+    return carried
 
 
 def flat_sides(name, game):
@@ -90,6 +122,10 @@ def flat_sides(name, game):
         *_, smallest = sizes = dcgan.stage_sizes(game.image_shape, 0)
         maps = 2 ** (len(sizes) - 2)
         return (*smallest, maps * generator.width), (*smallest, maps * discriminator.width)
+    if name in ("sngan", "wgan_gp", "sagan", "biggan"):
+        return (4, 4, (generator.widths or [4 * generator.width])[0]), (1, 1, 1)
+    if name in ("r3gan", "stylegan2"):
+        return (1, 1, 1), (height // 4, width // 4, discriminator.widths[0])
     return game.image_shape, game.image_shape
 
 
@@ -111,7 +147,8 @@ def test_pytorch_s_players_have_as_many_parameters(name):
 @pytest.mark.parametrize(
     "name, train",  # dropout draws its own numbers on each side; without it training differs in batch statistics only
     [("mlp_gan", True), ("vanilla_gan", False), ("conv_gan", True), ("flag_gan", False),
-     ("dcgan32", True), ("dcgan32_r1", True)],
+     ("dcgan32", True), ("dcgan32_r1", True), ("sngan", True), ("wgan_gp", False), ("sagan", True), ("biggan", True),
+     ("r3gan", True), ("stylegan2", True)],
 )  # fmt: skip
 def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     torch = pytest.importorskip("torch")
@@ -124,7 +161,11 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     # Larger than the initialisers make them, so that a wrong tap shows; no bias at zero, no statistic at one.
     numbers = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
-    variables = jax.tree.map(lambda leaf: 0.6 * numbers.random(leaf.shape, np.float32) - 0.2, shapes)
+    span = 3.0 if name == "stylegan2" else 0.6  # whose layers divide their weights by the root of their inputs
+    variables = jax.tree.map(lambda leaf: span * (numbers.random(leaf.shape, np.float32) - 1 / 3), shapes)
+    variables = jax.tree_util.tree_map_with_path(  # StyleGAN2's noise is drawn by each side for itself
+        lambda path, leaf: 0 * leaf if path[-1] == jax.tree_util.DictKey("noise") else leaf, variables
+    )
     for ours in variables:
         ours["batch_stats"] = jax.tree.map(np.abs, ours["batch_stats"])
     latent = numbers.standard_normal((5, game.latent_size), np.float32)
@@ -133,7 +174,7 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     @jax.jit
     def played(generator, discriminator, latent, real):
         label = jnp.zeros(5, jnp.int32)
-        image, _ = game.generate(generator, latent, label, train=train)
+        image, _ = game.generate(generator, latent, label, train=train, key=jax.random.key(0))
         return image, game.discriminate(discriminator, real, label, train=train).logits
 
     image, logits = played(*variables, latent, real)
@@ -146,7 +187,7 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     with torch.no_grad():
         images = players[0](torch.from_numpy(np.array(latent))).permute(0, 2, 3, 1)
         judged = players[1](torch.from_numpy(np.array(real)).permute(0, 3, 1, 2))
-    np.testing.assert_allclose(images, image, atol=1e-4)
+    np.testing.assert_allclose(images, image, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(judged, logits, atol=1e-4, rtol=1e-4)
     assert np.std(image) > 0.01 and np.std(logits) > 1e-3
 
@@ -167,6 +208,49 @@ def test_a_turn_of_pytorch_s_moves_every_parameter(name, shared):
     assert all((old != new).any() for old, new in zip(before, after, strict=True))
     moved = any((old != new).any() for old, new in zip(average, program._average, strict=True))
     assert moved == (name != "mlp_gan")  # whose config has no average
+
+
+@pytest.mark.parametrize("name", ["sngan", "wgan_gp", "biggan", "r3gan", "stylegan2"])
+def test_a_turn_of_a_later_network_moves_every_parameter(name):
+    pytest.importorskip("torch")
+    from experiments.benchmarks import torch_peers
+
+    changes = [text for text in SMALL[name] if "norm" not in text] + ["batch_size=5", "discriminator_steps=1"]
+    config = systems.configured(name, changes)
+    images = np.random.default_rng(0).integers(0, 256, (16, *config.data.image_size, SHAPES[name][2]), np.uint8)
+    program = torch_peers.Program(config, images, "fused+channels_last")
+    players = (program._generator, program._discriminator)
+    before = [parameter.detach().clone() for player in players for parameter in player.parameters()]
+    program.play(3)
+    after = [parameter for player in players for parameter in player.parameters()]
+    # The last of all is the bias of a critic's logit, which falls out of a difference of two.
+    still = [old.equal(new) for old, new in zip(before, after, strict=True)]
+    assert still == [*[False] * (len(still) - 1), name == "wgan_gp"]
+    assert all(parameter.isfinite().all() for parameter in after)
+
+
+def test_pytorch_s_layers_are_normalised_as_ours():
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks import torch_peers
+
+    config = systems.configured("sagan", SMALL["sagan"])
+    game = game_of(config, 3)
+    numbers = np.random.default_rng(0)
+    _, ours = jax.jit(lambda key: rules.initial_variables(game, key, key))(jax.random.key(0))
+    _, theirs = torch_peers.players(config, (3, 32, 32))
+    carry(ours, theirs, (1, 1, 1))
+    torch_peers.spectrally_normalize(theirs)
+    params, vectors = ours["params"], spectral.initial_vectors(ours["params"], jax.random.key(1))
+    assert len(vectors) == sum(torch.nn.utils.parametrize.is_parametrized(layer) for layer in theirs.modules())
+    real = numbers.standard_normal((5, 32, 32, 3), np.float32)
+    given = torch.from_numpy(np.array(real)).permute(0, 3, 1, 2)
+    for _ in range(300):  # power iterations, until neither changes
+        normalized, vectors = jax.jit(spectral.normalized)(params, vectors)
+        with torch.no_grad():
+            judged = theirs(given)
+    label = jnp.zeros(5, jnp.int32)
+    logits = game.discriminate(ours | {"params": normalized}, real, label, train=True).logits
+    np.testing.assert_allclose(judged, logits, atol=1e-4, rtol=1e-3)
 
 
 def test_a_variant_that_pytorch_refuses_is_told(monkeypatch):

@@ -17,6 +17,9 @@ from gan.errors import lookup
 ROOT = Path(__file__).parents[2]
 DCGAN = ("configs/dcgan.py", "data.channels=3", "generator.width=64", "discriminator.width=64")
 
+UNCONDITIONAL = ("generator.conditioning=none", "discriminator.conditioning=none")
+RESNET = ("data.channels=3", "generator.widths=(64, 64, 64, 64)", "discriminator.widths=(64, 64, 64, 64)")
+
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "mlp_gan": ("configs/mlp_gan.py",),
     "smooth_gan": ("configs/smooth_gan.py",),
@@ -26,8 +29,15 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "dcgan32": DCGAN,
     "dcgan64": (*DCGAN, "data.image_size=(64, 64)"),
     "dcgan32_r1": (*DCGAN, "discriminator.batch_norm=False", "penalties.r1=5.0"),
+    "sngan": ("configs/sngan.py", *RESNET),
+    "wgan_gp": ("configs/wgan_gp.py", *RESNET),
+    "sagan": ("configs/sagan.py", *UNCONDITIONAL),
+    "biggan": ("configs/biggan.py", *UNCONDITIONAL),
+    "r3gan": ("configs/r3gan.py",),
+    "stylegan2": ("configs/stylegan2.py",),
 }
-"""The five tutorial systems, and DCGAN at its authors' widths with and without a penalty of second order."""
+"""The five tutorial systems, DCGAN at its authors' widths with and without a penalty of second order, and the networks
+that came later: at the sizes that their configs have for two cores, SNGAN and WGAN-GP at width 64, none conditional."""
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:

@@ -13,19 +13,20 @@ A variant is named by what is done to it: `eager`, or any of these with a plus b
   bfloat16         autocast (on a GPU only)
 """
 
-import math
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from experiments.benchmarks import timing
+from experiments.benchmarks import timing, torch_modern, torch_players, torch_residual
 from gan import names
 from gan.errors import UserError, lookup
 
@@ -51,207 +52,66 @@ def variants_of(config: ConfigDict) -> tuple[str, ...]:
     return tuple(name for name in VARIANTS if not idle & set(name.split("+")))
 
 
-class Same(nn.Conv2d):
-    """A convolution whose output is the input's size over the stride, rounded up; the odd cell of padding is last."""
-
-    def __init__(
-        self, inputs: int, outputs: int, taps: int, size: Sequence[int], *, stride: int = 1, bias: bool = True
-    ):
-        (top, bottom), (left, right) = (_edges(length, taps, stride) for length in size)
-        super().__init__(inputs, outputs, taps, stride, padding=(top, left), bias=bias)
-        self._odd = (0, right - left, 0, bottom - top)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""
-        return super().forward(F.pad(x, self._odd) if any(self._odd) else x)
-
-
-class Enlarge(nn.ConvTranspose2d):
-    """The transpose of `Same` from size `small` to `large`; or, with padding="VALID", of one without padding."""
-
-    def __init__(
-        self, inputs: int, outputs: int, taps: int, small: Sequence[int], large: Sequence[int], *,
-        stride: int = 2, padding: str = "SAME", bias: bool = True
-    ):  # fmt: skip
-        before = [_edges(length, taps, stride)[0] if padding == "SAME" else 0 for length in large]
-        made = [stride * (length - 1) + taps - 2 * edge for length, edge in zip(small, before, strict=True)]
-        missing = [max(0, wanted - length) for wanted, length in zip(large, made, strict=True)]
-        super().__init__(inputs, outputs, taps, stride, before, missing, bias=bias)
-        self._size = tuple(large)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, *small] to [B, outputs, *large]."""
-        x = super().forward(x)
-        return x if x.shape[2:] == self._size else x[:, :, : self._size[0], : self._size[1]]
-
-
-def _edges(length: int, taps: int, stride: int) -> tuple[int, int]:
-    padding = max(stride * (math.ceil(length / stride) - 1) + taps - length, 0)
-    return padding // 2, padding - padding // 2
-
-
-def _truncated_normal(sd: float) -> Callable[[Tensor], Tensor]:
-    return lambda weight: nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd)
-
-
-INITIALIZERS: Mapping[str, Callable[..., Callable[[Tensor], Tensor]]] = {
-    "normal": lambda sd: lambda weight: nn.init.normal_(weight, std=sd),
-    "truncated_normal": _truncated_normal,
-    "xavier_uniform": lambda: nn.init.xavier_uniform_,
-    "xavier_normal": lambda: nn.init.xavier_normal_,
-    "fan_in_uniform": lambda: lambda weight: nn.init.kaiming_uniform_(weight, a=math.sqrt(5)),
-    "he_normal": lambda: lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
+GENERATORS = {
+    "mlp": torch_players.mlp_generator,
+    "dcgan": torch_players.dcgan_generator,
+    "conv_gan": torch_players.conv_gan_generator,
+    "flag": torch_players.flag_generator,
+    "resnet": torch_residual.resnet_generator,
+    "sagan": torch_residual.sagan_generator,
+    "biggan": torch_residual.biggan_generator,
+    "r3gan": torch_modern.r3gan_generator,
+    "stylegan2": torch_modern.stylegan2_generator,
 }
-
-
-def _initialized(
-    module: nn.Module, kernel: str, *, dense: str = "", bias: float = 0.0, scale_sd: float = 0.0
-) -> nn.Module:
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            text = dense if dense and isinstance(layer, nn.Linear) else kernel
-            names.call(INITIALIZERS, text, "kernel_init")(layer.weight)
-            if layer.bias is not None:
-                nn.init.constant_(layer.bias, bias)
-        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, scale_sd)
-    return module
-
-
-def _rectifier(slope: float = 0.2) -> nn.Module:
-    return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
-
-
-def _hidden(size: int, settings: ConfigDict) -> tuple[list[nn.Module], int]:
-    layers = []
-    for multiple in settings.layers:
-        layers += [nn.Linear(size, settings.width * multiple), _rectifier(settings.slope)]
-        layers += [nn.Dropout(settings.dropout)] if settings.dropout else []
-        size = settings.width * multiple
-    return layers, size
-
-
-def mlp_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/mlp.py: latents [B, Z] to images before their activation [B, C, H, W]."""
-    layers, size = _hidden(latent_size, settings)
-    layers += [nn.Linear(size, math.prod(image_shape)), nn.Unflatten(1, image_shape)]
-    return _initialized(nn.Sequential(*layers), settings.kernel_init)
-
-
-def mlp_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/mlp.py: images [B, C, H, W] to logits [B]."""
-    layers, size = _hidden(math.prod(image_shape), settings)
-    return _initialized(nn.Sequential(nn.Flatten(), *layers, nn.Linear(size, 1), nn.Flatten(0)), settings.kernel_init)
-
-
-def _sizes(image_shape: tuple[int, int, int], depth: int) -> list[tuple[int, int]]:
-    _, height, width = image_shape
-    depth = depth or max(1, round(math.log2(min(height, width) / 4)))
-    return [(math.ceil(height / 2**stage), math.ceil(width / 2**stage)) for stage in range(depth + 1)]
-
-
-def dcgan_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/dcgan.py."""
-    sizes = _sizes(image_shape, settings.depth)
-    depth, is_normal = len(sizes) - 1, settings.batch_norm
-
-    def normalized(maps: int) -> list[nn.Module]:
-        return [*([nn.BatchNorm2d(maps)] if is_normal else []), _rectifier(0.0)]
-
-    maps = settings.width * 2 ** (depth - 1)
-    layers = [nn.Linear(latent_size, maps * math.prod(sizes[depth]), bias=not is_normal)]
-    layers += [nn.Unflatten(1, (maps, *sizes[depth])), *normalized(maps)]
-    for stage in range(depth - 1, 0, -1):
-        layers += [Enlarge(maps, maps // 2, 4, sizes[stage + 1], sizes[stage], bias=not is_normal)]
-        maps //= 2
-        layers += normalized(maps)
-    layers += [Enlarge(maps, image_shape[0], 4, sizes[1], sizes[0], bias=False)]
-    return _initialized(nn.Sequential(*layers), settings.kernel_init, scale_sd=0.02)
-
-
-def dcgan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/dcgan.py."""
-    sizes = _sizes(image_shape, settings.depth)
-    layers, channels = [], image_shape[0]
-    for stage, size in enumerate(sizes[:-1]):
-        maps = settings.width * 2**stage
-        layers += [Same(channels, maps, 4, size, stride=2, bias=not settings.batch_norm)]
-        layers += [nn.BatchNorm2d(maps)] if stage and settings.batch_norm else []
-        layers += [_rectifier()]
-        channels = maps
-    layers += [nn.Flatten(), nn.Linear(channels * math.prod(sizes[-1]), 1, bias=False), nn.Flatten(0)]
-    return _initialized(nn.Sequential(*layers), settings.kernel_init, scale_sd=0.02)
-
-
-def conv_gan_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/conv_gan.py."""
-    layers, channels, side = [nn.Unflatten(1, (latent_size // 4, 2, 2)), nn.ReLU()], latent_size // 4, 2
-    for maps, larger in ((4 * settings.width, 3), (2 * settings.width, 6), (settings.width, 12)):
-        layers += [Enlarge(channels, maps, 5, (side, side), (larger, larger)), nn.BatchNorm2d(maps), _rectifier(0.0)]
-        channels, side = maps, larger
-    layers += [Enlarge(channels, image_shape[0], 5, (side, side), image_shape[1:], padding="VALID")]
-    return _initialized(nn.Sequential(*layers), settings.kernel_init, bias=settings.bias)
-
-
-def conv_gan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/conv_gan.py."""
-    layers, (channels, *size) = [], image_shape
-    for maps in (settings.width, 2 * settings.width):
-        layers += [Same(channels, maps, 5, size), _rectifier(0.0), nn.AvgPool2d(2)]
-        channels, size = maps, [length // 2 for length in size]
-    layers += [nn.Flatten(), nn.Linear(channels * math.prod(size), 4 * settings.width), _rectifier(0.0)]
-    layers += [nn.Linear(4 * settings.width, 1), nn.Flatten(0)]
-    return _initialized(nn.Sequential(*layers), settings.kernel_init, bias=settings.bias)
-
-
-def flag_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/flag.py."""
-    image_channels, height, width = image_shape
-    channels, *others = settings.maps
-    first = (channels, height // 4, width // 4)
-    layers = [nn.Linear(latent_size, math.prod(first)), nn.BatchNorm1d(math.prod(first)), _rectifier(0.0)]
-    layers += [nn.Unflatten(1, first), nn.Upsample(scale_factor=4)]
-    for maps in others:
-        layers += [nn.Dropout(settings.dropout), Same(channels, maps, 3, (height, width))]
-        layers += [nn.BatchNorm2d(maps), _rectifier(0.0)]
-        channels = maps
-    layers += [nn.Dropout(settings.dropout), nn.Conv2d(channels, image_channels, 1)]
-    return _initialized(nn.Sequential(*layers), settings.kernel_init, dense=settings.dense_init)
-
-
-class RealMinusFake(nn.Module):
-    """Logits of the classes fake and real [B, 2] to the one whose sigmoid is the softmax's share of real, [B]."""
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """The second less the first."""
-        return logits[:, 1] - logits[:, 0]
-
-
-def flag_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/flag.py."""
-    layers, (channels, *size) = [], image_shape
-    for maps in settings.maps:
-        layers += [Same(channels, maps, 5, size), _rectifier(0.0), nn.Dropout(settings.dropout)]
-        channels = maps
-    layers += [nn.Flatten(), nn.Linear(channels * math.prod(size), settings.hidden), _rectifier()]
-    layers += [nn.Dropout(settings.dropout), nn.Linear(settings.hidden, 2), RealMinusFake()]
-    return _initialized(nn.Sequential(*layers), settings.kernel_init)
-
-
-GENERATORS = {"mlp": mlp_generator, "dcgan": dcgan_generator, "conv_gan": conv_gan_generator, "flag": flag_generator}
 DISCRIMINATORS = {
-    "mlp": mlp_discriminator,
-    "dcgan": dcgan_discriminator,
-    "conv_gan": conv_gan_discriminator,
-    "flag": flag_discriminator,
+    "mlp": torch_players.mlp_discriminator,
+    "dcgan": torch_players.dcgan_discriminator,
+    "conv_gan": torch_players.conv_gan_discriminator,
+    "flag": torch_players.flag_discriminator,
+    "resnet": torch_residual.resnet_discriminator,
+    "sagan": torch_residual.sagan_discriminator,
+    "biggan": torch_residual.biggan_discriminator,
+    "r3gan": torch_modern.r3gan_discriminator,
+    "stylegan2": torch_modern.stylegan2_discriminator,
 }
-ACTIVATIONS = {"tanh": (nn.Tanh, (-1.0, 1.0)), "sigmoid": (nn.Sigmoid, (0.0, 1.0))}
+ACTIVATIONS = {
+    "tanh": (nn.Tanh, (-1.0, 1.0)),
+    "sigmoid": (nn.Sigmoid, (0.0, 1.0)),
+    "linear": (nn.Identity, (-1.0, 1.0)),
+}
 PRIORS = {
     "normal": lambda mean=0.0, sd=1.0: lambda *shape: torch.randn(shape, device=DEVICE).mul_(sd).add_(mean),
     "uniform": lambda low=-1.0, high=1.0: lambda *shape: torch.empty(shape, device=DEVICE).uniform_(low, high),
 }
-LABELS = {"non_saturating": lambda: (1.0, 0.0), "label_smoothed": lambda real=0.9, fake=0.0: (real, fake)}
-"""Of the losses that have a peer, what D is taught of real and of generated images. G wants 1 in all of them."""
+
+
+class Loss(NamedTuple):
+    """What D and G minimise, of the logits of real and of generated images."""
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    compares: bool = False
+    """Whether G's looks at real images too."""
+
+
+def _cross_entropy(real: float = 1.0, fake: float = 0.0) -> Loss:
+    def against(logits: Tensor, label: float) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+    return Loss(lambda r, f: against(r, real) + against(f, fake), lambda r, f: against(f, 1.0))
+
+
+LOSSES: Mapping[str, Callable[..., Loss]] = {
+    "non_saturating": lambda: _cross_entropy(),
+    "label_smoothed": lambda real=0.9, fake=0.0: _cross_entropy(real, fake),
+    "hinge": lambda: Loss(lambda r, f: F.relu(1.0 - r).mean() + F.relu(1.0 + f).mean(), lambda r, f: -f.mean()),
+    "wasserstein": lambda: Loss(lambda r, f: f.mean() - r.mean(), lambda r, f: -f.mean()),
+    "relativistic": lambda: Loss(
+        lambda r, f: F.softplus(f - r).mean(), lambda r, f: F.softplus(r - f).mean(), compares=True
+    ),
+}
+PENALTIES = ("r1", "r2", "wgan_gp", "orthogonal")
+"""Those that have a peer."""
 
 
 def players(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
@@ -260,7 +120,18 @@ def players(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[nn.M
     make_generator = lookup(GENERATORS, config.generator.network, "config.generator.network")
     make_discriminator = lookup(DISCRIMINATORS, config.discriminator.network, "config.discriminator.network")
     generator = make_generator(config.generator, config.latent.size, image_shape)
-    return nn.Sequential(generator, activation()), make_discriminator(config.discriminator, image_shape)
+    discriminator = make_discriminator(config.discriminator, image_shape)
+    for player, settings in ((generator, config.generator), (discriminator, config.discriminator)):
+        if settings.spectral_norm:
+            spectrally_normalize(player)
+    return nn.Sequential(generator, activation()), discriminator
+
+
+def spectrally_normalize(player: nn.Module) -> None:
+    """Divides the kernels of all layers by their largest singular values from now on."""
+    for layer in list(player.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            parametrizations.spectral_norm(layer)
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -291,14 +162,12 @@ class Program:
         self._generator_optimizer = _adam(self._generator, config.generator, adam)
         self._discriminator_optimizer = _adam(self._discriminator, config.discriminator, adam)
         self._draw = names.call(PRIORS, config.latent.prior, "config.latent.prior")
-        labels = names.call(LABELS, config.loss, "config.loss")
-        self._real, self._fake, self._one = (
-            torch.full((config.batch_size,), label, device=DEVICE) for label in (*labels, 1.0)
-        )
+        self._loss = names.call(LOSSES, config.loss, "config.loss")
         self._average = [tensor.clone() for tensor in self._averaged()]
         shown = config.batch_size * config.discriminator_steps
         self._mix = get_ema_multi_avg_fn(2.0 ** (-shown / config.average_halflife)) if config.average_halflife else None
         self._rows, self._shown = torch.randperm(len(self._images), device=DEVICE), 0
+        self._turns = 0
 
     def play(self, turns: int) -> float:
         """Plays so many turns; the seconds that one took."""
@@ -328,38 +197,62 @@ class Program:
             is_kept = shared is not None and update == self._config.discriminator_steps
             with torch.set_grad_enabled(is_kept):
                 fake = self._fakes(shared)
-            self._update_discriminator(self._batch(), fake.detach())
+            real = self._batch()
+            self._update_discriminator(real, fake.detach())
         for update in range(self._config.generator_steps):
-            self._update_generator(fake if shared is not None and update == 0 else self._fakes(shared))
+            self._update_generator(fake if shared is not None and update == 0 else self._fakes(shared), real)
         if self._mix is not None:
             self._mix(self._average, self._averaged(), None)
+        self._turns += 1
 
     def _fakes(self, latent: Tensor | None) -> Tensor:
         with self._autocast():
             return self._generate(self._latents() if latent is None else latent)
 
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> None:
-        weight = self._config.penalties.r1
-        with self._autocast():
-            on_real = self._judge(real.requires_grad_(weight > 0)).float()
-            on_fake = self._judge(fake).float()
-        loss = _cross_entropy(on_real, self._real) + _cross_entropy(on_fake, self._fake)
-        if weight:
-            (slope,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
-            loss = loss + weight * slope.float().square().sum((1, 2, 3)).mean()
+        weights = self._weights("discriminator")
+        with self._judging():
+            on_real = self._logits(real.requires_grad_(weights["r1"] > 0))
+            on_fake = self._logits(fake.requires_grad_(weights["r2"] > 0))
+            loss = self._loss.discriminator(on_real, on_fake)
+            for name, image, logits in (("r1", real, on_real), ("r2", fake, on_fake)):
+                if weights[name]:
+                    loss = loss + weights[name] * _squared_slopes(image, logits).mean()
+            if weights["wgan_gp"]:
+                share = torch.rand(len(real), 1, 1, 1, device=DEVICE)
+                between = torch.lerp(fake, real, share).requires_grad_()
+                slopes = _squared_slopes(between, self._logits(between)).sqrt()
+                loss = loss + weights["wgan_gp"] * (slopes - 1.0).square().mean()
         self._discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._discriminator_optimizer.step()
 
-    def _update_generator(self, fake: Tensor) -> None:
+    def _update_generator(self, fake: Tensor, real: Tensor) -> None:
         self._discriminator.requires_grad_(False)  # its kernels' gradients, which nobody wants, are not computed
-        with self._autocast():
-            on_fake = self._judge(fake).float()
-        loss = _cross_entropy(on_fake, self._one)
+        with self._judging():
+            on_fake = self._logits(fake)
+            with torch.no_grad():
+                on_real = self._logits(real) if self._loss.compares else on_fake  # which then says nothing
+        loss = self._loss.generator(on_real, on_fake)
+        if weight := self._weights("generator")["orthogonal"]:
+            loss = loss + weight * sum(_overlaps(kernel) for kernel in self._generator.parameters() if kernel.ndim > 1)
         self._generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._generator_optimizer.step()
         self._discriminator.requires_grad_(True)
+
+    def _weights(self, player: str) -> dict[str, float]:
+        """Of the penalties that are due in this turn: a lazy one counts for all turns that it stands for."""
+        interval = self._config[player].penalty_interval
+        return {name: (self._turns % interval == 0) * interval * self._config.penalties[name] for name in PENALTIES}
+
+    def _logits(self, image: Tensor) -> Tensor:
+        with self._autocast():
+            return self._judge(image).float()
+
+    def _judging(self) -> Any:
+        """Within it D's kernels are normalised once, as ours are in an update."""
+        return parametrize.cached() if self._config.discriminator.spectral_norm else contextlib.nullcontext()
 
     def _batch(self) -> Tensor:
         """The next images of a shuffled epoch, in the game's range."""
@@ -436,14 +329,30 @@ def _adam(player: nn.Module, settings: ConfigDict, how: dict[str, bool]) -> torc
     )
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, labels)
+def _squared_slopes(image: Tensor, logits: Tensor) -> Tensor:
+    """|d logit / d image|^2 of each image, [B], with a graph."""
+    (slope,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
+    return slope.float().square().sum((1, 2, 3))
+
+
+def _overlaps(kernel: Tensor) -> Tensor:
+    """The sum of the squared products of different outputs' weights: BigGAN's orthogonal regularisation."""
+    matrix = kernel.flatten(1)
+    products = matrix @ matrix.mT
+    return products.square().sum() - products.diagonal().square().sum()
 
 
 def _check(config: ConfigDict) -> None:
     """Raises `UserError` for what a config may ask of us, and these programs do not do."""
-    unknown = [f"penalties.{name}" for name, weight in config.penalties.items() if weight and name != "r1"]
-    unknown += [f"{name}.optimizer" for name in ("generator", "discriminator") if config[name].optimizer != "adam"]
+    unknown = [f"penalties.{name}" for name, weight in config.penalties.items() if weight and name not in PENALTIES]
+    for name in ("generator", "discriminator"):
+        settings = config[name]
+        unknown += [f"{name}.optimizer"] if settings.optimizer != "adam" else []
+        unknown += [
+            f"{name}.{field}" for field in ("layer_norm", "style_mixing", "conv_clamp", "bfloat16_stages")
+            if settings.get(field)
+        ]  # fmt: skip
+        unknown += [f"{name}.conditioning"] if settings.conditioning != "none" else []
     unknown += ["augment.policy"] if config.augment.policy != "none" else []
     if unknown:
         raise UserError(f"the PyTorch programs have no peer of this config's {', '.join(unknown)}")
