@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from experiments import cli
 from experiments.study import space
 from gan.errors import UserError
 
@@ -20,13 +21,9 @@ IDLE_SECONDS = 2.0
 """How often a worker that has nothing to do looks whether another one's trial is left to it."""
 
 
-def main() -> NoReturn:
-    """Runs a worker, and turns how it ends into the exit status."""
-    try:
-        sys.exit(_run(_parse()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main() -> int:
+    """Runs a worker; how it ends, as an exit status."""
+    return _run(_parse())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,4 +87,4 @@ def _tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -25,6 +25,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from configs import toy
+from experiments import cli
 from experiments.overrides import override
 from gan import data, schedules, state, steps
 from gan import game as rules
@@ -198,4 +199,4 @@ def insert(path: Path, distribution: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import cli
 from experiments.benchmarks import flops, growth, run_costs, systems, timing
 from gan import game as rules
 from gan.networks import conv, dcgan, spectral
@@ -212,7 +213,8 @@ def test_a_turn_of_pytorch_s_moves_every_parameter(name, shared):
 
 @pytest.mark.parametrize("name", ["sngan", "wgan_gp", "biggan", "r3gan", "stylegan2"])
 def test_a_turn_of_a_later_network_moves_every_parameter(name):
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)  # a ReLU that never fires would leave its weights where they are
     from experiments.benchmarks import torch_peers
 
     changes = [text for text in SMALL[name] if "norm" not in text] + ["batch_size=5", "discriminator_steps=1"]
@@ -315,3 +317,17 @@ def test_the_shares_of_a_whole_run():
     # 1 start, 99 turns of 0.1 s, 2 logs, 3 pictures (one before the first turn), 1 evaluation and 1 checkpoint of 1 s.
     assert found == pytest.approx({"start": 1 / 17.9, "turns": 9.9 / 17.9, "logging": 2 / 17.9, "pictures": 3 / 17.9,
                                    "evaluation": 1 / 17.9, "checkpoints": 1 / 17.9})  # fmt: skip
+
+
+def test_a_mistake_is_told_in_one_line(capsys):
+    def refuse():
+        systems.configured("dcgan32", ["batch_sise=3"])
+
+    with pytest.raises(SystemExit) as end:
+        cli.run(refuse)
+    assert end.value.code == 2
+    told = "error: --override batch_sise=3: the config has no field batch_sise; nearest: 'batch_size'\n"
+    assert capsys.readouterr().err == told
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: 3)
+    assert end.value.code == 3

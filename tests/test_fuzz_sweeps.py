@@ -89,8 +89,8 @@ def test_overrides_of_a_sweep(examples):
         config = base.copy_and_resolve_references()
         try:
             override(config, [f"{field}{equals}{text}"])
-        except ValueError as error:  # which `space.configured` tells
-            one_line(UserError(str(error)))
+        except UserError as error:
+            one_line(error)
         refused_or(space.configured, Experiment(base=BASE, minimise="frechet", reports=5), [f"{field}{equals}{text}"])
 
 

@@ -23,7 +23,8 @@ from experiments.study import Experiment, among, cases, integers, log_uniform, s
 from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
-from experiments import sweep as command  # noqa: E402 (they need Optuna)
+from experiments import cli  # noqa: E402 (they need Optuna)
+from experiments import sweep as command  # noqa: E402
 from experiments.study import page, reading, size, storage, together, trial  # noqa: E402
 
 BASE = "configs/dcgan.py"
@@ -572,7 +573,7 @@ def acted(monkeypatch, tmp_path, act, groups=None, **fields):
     text += f'EXPERIMENT = Experiment(space={{"top_k": among({values})}}, {rest})\n'
     monkeypatch.setattr(sys, "argv", ["", str(written(tmp_path, text)), f"--workdir={tmp_path / 'study'}"])
     with pytest.raises(SystemExit) as end:
-        command.main()
+        cli.run(command.main)
     table = tmp_path / "study" / "table.csv"
     return end.value.code, {float(row["top_k"]): row for row in csv.DictReader(table.open())}, calls
 
@@ -623,7 +624,7 @@ def test_how_a_trial_ends_badly_is_told(tmp_path, monkeypatch):
         calls.clear()
         monkeypatch.setattr(sys, "argv", sys.argv[:3] + flags)
         with pytest.raises(SystemExit) as end:
-            command.main()
+            cli.run(command.main)
         assert (end.value.code, calls) == (0, played)
 
 

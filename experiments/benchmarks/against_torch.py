@@ -17,6 +17,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from experiments import cli
 from experiments.benchmarks import sides, systems, timing
 
 
@@ -115,4 +116,4 @@ def told(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

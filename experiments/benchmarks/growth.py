@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from experiments import cli
 from experiments.benchmarks import against_torch, sides, systems, timing
 
 SYSTEM = "dcgan32"
@@ -100,4 +101,4 @@ def _cells(row: dict) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

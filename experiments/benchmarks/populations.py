@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import cli
 from experiments.benchmarks import systems, timing, turns
 from gan import evaluation, loop, population, schedules, sharding, state
 from gan import game as rules
@@ -82,4 +83,4 @@ def compiled(config: ConfigDict, count: int) -> timing.Play:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -28,6 +28,7 @@ from unittest import mock
 import jax
 from ml_collections import ConfigDict
 
+from experiments import cli
 from experiments.benchmarks import timing, turns
 from experiments.benchmarks.systems import ROOT, load
 from gan import data, evaluation, loop, sampling
@@ -214,4 +215,4 @@ def rate_of_data(arguments: argparse.Namespace, where: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -11,6 +11,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.systems import configured
+from gan.errors import UserError
 
 
 class Prepared(NamedTuple):
@@ -120,12 +121,17 @@ class Apart:
         theirs.close()
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        """What the side's method of that name answers. Raises `RuntimeError` with the traceback of one that failed."""
+        """What the side's method of that name answers.
+
+        Raises a `UserError` of the side's, and `RuntimeError` with the traceback of whatever else failed there.
+        """
         self._pipe.send((question, arguments))
         try:
             answer, failure = self._pipe.recv()
         except EOFError as error:
             raise RuntimeError(f"{question}: the process ended, as one does that runs out of memory") from error
+        if isinstance(failure, UserError):
+            raise failure
         if failure is not None:
             raise RuntimeError(failure)
         return answer
@@ -145,5 +151,7 @@ def _serve(side: type, pipe: Any) -> None:
             return
         try:
             pipe.send((getattr(player, question)(*arguments), None))
+        except UserError as error:
+            pipe.send((None, error))
         except Exception:  # told to whom asked, who decides what becomes of it
             pipe.send((None, traceback.format_exc()))

@@ -5,14 +5,13 @@ images, the same on every machine.
 """
 
 import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from experiments.overrides import override
-from gan.errors import lookup
+from gan.errors import UserError, lookup
 
 ROOT = Path(__file__).parents[2]
 DCGAN = ("configs/dcgan.py", "data.channels=3", "generator.width=64", "discriminator.width=64")
@@ -58,7 +57,6 @@ def configured(system: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def need_torch() -> None:
-    """Ends the process with one line and status 2 where there is no PyTorch to compare with."""
+    """Raises `UserError` where there is no PyTorch to compare with."""
     if importlib.util.find_spec("torch") is None:
-        print("error: PyTorch is not installed; to compare with it: pip install -e '.[peers]'", file=sys.stderr)
-        sys.exit(2)
+        raise UserError("PyTorch is not installed; to compare with it: pip install -e '.[peers]'")

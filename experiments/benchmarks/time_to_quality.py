@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import cli
 from experiments.benchmarks import timing
 from experiments.benchmarks.systems import ROOT, load, need_torch
 
@@ -142,4 +143,4 @@ def train_peer(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

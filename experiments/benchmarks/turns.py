@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from experiments import cli
 from experiments.benchmarks import flops, timing
 from experiments.benchmarks.systems import load
 from gan import evaluation, loop, schedules, sharding, state
@@ -131,4 +132,4 @@ def matrix_rate(size: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
