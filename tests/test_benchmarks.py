@@ -214,21 +214,21 @@ def test_a_turn_of_pytorch_s_moves_every_parameter(name, shared):
 @pytest.mark.parametrize("name", ["sngan", "wgan_gp", "biggan", "r3gan", "stylegan2"])
 def test_a_turn_of_a_later_network_moves_every_parameter(name):
     torch = pytest.importorskip("torch")
-    torch.manual_seed(0)  # a ReLU that never fires would leave its weights where they are
     from experiments.benchmarks import torch_peers
 
+    torch.manual_seed(0)  # a ReLU that never fires would leave its weights where they are
     changes = [text for text in SMALL[name] if "norm" not in text] + ["batch_size=5", "discriminator_steps=1"]
     config = systems.configured(name, changes)
     images = np.random.default_rng(0).integers(0, 256, (16, *config.data.image_size, SHAPES[name][2]), np.uint8)
     program = torch_peers.Program(config, images, "fused+channels_last")
-    players = (program._generator, program._discriminator)
-    before = [parameter.detach().clone() for player in players for parameter in player.parameters()]
+    players = {"generator": program._generator, "discriminator": program._discriminator}
+    parameters = {f"{who} {part}": leaf for who, player in players.items() for part, leaf in player.named_parameters()}
+    before = {part: leaf.detach().clone() for part, leaf in parameters.items()}
     program.play(3)
-    after = [parameter for player in players for parameter in player.parameters()]
-    # The last of all is the bias of a critic's logit, which falls out of a difference of two.
-    still = [old.equal(new) for old, new in zip(before, after, strict=True)]
-    assert still == [*[False] * (len(still) - 1), name == "wgan_gp"]
-    assert all(parameter.isfinite().all() for parameter in after)
+    still = {part for part, leaf in parameters.items() if leaf.equal(before[part])}
+    # It falls out of a difference of logits, and out of hinges' within a margin.
+    assert still <= ({"discriminator dense.bias"} if config.loss in ("wasserstein", "hinge") else set())
+    assert all(leaf.isfinite().all() for leaf in parameters.values())
 
 
 def test_pytorch_s_layers_are_normalised_as_ours():
