@@ -188,8 +188,11 @@ class Evaluator:
         return self._of_parts([(kept["features"], kept["labels"])])
 
     def figures(self, game: Game, average: Average) -> dict[str, float]:
-        """The figures of the averaged generator."""
-        drawn = sampling.draw(game, average, seed=self._seed, count=self.count, batch_size=min(BATCH, self.count))
+        """The figures of the averaged generator; where it learns of labels, of those that the training data have."""
+        labels = self._training_labels() if game.is_conditional else ()
+        drawn = sampling.draw(
+            game, average, seed=self._seed, count=self.count, batch_size=min(BATCH, self.count), labels=labels
+        )
         if self._is_of_points:
             return self._of_points(np.concatenate([batch["image"] for batch in drawn]))
         drawn = report.progress(drawn, total=-(-self.count // BATCH), what="sampling")
@@ -198,6 +201,11 @@ class Evaluator:
     def figures_of(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The figures of any images uint8 [N, H, W, C], with their labels int32 [N], in the place of samples."""
         return self._of_parts([(self._extractor.features(images), labels)])
+
+    def _training_labels(self) -> list[int]:
+        """Of `count` training images: where classes differ in size, even shares would make another distribution."""
+        _, labels = self._dataset.arrays()
+        return labels[_spread(len(labels), self.count)].tolist()
 
     def beside_nearest(self, game: Game, average: Average) -> np.ndarray:
         """A grid of pairs [H, W, C]: a sample, and to its right the training image that is nearest in pixels."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,26 @@ def test_images_under_the_wrong_labels_are_seen_within_the_classes():
     right, wrong = evaluator.figures_of(images, labels), evaluator.figures_of(images, (labels + 1) % 10)
     assert wrong["frechet_pixels"] == right["frechet_pixels"]
     assert wrong["intra_class_frechet_pixels"] > 2 * right["intra_class_frechet_pixels"]
+
+
+def test_a_conditional_generator_is_given_the_training_data_s_labels(monkeypatch):
+    """The first 1000 digits have 105, 97, 93, 107, 100, 102, 103, 95, 99 and 99 of each class."""
+    given = EVALUATION | {"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
+                          "evaluation.num_samples": 1000, "evaluation.extractor": "pixels",
+                          "evaluation.metrics": ("frechet",)}  # fmt: skip
+    evaluator = evaluation.Evaluator(runs.config(**given), seed=0)
+    images, labels = evaluation.open_dataset(runs.config(**given)).arrays()
+    asked = []
+
+    def draw(game, average, *, labels, **_):
+        asked.append(np.bincount(labels, minlength=10) if len(labels) else "as they come")
+        return [{"image": images, "label": labels}]
+
+    monkeypatch.setattr(evaluation.sampling, "draw", draw)
+    figures = [evaluator.figures(SimpleNamespace(is_conditional=told), None) for told in (True, False)]
+    assert figures[0] == figures[1] == evaluator.figures_of(images, labels)
+    np.testing.assert_array_equal(asked[0], np.bincount(labels))
+    assert asked[0][7] == 95 and asked[1] == "as they come"
 
 
 def test_a_run_keeps_its_figures_and_its_best_checkpoint(tmp_path):
