@@ -250,12 +250,17 @@ def test_wide_convolutions_go_by_tiles_in_every_derivative(stride, taps, size):
     close(actual, expected)
 
 
-def test_tiles_of_a_sharded_batch_stay_where_they_are():
-    x, w, ours, _ = wide(2, 4, 32)
-    x = jnp.concatenate([x] * 8)[:32]  # of 64 tiles: two parts
+@pytest.mark.parametrize("by", ["tiles", "convolutions of sixteen examples"])
+def test_parts_of_a_sharded_batch_stay_where_they_are(by):
+    if by == "tiles":
+        x, w, ours, reference = wide(2, 4, 32)
+        x = jnp.concatenate([x] * 8)[:32]  # of 64 tiles: two parts
+    else:
+        case = ((6, 5), (3, 3), 1, "SAME", 8, 8, 1)
+        x, w, (ours, reference) = *arrays(case, 32), functions(case)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     pullback = jax.jit(lambda x, w: value_and_pullback(ours, x, w))
-    expected = pullback(x, w)
+    expected = jax.jit(lambda x, w: value_and_pullback(reference, x, w))(x, w)
     x, w = jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(w, NamedSharding(mesh, P()))
     program = pullback.lower(x, w).compile().as_text()
     exchanges = set(re.findall(r"all-(?:gather|to-all|reduce)|collective-permute", program))
