@@ -15,12 +15,12 @@ from configs import dcgan
 
 
 def get_config(horizon: str = "minute"):
-    """A conditional DCGAN, Adam 4e-3 and 2e-3: of width 16, or of width 24 with R1."""
+    """A conditional DCGAN, Adam 4e-3 and 2e-3: of width 16, or of width 32 with R1 and betas 0 and 0.99."""
     if horizon not in ("minute", "five_minutes"):
         raise ValueError(f"fast_mnist:{horizon} is unknown; legal: minute, five_minutes")
     is_minute = horizon == "minute"
     config = dcgan.get_config("mnist")
-    config.generator.width = config.discriminator.width = 16 if is_minute else 24
+    config.generator.width = config.discriminator.width = 16 if is_minute else 32
     config.generator.conditioning = "embedding"
     config.discriminator.conditioning = "projection"
     config.generator.learning_rate = 4e-3
@@ -29,9 +29,11 @@ def get_config(horizon: str = "minute"):
         config.discriminator.batch_norm = False
         config.penalties.r1 = 1.0
         config.discriminator.penalty_interval = 4
-        config.average_halflife = 20_000.0
+        config.average_halflife = 40_000.0
+        for player in (config.generator, config.discriminator):
+            player.beta1, player.beta2 = 0.0, 0.99
     for schedule in (config.schedules.generator, config.schedules.discriminator):
-        schedule.learning_rate = "cosine(1e-4, 200_000)" if is_minute else "cosine(1e-5, 380_000)"
+        schedule.learning_rate = "cosine(1e-4, 200_000)" if is_minute else "cosine(5e-4, 220_000)"
     config.steps = 3000 if is_minute else 6000
     config.sample_every = config.checkpoint_every = 500
     return config
