@@ -68,10 +68,9 @@ def test_labels_are_learned_of_only_where_there_are_any():
         rules.build(config, image_shape=SHAPE, num_classes=0)
 
 
-MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("concat", "concat_embedding")]
-
-
-@pytest.mark.parametrize("conditioning", [*MORE, "embedding"])
+@pytest.mark.parametrize(
+    "conditioning", [pytest.param("concat", marks=pytest.mark.slow), "concat_embedding", "embedding"]
+)
 def test_a_conditioned_generator_paints_by_its_label_and_a_projection_judges_by_it(conditioning):
     game = build(generator__conditioning=conditioning, discriminator__conditioning="projection")
     generator, discriminator = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))

@@ -134,7 +134,6 @@ def test_pmap_gives_the_same_run_to_rounding(tmp_path):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-3, err_msg=name)
 
 
-@pytest.mark.slow
 def test_a_run_begun_on_four_devices_goes_on_with_eight_in_parts_and_with_one(whole, tmp_path, caplog):
     runs.train(tmp_path, steps=4)
     with meshes.on(8):

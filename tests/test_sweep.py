@@ -694,7 +694,6 @@ def test_the_machine_is_asked_in_a_process_of_its_own(tmp_path):
     assert trial.best_together([*typed, "--config.loss=none"]) == 1
 
 
-@pytest.mark.slow
 def test_members_end_as_runs_do(tmp_path):
     """One that is given up at once, one that diverges: a process with two runs in it."""
     changes = [{}, {"seed": 1, "discriminator.learning_rate": 1e38}]
