@@ -92,6 +92,11 @@ def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, i
     ]
 
 
+def part_of_batch(array: jax.Array, part: jax.Array, parts: int) -> jax.Array:
+    """The examples part, part + parts, ... of [B, ...]: each device has its share of them, and fetches no other's."""
+    return lax.dynamic_index_in_dim(array.reshape(-1, parts, *array.shape[1:]), part, 1, keepdims=False)
+
+
 def reads_of_taps(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """What each tap reads of [..., H, W, C], row by row: kh kw arrays [..., H', W', C]."""
     rows, columns = geometry

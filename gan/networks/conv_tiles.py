@@ -20,7 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gan.networks.conv_forms import OPERANDS, Axis, Geometry, multiply, phases_of_kernel, shape_of, sizes_of
+from gan.networks.conv_forms import (
+    OPERANDS,
+    Axis,
+    Geometry,
+    multiply,
+    part_of_batch,
+    phases_of_kernel,
+    shape_of,
+    sizes_of,
+)
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -166,10 +175,7 @@ def at_once(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.A
 
 
 def tiled(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
-    """The form, without groups, of some examples after others.
-
-    Part i holds the examples i, i + parts, ...: each device has its share of each part, and none fetches another's.
-    """
+    """The form, without groups, of some examples after others."""
     operands = dict(zip(OPERANDS[blank], (a, b), strict=True))
     batch = sizes_of(blank, a, b)["b"]
     most = max(EXAMPLES_AT_ONCE, TILES_AT_ONCE // math.prod(map(tiles, geometry)))
@@ -180,9 +186,7 @@ def tiled(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Arr
 
     def part(i: jax.Array) -> jax.Array:
         def read(name: str, array: jax.Array) -> jax.Array:
-            if name == "w":
-                return array
-            return lax.dynamic_index_in_dim(array.reshape(examples, parts, *array.shape[1:]), i, 1, keepdims=False)
+            return array if name == "w" else part_of_batch(array, i, parts)
 
         return at_once(blank, *(read(name, array) for name, array in operands.items()), geometry)
 
