@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from gan.networks import conv as family
-from gan.networks import conv_cpu, conv_forms, conv_tiles
+from gan.networks import conv_cpu, conv_forms, conv_grouped, conv_tiles
 from gan.networks.conv import Conv, ConvTranspose, conv, conv_transpose
 
 # image size, kernel size, stride, padding, input channels, output channels, groups
@@ -39,7 +39,6 @@ CASES = [
     ((5, 6), (3, 3), 1, "SAME", 3, 6, 3),  # depthwise, two outputs per input
     ((6, 5), (3, 3), 2, ((1, 1), (0, 1)), 3, 3, 3),  # depthwise
 ]
-FORMS = [conv_forms.products, conv_forms.native]  # `canonical` is what the other tests run
 
 
 def case_id(case):
@@ -49,6 +48,14 @@ def case_id(case):
 
 cases = pytest.mark.parametrize("case", CASES, ids=case_id)
 few = pytest.mark.parametrize("case", [CASES[-4], CASES[-3], CASES[-1]], ids=case_id)
+
+
+def geometry_of(case):
+    size, kernel, stride, padding, *_ = case
+    return tuple(
+        family.forward_axis(n, k, stride, edges)
+        for n, k, edges in zip(size, kernel, family.edges_of(padding), strict=True)
+    )
 
 
 def draw(*shape, seed=0, dtype=jnp.float32):
@@ -168,14 +175,15 @@ def test_programs_for_cpu_agree_whatever_is_chosen(case):
     # Which of them runs depends on sizes that these small cases do not reach, or reach always.
     size, kernel, stride, padding, *_ = case
     x, w = arrays(case)
-    geometry = tuple(
-        family.forward_axis(n, k, stride, edges)
-        for n, k, edges in zip(size, kernel, family.edges_of(padding), strict=True)
-    )
+    geometry = geometry_of(case)
     y = draw(*conv_forms.native("y", x, w, geometry).shape, seed=3)
+
+    def inputs_by_phases(w, y, geometry):
+        return conv_forms.inputs_by_phases(w[None], y[None], geometry)[0]
+
     programs = {
         "y": (conv_cpu.outputs_by_phases, conv_cpu.outputs_by_one_product),
-        "x": (conv_cpu.inputs_by_phases, conv_cpu.inputs_by_one_product),
+        "x": (inputs_by_phases, conv_cpu.inputs_by_one_product),
         "w": (conv_cpu.weights_by_phases, conv_cpu.weights_by_one_product),
     }
     operands = {"y": (x, w), "x": (w, y), "w": (x, y)}
@@ -215,10 +223,7 @@ def test_tiles_are_convolutions(case, parts, monkeypatch):
     monkeypatch.setattr(conv_tiles, "EXAMPLES_AT_ONCE", 4 // parts)
     monkeypatch.setattr(conv_tiles, "TILES_AT_ONCE", 1)
     size, kernel, stride, padding = case
-    geometry = tuple(
-        family.forward_axis(n, k, stride, edges)
-        for n, k, edges in zip(size, kernel, family.edges_of(padding), strict=True)
-    )
+    geometry = geometry_of(case)
     x, w = draw(4, *size, 3, seed=1), draw(*kernel, 3, 2, seed=2)
     arrays = {"x": x, "w": w, "y": draw(*conv_forms.native("y", x, w, geometry).shape, seed=3)}
     for blank, names in conv_forms.OPERANDS.items():
@@ -269,39 +274,73 @@ def test_parts_of_a_sharded_batch_stay_where_they_are(by):
     close(jax.device_get(pullback(x, w)), jax.device_get(expected))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+@pytest.fixture
+def as_on_accelerators(monkeypatch):
+    """Convolutions are lowered as for GPU and TPU, and run on CPU."""
+    jax.clear_caches()
+    monkeypatch.setattr(family, "lower_cpu", conv_grouped.grouped)
+    yield
+    jax.clear_caches()
+
+
+def derivatives(function, x, w):
+    """The value, both gradients and the weights' gradient of a gradient penalty, of a smooth critic of `function`."""
+
+    def critic(x, w):
+        return jnp.sum(jnp.tanh(function(x, w)))
+
+    def penalty(w):
+        return jnp.sum(jnp.square(jax.grad(critic)(x, w)))
+
+    return function(x, w), jax.grad(critic, (0, 1))(x, w), jax.grad(penalty)(w)
+
+
+# 16 bits of bfloat16 keep 8 digits: a relative error of 2^-9 for each rounding, of which a derivative takes a few.
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 2**-6)], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("case", [*CASES[3:6], *CASES[9:12], *CASES[-3:]], ids=case_id)
+def test_lowering_for_accelerators_is_exact(case, dtype, tolerance, as_on_accelerators):
+    ours, reference = functions(case)
+    x, w = (0.3 * array for array in arrays(case, dtype=dtype))
+    actual = jax.jit(partial(derivatives, ours))(x, w)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(array, np.float64)) for array in (x, w)]
+        expected = jax.device_get(jax.jit(partial(derivatives, reference))(*wide))
+    assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {jnp.dtype(dtype)}
+    close(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), actual), expected, tolerance)
+
+
 @pytest.mark.parametrize("case", CASES[-6:], ids=case_id)
-def test_lowerings_of_other_platforms(case, form):
-    *_, groups = case
-    if groups > 1 and form is conv_forms.native:
-        groups, case = 1, (*case[:4], 3, 2, 1)
-    size, kernel, stride, padding, *_ = case
-    ours, _ = functions(case)
+def test_products_are_convolutions(case):
+    groups = case[-1]
     x, w = arrays(case)
-    y, (x_blank, w_blank) = jax.jit(lambda x, w: value_and_pullback(ours, x, w))(x, w)
-    geometry = tuple(
-        family.forward_axis(n, k, stride, edges)
-        for n, k, edges in zip(size, kernel, family.edges_of(padding), strict=True)
-    )
+    y, (x_blank, w_blank) = jax.jit(partial(value_and_pullback, functions(case)[1]))(x, w)
 
     @jax.jit
-    def blanks(arrays):
-        arrays = {name: family.split(array, groups) for name, array in arrays.items()}
-        if form is conv_forms.products:
-            fill = form
-        else:
-
-            def fill(blank, a, b, geometry):
-                return form(blank, a[0], b[0], geometry)[None]
-
-        filled = {
-            blank: fill(blank, *(arrays[name] for name in names), geometry)
+    def products(arrays):
+        arrays = {name: conv_forms.split(array, groups) for name, array in arrays.items()}
+        return {
+            blank: conv_forms.join(conv_forms.products(blank, *map(arrays.get, names), geometry_of(case)))
             for blank, names in conv_forms.OPERANDS.items()
         }
-        return {blank: family.join(array) for blank, array in filled.items()}
 
-    actual = blanks({"x": x, "w": w, "y": draw(*y.shape, seed=3)})
-    close(actual, {"x": x_blank, "w": w_blank, "y": y})
+    close(products({"x": x, "w": w, "y": draw(*y.shape, seed=3)}), {"x": x_blank, "w": w_blank, "y": y})
+
+
+@pytest.mark.parametrize("axis", ["examples", "groups"])
+def test_devices_keep_their_part_of_a_convolution_in_groups(axis, as_on_accelerators):
+    """XLA's own partitioner gathers the batch of a convolution in groups."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = {"examples": (P("data"), P()), "groups": (P(None, None, None, "data"), P(None, None, None, "data"))}[axis]
+    for stride in (1, 2):
+        case = ((6, 8), (3, 3), stride, "SAME", 8, 8, 4)
+        ours, reference = functions(case)
+        x, w = arrays(case, batch=8)
+        expected = jax.jit(partial(derivatives, reference))(x, w)
+        given = [jax.device_put(array, NamedSharding(mesh, spec)) for array, spec in zip((x, w), place, strict=True)]
+        compiled = jax.jit(partial(derivatives, ours)).lower(*given).compile()
+        exchanges = set(re.findall(r"all-(?:gather|to-all|reduce)|collective-permute", compiled.as_text()))
+        assert exchanges <= {"all-reduce"} if axis == "examples" else not exchanges
+        close(jax.device_get(compiled(*given)), jax.device_get(expected))
 
 
 @few
@@ -347,21 +386,23 @@ def test_per_example_gradients_are_a_loop():
     close(jax.vmap(gradient, (0, None))(x, w), expected)
 
 
-def test_vmap_over_weights_is_not_a_grouped_convolution():
+def test_vmap_over_weights_on_each_platform():
+    """On accelerators members are groups of XLA's convolution, none of them of a dilated image; on CPU a loop."""
     x, w = draw(2, 8, 8, 3), draw(5, 4, 4, 3, 4)
 
     def step(x, w):
-        return jax.value_and_grad(lambda w: jnp.sum(jnp.square(conv(x, w, stride=2))))(w)
+        return jax.value_and_grad(lambda x, w: jnp.sum(jnp.square(conv(x, w, stride=2))), (0, 1))(x, w)
 
     for in_axes, xs in (((None, 0), x), ((0, 0), jnp.stack([x] * 5))):
         traced = jax.jit(jax.vmap(step, in_axes)).trace(xs, w)
         for platform in ("cpu", "cuda", "tpu"):
             text = traced.lower(lowering_platforms=(platform,)).as_text()
-            groups = re.findall(r"(?:feature|batch)_group_count = (\d+)", text)
-            assert set(groups) <= {"1"}
-            # Weights alone widen the channels of one convolution; with images of their own, they are a product. On CPU
-            # a convolution may be products anyway.
-            assert platform == "cpu" or ("dot_general" in text) == (in_axes == (0, 0))
+            convolutions = re.findall(r"stablehlo.convolution.*", text)
+            groups = {group for line in convolutions for group in re.findall(r"_group_count = (\d+)", line)}
+            # Weights alone widen the channels of one convolution, until the gradient of their images.
+            assert groups <= {"1"} if platform == "cpu" else groups == {"1", "5"}
+            dilated = [line for line in convolutions if re.search(r"lhs_dilate = \[2, 2\]", line)]
+            assert not any("_group_count = 5" in line for line in dilated)
 
 
 @few

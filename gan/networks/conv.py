@@ -15,11 +15,24 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import lax
+from jax._src import dispatch
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from gan.networks.conv_cpu import canonical
-from gan.networks.conv_forms import AXES, OPERANDS, Axis, Geometry, accumulator, native, products, shape_of, sizes_of
+from gan.networks.conv_forms import (
+    AXES,
+    OPERANDS,
+    Axis,
+    Geometry,
+    accumulator,
+    join,
+    products,
+    shape_of,
+    sizes_of,
+    split,
+)
+from gan.networks.conv_grouped import grouped
 
 Padding = str | Sequence[Sequence[int]]
 
@@ -27,24 +40,25 @@ SHARED = {frozenset("xy"): "b", frozenset("xw"): "c", frozenset("wy"): "o"}
 
 
 def lower(blank: str, platform: str, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """The program of one primitive on one platform.
+    """The program of one primitive on one platform."""
+    return lower_cpu(blank, a, b, geometry) if platform == "cpu" else grouped(blank, a, b, geometry)
 
-    On CPU groups are a loop over `canonical`, which is as fast inside a loop as outside: 4 members of 16x16, 64 to
-    128 channels take 50 ms a pass where `products` takes 110, 32 groups of 16 channels 20 and 60 to 90. Images of
+
+def lower_cpu(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+    """The program of one primitive on CPU.
+
+    Groups are a loop over `canonical`, which is as fast inside a loop as outside: 4 members of 16x16, 64 to 128
+    channels take 50 ms a pass where `products` takes 110, 32 groups of 16 channels 20 and 60 to 90. Images of
     depthwise convolutions are the exception, 35 ms and 1 at 128 channels: XLA fuses all taps into one sweep.
-    Elsewhere groups are batched products (not yet measured): sharded groups stay sharded, and neither cuDNN's
-    gradients nor XLA's partitioner (which gathers the batch) are good at grouped convolutions.
     """
     dtype = a.dtype
-    if platform == "cpu":  # has no half precision arithmetic: widen once, before the taps or phases are read
-        a, b = a.astype(accumulator(a)), b.astype(accumulator(b))
-    form = partial(canonical if platform == "cpu" else native, blank, geometry=geometry)
+    # A CPU has no half precision arithmetic: widen once, before the taps or phases are read.
+    a, b = a.astype(accumulator(a)), b.astype(accumulator(b))
     if a.shape[0] == 1:
-        return form(a[0], b[0]).astype(dtype)[None]
+        return canonical(blank, a[0], b[0], geometry).astype(dtype)[None]
     sizes = sizes_of(blank, a, b)
-    depthwise = sizes["c"] == sizes["o"] == 1
-    if platform == "cpu" and (blank == "w" or not depthwise):
-        return lax.map(lambda member: form(*member), (a, b)).astype(dtype)
+    if blank == "w" or not sizes["c"] == sizes["o"] == 1:
+        return lax.map(lambda member: canonical(blank, *member, geometry), (a, b)).astype(dtype)
     return products(blank, a, b, geometry).astype(dtype)
 
 
@@ -96,22 +110,14 @@ def primitive(blank: str) -> Primitive:
         lambda cotangent, _, b, *, geometry: transpose(first, second, cotangent, b, geometry),
         lambda cotangent, a, _, *, geometry: transpose(second, first, cotangent, a, geometry),
     )
+    # `custom_partitioning`, in the lowering of groups, must know the devices, as JAX marks its own primitive too.
+    dispatch.prim_requires_devices_during_lowering.add(made)
     mlir.register_lowering(made, mlir.lower_fun(partial(lower, blank, "any"), multiple_results=False))
     mlir.register_lowering(made, mlir.lower_fun(partial(lower, blank, "cpu"), multiple_results=False), platform="cpu")
     return made
 
 
 PRIMITIVES = {blank: primitive(blank) for blank in OPERANDS}
-
-
-def split(array: jax.Array, groups: int) -> jax.Array:
-    """[..., groups * channels] -> [groups, ..., channels]."""
-    return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups), -2, 0)
-
-
-def join(array: jax.Array) -> jax.Array:
-    """[groups, ..., channels] -> [..., groups * channels]."""
-    return lax.collapse(jnp.moveaxis(array, 0, -2), array.ndim - 2)
 
 
 def edges_of(padding: Padding) -> tuple[str | tuple[int, int], str | tuple[int, int]]:

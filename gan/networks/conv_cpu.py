@@ -12,6 +12,7 @@ from gan.networks.conv_forms import (
     Axis,
     Geometry,
     convolve,
+    inputs_by_phases,
     multiply,
     native,
     part_of_batch,
@@ -59,7 +60,7 @@ def canonical(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
         return outputs_by_phases(a, b, geometry) if is_small or is_grey else native("y", a, b, geometry)
     if blank == "x":
         few = outputs <= 36 or sizes["c"] <= FEW and sizes["o"] >= 8
-        return inputs_by_one_product(a, b, geometry) if few else inputs_by_phases(a, b, geometry)
+        return inputs_by_one_product(a, b, geometry) if few else inputs_by_phases(a[None], b[None], geometry)[0]
     few = stride == 1 and sizes["c"] <= FEW and rows.taps * columns.taps * sizes["c"] <= 2 * sizes["o"]
     if few or outputs <= 4 and sizes["c"] >= 64:
         return weights_by_one_product(a, b, geometry)
@@ -143,31 +144,6 @@ def inputs_by_one_product(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax
         return lax.pad(parts[:, :, :, i, j], jnp.zeros((), parts.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
     return sum(spread(i, j) for i in range(taps_h) for j in range(taps_w))
-
-
-def inputs_by_phases(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
-    """The transposed convolution as a single convolution without dilation.
-
-    Input position s m + r - before is read by tap s u + r of output m - u: for each phase r an undilated convolution,
-    and all phases read the same outputs, so that they are channels of one.
-    """
-    rows, columns = geometry
-    s, channels = rows.stride, w.shape[2]
-    w = phases_of_kernel(w, s)[::-1, ::-1]
-    taps = w.shape[:2]
-    w = w.transpose(0, 1, 5, 2, 3, 4).reshape(*taps, -1, s * s * channels)
-    first = [axis.before // s for axis in geometry]
-    last = [(axis.before + axis.inputs - 1) // s for axis in geometry]
-    edges = [
-        (tap - 1 - start, stop - axis.outputs + 1)
-        for axis, tap, start, stop in zip(geometry, taps, first, last, strict=True)
-    ]
-    x = convolve(y, w, (1, 1), edges)
-    batch, height, width, _ = x.shape
-    x = x.reshape(batch, height, width, s, s, channels).transpose(0, 1, 3, 2, 4, 5)
-    x = x.reshape(batch, height * s, width * s, channels)
-    top, left = (axis.before - s * start for axis, start in zip(geometry, first, strict=True))
-    return x[:, top : top + rows.inputs, left : left + columns.inputs]
 
 
 def weights_by_phases(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:

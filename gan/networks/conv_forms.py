@@ -9,7 +9,7 @@ over groups g, examples b, outputs h, w, taps i, j, input channels c and output 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,18 +70,14 @@ def convolve(
     strides: Sequence[int],
     edges: Sequence[tuple[int, int]],
     dimension_numbers: tuple[str, str, str] = ("NHWC", "HWIO", "NHWC"),
-    **dilation: Sequence[int],
+    **options: Any,
 ) -> jax.Array:
-    """XLA's convolution, NHWC and HWIO unless told otherwise, that keeps its sums in `accumulator`'s type."""
-    return lax.conv_general_dilated(
-        image,
-        kernel,
-        strides,
-        edges,
-        dimension_numbers=dimension_numbers,
-        preferred_element_type=accumulator(image, kernel),
-        **dilation,
-    )
+    """XLA's convolution, NHWC and HWIO unless other axes are named, in the operands' own type.
+
+    No `preferred_element_type`: asked for float32 results, XLA on GPU converts bfloat16 operands to float32 first and
+    runs the convolution in float32. cuDNN and TPUs keep the sums of a bfloat16 convolution in float32 anyway.
+    """
+    return lax.conv_general_dilated(image, kernel, strides, edges, dimension_numbers=dimension_numbers, **options)
 
 
 def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -132,20 +128,54 @@ def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.
     return parts.reshape(parts.shape[0], rows.taps, columns.taps, *parts.shape[2:])
 
 
-def native(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
-    """The form, without groups, as XLA itself writes a convolution and its two gradients: what cuDNN and TPUs know."""
+def native(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry, groups: int = 1) -> jax.Array:
+    """The form as XLA itself writes a convolution and its two gradients: what cuDNN and TPUs have calls for.
+
+    The groups are a part of the channels: x [B, H, W, G C], y [B, H', W', G O], and w [kh, kw, C, G O], or
+    [kh, kw, G C, O] where the input is the blank. The reversed kernel must be the operand itself: with a conversion or
+    a transpose in between XLA does not see that it is a gradient, and on GPU runs a forward convolution of the image
+    dilated with zeros.
+    """
     strides = [axis.stride for axis in geometry]
     if blank == "y":
         edges = [(axis.before, max(axis.after, 0)) for axis in geometry]
-        return convolve(a, b, strides, edges)
+        return convolve(a, b, strides, edges, feature_group_count=groups)
     if blank == "w":
         edges = [(axis.before, axis.after) for axis in geometry]
-        return convolve(a, b, (1, 1), edges, rhs_dilation=strides, dimension_numbers=("CHWN", "IHWO", "HWNC"))
+        axes = ("CHWN", "IHWO", "HWNC")
+        return convolve(a, b, (1, 1), edges, axes, rhs_dilation=strides, batch_group_count=groups)
     edges = [
         (axis.taps - 1 - axis.before, axis.inputs + axis.before - axis.stride * (axis.outputs - 1) - 1)
         for axis in geometry
     ]
-    return convolve(b, a[::-1, ::-1], (1, 1), edges, lhs_dilation=strides, dimension_numbers=("NHWC", "HWOI", "NHWC"))
+    axes = ("NHWC", "HWOI", "NHWC")
+    return convolve(b, lax.rev(a, (0, 1)), (1, 1), edges, axes, lhs_dilation=strides, feature_group_count=groups)
+
+
+def native_groups(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+    """`native` with an axis of groups in front of both operands and of the result.
+
+    cuDNN is not called for the gradient of several groups' input: with a stride XLA dilates the image instead.
+    """
+    groups = len(a)
+    if groups == 1:
+        return native(blank, a[0], b[0], geometry)[None]
+    if blank == "x" and geometry[0].stride > 1:
+        return inputs_by_phases(a, b, geometry)
+    if blank == "x":  # the kernel's input channels are the ones that the groups share out
+        a = lax.collapse(jnp.moveaxis(a, 0, 2), 2, 4)
+        return split(native(blank, a, join(b), geometry, groups), groups)
+    return split(native(blank, join(a), join(b), geometry, groups), groups)
+
+
+def split(array: jax.Array, groups: int) -> jax.Array:
+    """[..., groups * channels] -> [groups, ..., channels]."""
+    return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups), -2, 0)
+
+
+def join(array: jax.Array) -> jax.Array:
+    """[groups, ..., channels] -> [..., groups * channels]."""
+    return lax.collapse(jnp.moveaxis(array, 0, -2), array.ndim - 2)
 
 
 def phases_of_image(x: jax.Array, geometry: Geometry) -> jax.Array:
@@ -168,3 +198,29 @@ def phases_of_kernel(w: jax.Array, stride: int) -> jax.Array:
     s, (taps_h, taps_w) = stride, (-(-taps // stride) for taps in w.shape[:2])
     w = jnp.pad(w, ((0, taps_h * s - w.shape[0]), (0, taps_w * s - w.shape[1]), (0, 0), (0, 0)))
     return w.reshape(taps_h, s, taps_w, s, *w.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+
+
+def inputs_by_phases(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The transposed convolution as a single convolution without dilation, of operands with groups in front.
+
+    Input position s m + r - before is read by tap s u + r of output m - u: for each phase r an undilated convolution,
+    and all phases read the same outputs, so that they are channels of one.
+    """
+    rows, columns = geometry
+    groups, *_, channels, features = w.shape
+    s = rows.stride
+    w = jax.vmap(lambda kernel: phases_of_kernel(kernel, s))(w)[:, ::-1, ::-1]
+    taps = w.shape[1:3]
+    w = w.transpose(1, 2, 6, 0, 3, 4, 5).reshape(*taps, features, -1)
+    first = [axis.before // s for axis in geometry]
+    last = [(axis.before + axis.inputs - 1) // s for axis in geometry]
+    edges = [
+        (tap - 1 - start, stop - axis.outputs + 1)
+        for axis, tap, start, stop in zip(geometry, taps, first, last, strict=True)
+    ]
+    x = convolve(join(y), w, (1, 1), edges, feature_group_count=groups)
+    batch, height, width, _ = x.shape
+    x = x.reshape(batch, height, width, groups, s, s, channels).transpose(3, 0, 1, 4, 2, 5, 6)
+    x = x.reshape(groups, batch, height * s, width * s, channels)
+    top, left = (axis.before - s * start for axis, start in zip(geometry, first, strict=True))
+    return x[:, :, top : top + rows.inputs, left : left + columns.inputs]
