@@ -13,8 +13,8 @@ from configs import r3gan as configs
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.layers import enlarged, halved
 from gan.networks.r3gan import Discriminator, Generator, ResidualBlock
+from gan.networks.resample import downsample, upsample
 
 CLASSES = {"small": 10, "stacked_mnist": 1000, "cifar10": 10, "ffhq64": 0, "imagenet32": 1000}
 SHAPE = (16, 8, 3)
@@ -127,7 +127,7 @@ def test_every_block_begins_as_the_identity_and_the_generator_as_a_linear_map():
         image, variables = generator.init_with_output(key, latent, None, False)
         params = variables["params"]
         stem = params["basis"][None] * (latent @ params["Dense_0"]["kernel"])[:, None, None, :]
-        return image, enlarged(enlarged(stem)) @ params["Conv_0"]["kernel"][0, 0]
+        return image, upsample(upsample(stem)) @ params["Conv_0"]["kernel"][0, 0]
 
     np.testing.assert_allclose(*play(jax.random.key(2)), atol=1e-4)
 
@@ -135,10 +135,10 @@ def test_every_block_begins_as_the_identity_and_the_generator_as_a_linear_map():
 def test_the_filters():
     # One pixel spreads as [1, 3, 3, 1] / 4 along each axis, and is gathered with half of that.
     pixel = jnp.zeros((1, 3, 1, 1)).at[0, 1].set(1.0)
-    np.testing.assert_array_equal(enlarged(pixel)[0, :, 0, 0], np.array([0, 1, 3, 3, 1, 0]) / 4 * 3 / 4)
+    np.testing.assert_array_equal(upsample(pixel)[0, :, 0, 0], np.array([0, 1, 3, 3, 1, 0]) / 4 * 3 / 4)
     x, y = (jax.random.normal(jax.random.key(seed), shape) for seed, shape in ((0, (2, 6, 4, 3)), (1, (2, 3, 2, 3))))
-    np.testing.assert_allclose(4 * jnp.vdot(halved(x), y), jnp.vdot(x, enlarged(y)), rtol=1e-5)
-    np.testing.assert_array_equal(halved(jnp.ones((1, 8, 8, 1)))[0, 1:-1, 1:-1], np.ones((2, 2, 1)))
+    np.testing.assert_allclose(4 * jnp.vdot(downsample(x), y), jnp.vdot(x, upsample(y)), rtol=1e-5)
+    np.testing.assert_array_equal(downsample(jnp.ones((1, 8, 8, 1)))[0, 1:-1, 1:-1], np.ones((2, 2, 1)))
 
 
 def test_stages_in_bfloat16_are_near_those_in_float32():

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -69,24 +68,6 @@ def initializer(text: str, field: str = "kernel_init") -> Initializer:
 def leaky_relu(x: Array, slope: float = 0.2) -> Array:
     """x where positive, slope * x elsewhere."""
     return jax.nn.leaky_relu(x, slope)
-
-
-def halved(x: Array) -> Array:
-    """Every second pixel of x filtered with [1, 3, 3, 1] / 8 along both axes, 0 beyond the edge: [B, H, W, C] to half.
-
-    The filter is written as a product with a banded matrix for each axis: all its derivatives are such products again.
-    A gradient of R1 through two halvings, an enlargement and the 1x1 products between them takes 72 ms so, 131 as sums
-    of shifted phases and 198 as depthwise convolutions of the family (batch 32, 32x32, 32 maps; two cores that do
-    other work besides); 31, 49 and 101 with 64 maps of 16x16. Shifts are faster only without a derivative, 2 ms to 6.
-    """
-    rows, columns = (_filter(size // 2, x.dtype) for size in x.shape[1:3])
-    return jnp.einsum("bhwc,ph,qw->bpqc", x, rows, columns)
-
-
-def enlarged(x: Array) -> Array:
-    """The adjoint of `halved` times 4, [B, H, W, C] to twice the size: bilinear interpolation, 0 beyond the edge."""
-    rows, columns = (2 * _filter(size, x.dtype) for size in x.shape[1:3])
-    return jnp.einsum("bpqc,ph,qw->bhwc", x, rows, columns)
 
 
 def smallest_stage(
@@ -291,9 +272,3 @@ def _random_words(key: Array, shape: tuple[int, ...]) -> Array:
             number = (number ^ (number >> shift)) * jnp.uint32(factor)
         number = number ^ (number >> 16)
     return number.reshape(shape)
-
-
-def _filter(size: int, dtype: jnp.dtype) -> Array:
-    """[size, 2 size]: row p has [1, 3, 3, 1] / 8 at columns 2 p - 1 to 2 p + 2, as far as there are such."""
-    distance = np.abs(np.arange(2 * size) - 2 * np.arange(size)[:, None] - 0.5)
-    return jnp.asarray(np.select([distance < 1, distance < 2], [3 / 8, 1 / 8]), dtype)

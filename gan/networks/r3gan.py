@@ -22,19 +22,18 @@ from gan.networks.layers import (
     Initializer,
     LabelledLatent,
     LabelledLogit,
-    enlarged,
-    halved,
     leaky_relu,
     smallest_stage,
     stage_types,
 )
+from gan.networks.resample import downsample, upsample
 
 
 class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
     The basis, an image for each map of the first stage, times a linear map of the latent. Each later stage begins with
-    a 1x1 convolution, where its width is another, and `enlarged`; all consist of `blocks` residual blocks. A last 1x1
+    a 1x1 convolution, where its width is another, and `upsample`; all consist of `blocks` residual blocks. A last 1x1
     convolution makes the image. Outside of the blocks nothing has a bias.
 
     The stages of the `bfloat16_stages` largest images are computed in bfloat16, as the authors do (float16 fails
@@ -63,7 +62,7 @@ class Generator(nn.Module):
             if width != x.shape[-1]:
                 x = _mixed(x, width)
             if stage > 0:
-                x = enlarged(x)
+                x = upsample(x)
             x = _blocks(self, "generator", x)
         return _mixed(x, self.image_shape[2])
 
@@ -71,8 +70,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
-    The generator backwards: a 1x1 convolution; stages of `blocks` residual blocks, each but the last with `halved` at
-    its end and a 1x1 convolution, where the next width is another; the product with the basis, summed over pixels (a
+    The generator backwards: a 1x1 convolution; stages of `blocks` residual blocks, each but the last with `downsample`
+    at its end and a 1x1 convolution, where the next width is another; the product with the basis, summed over pixels (a
     depthwise convolution over the whole of what is left); a dense layer. Outside of the blocks nothing has a bias.
 
     The published conditioning is "projection" in a form of its own: the dense layer keeps the number of maps, and
@@ -97,7 +96,7 @@ class Discriminator(nn.Module):
         for stage in reversed(range(len(self.widths))):
             x = _blocks(self, "discriminator", x.astype(types[stage]))
             if stage > 0:
-                x = halved(x)
+                x = downsample(x)
                 if self.widths[stage - 1] != x.shape[-1]:
                     x = _mixed(x, self.widths[stage - 1])
         maps = self.widths[0]

@@ -13,7 +13,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -23,13 +22,12 @@ from gan.networks.layers import (
     LabelledLatent,
     LabelledLogit,
     check_conditioning,
-    enlarged,
-    halved,
     leaky_relu,
     row_keys,
     smallest_stage,
     stage_types,
 )
+from gan.networks.resample import blur_after, blur_before, downsample, upsample
 
 STYLE_MEAN = "style_mean"
 """Where, among the generator's batch statistics, the running mean of the styles w is kept."""
@@ -112,7 +110,7 @@ class Generator(nn.Module):
                 layer += 1
             # The next stage's first convolution sees the same style as this image.
             part = StyledImage(self.image_shape[2], self.conv_clamp)(x, styles[:, layer]).astype(jnp.float32)
-            image = part if image is None else enlarged(image) + part
+            image = part if image is None else upsample(image) + part
         return image
 
     def _second_latents(self, latent: Array, layers: int) -> tuple[Array, Array]:
@@ -229,10 +227,9 @@ class EqualConv(nn.Module):
         if not self.is_halving:
             x = conv(x, kernel)
         elif self.taps == 1:
-            x = conv(halved(x), kernel)
+            x = conv(downsample(x), kernel)
         else:
-            rows, columns = (_smoothing(side, x.dtype) for side in x.shape[1:3])
-            x = conv(jnp.einsum("bhwc,hp,wq->bpqc", x, rows, columns), kernel, stride=2, padding="VALID")
+            x = conv(blur_before(x), kernel, stride=2, padding="VALID")
         if self.is_linear:
             return self.gain * x
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
@@ -264,9 +261,7 @@ class StyledConv(nn.Module):
         norms = jax.lax.rsqrt(jnp.square(scales) @ jnp.sum(jnp.square(kernel), axis=(0, 1)) + 1e-8)
         x, kernel = _scaled(x, scales), kernel.astype(x.dtype)
         if self.is_enlarging:
-            rows, columns = (2 * _smoothing(2 * side, x.dtype) for side in x.shape[1:3])
-            x = conv_transpose(x, kernel.swapaxes(2, 3), stride=2, padding="VALID")
-            x = jnp.einsum("bpqc,hp,wq->bhwc", x, rows, columns)
+            x = blur_after(conv_transpose(x, kernel.swapaxes(2, 3), stride=2, padding="VALID"))
         else:
             x = conv(x, kernel)
         strength = self.param("noise", nn.initializers.zeros, ())
@@ -387,9 +382,3 @@ def _normalized(x: Array) -> Array:
 def _scaled(x: Array, scales: Array) -> Array:
     """Each map of x [B, H, W, C] times its scale, [B, C]."""
     return x * scales[:, None, None, :].astype(x.dtype)
-
-
-def _smoothing(size: int, dtype: jnp.dtype) -> Array:
-    """[size, size + 1]: row p has [1, 3, 3, 1] / 8 at columns p - 1 to p + 2, as far as there are such."""
-    distance = np.abs(np.arange(size + 1) - np.arange(size)[:, None] - 0.5)
-    return jnp.asarray(np.select([distance < 1, distance < 2], [3 / 8, 1 / 8]), dtype)
