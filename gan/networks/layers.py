@@ -90,9 +90,9 @@ def smallest_stage(
     return height // factor, width // factor
 
 
-def stage_types(stages: int, half: int) -> list[jnp.dtype]:
-    """The type of each stage's computation, smallest image first: bfloat16 for the `half` largest, else float32."""
-    return [jnp.bfloat16 if stages - stage <= half else jnp.float32 for stage in range(stages)]
+def stage_types(stages: int, half: int, dtype: jnp.dtype) -> list[jnp.dtype]:
+    """The type of each stage's computation, smallest image first: bfloat16 for the `half` largest, else `dtype`."""
+    return [jnp.bfloat16 if stages - stage <= half else dtype for stage in range(stages)]
 
 
 class BatchNorm(nn.Module):

@@ -52,7 +52,7 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
         size = smallest_stage("r3gan", "generator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages)
+        types = stage_types(len(self.widths), self.bfloat16_stages, latent.dtype)
         latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         gains = nn.Dense(self.widths[0], use_bias=False, kernel_init=scaled_normal())(latent)
         basis = self.param("basis", nn.initializers.normal(1.0), (*size, self.widths[0]))
@@ -90,7 +90,7 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         size = smallest_stage("r3gan", "discriminator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages)
+        types = stage_types(len(self.widths), self.bfloat16_stages, image.dtype)
         dense = functools.partial(nn.Dense, use_bias=False, kernel_init=scaled_normal())
         x = _mixed(image.astype(types[-1]), self.widths[-1])
         for stage in reversed(range(len(self.widths))):

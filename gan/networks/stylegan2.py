@@ -82,7 +82,7 @@ class Generator(nn.Module):
             if getattr(self, field) < 1:
                 raise UserError(f"config.generator.{field}={getattr(self, field)}; legal: 1 or more")
         size = smallest_stage("stylegan2", "generator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages)
+        types = stage_types(len(self.widths), self.bfloat16_stages, latent.dtype)
         mapping = LatentMapping(self.style_width, self.mapping_layers, self.num_classes, self.conditioning)
         w = mapping(latent, label)
         mean = self.variable("batch_stats", STYLE_MEAN, jnp.zeros, (self.style_width,))
@@ -130,8 +130,8 @@ class Discriminator(nn.Module):
 
     A 1x1 convolution; for each stage but the smallest two 3x3 convolutions, the second of them a halving, to which in
     the architecture "resnet" a halved 1x1 convolution is added (figure 7; in "orig" none); at the smallest stage the
-    deviation within groups of `group_size` examples as a further map, a 3x3 convolution and two dense layers, always in
-    float32.
+    deviation within groups of `group_size` examples as a further map, a 3x3 convolution and two dense layers, in the
+    type of the images.
 
     Its groups make a logit depend on other images. Slope penalties take the gradient of the summed logits all the same,
     as the authors do, what an image does to its group's logits included; their groups are of one batch, real or fake.
@@ -160,7 +160,7 @@ class Discriminator(nn.Module):
             )
         check_conditioning("discriminator", self.conditioning, ("none", "projection", "classifier"), self.num_classes)
         smallest_stage("stylegan2", "discriminator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages)
+        types = stage_types(len(self.widths), self.bfloat16_stages, image.dtype)
         clamp = self.conv_clamp
         x = EqualConv(self.widths[-1], 1, clamp=clamp)(image.astype(types[-1]))
         for stage in reversed(range(1, len(self.widths))):
@@ -172,7 +172,7 @@ class Discriminator(nn.Module):
                 x = skip + EqualConv(width, 3, is_halving=True, gain=math.sqrt(0.5), clamp=clamp)(y)
             else:
                 x = EqualConv(width, 3, is_halving=True, clamp=clamp)(y)
-        x = x.astype(jnp.float32)
+        x = x.astype(image.dtype)
         maps = x.shape[-1]
         x = EqualConv(maps, 3, clamp=clamp)(GroupDeviation(self.group_size, self.axis_name)(x))
         x = EqualDense(maps, is_linear=False)(x.reshape(len(x), -1))
@@ -358,12 +358,12 @@ class GroupDeviation(nn.Module):
             first = jax.lax.axis_index(self.axis_name) * len(x)
             deviations = jax.lax.dynamic_slice_in_dim(everyone, first, len(x))
         shape = (*x.shape[:3], 1)
-        return jnp.concatenate([x, jnp.broadcast_to(deviations.reshape(-1, 1, 1, 1), shape)], axis=-1)
+        return jnp.concatenate([x, jnp.broadcast_to(deviations.astype(x.dtype).reshape(-1, 1, 1, 1), shape)], axis=-1)
 
 
 def _deviations(x: Array, group: int) -> Array:
-    """[B, H, W, C] to the mean deviation of each example's group, [B]."""
-    grouped = x.reshape(-1, group, *x.shape[1:])
+    """[B, H, W, C] to the mean deviation of each example's group, float32 [B]."""
+    grouped = x.astype(jnp.float32).reshape(-1, group, *x.shape[1:])
     variance = jnp.mean(jnp.square(grouped - jnp.mean(grouped, axis=1, keepdims=True)), axis=1)
     return jnp.repeat(jnp.mean(jnp.sqrt(variance + 1e-8), axis=(1, 2, 3)), group)
 
