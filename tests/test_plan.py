@@ -13,7 +13,7 @@ from experiments.benchmarks import systems
 from experiments.benchmarks.systems import load
 from experiments.plan.__main__ import main, parser
 from experiments.plan.compile import compiled_turn
-from experiments.plan.hlo import collectives
+from experiments.plan.hlo import exchanged_bytes, parse
 from experiments.plan.machines import Machine
 from experiments.plan.traffic import row
 from experiments.plan.work import data_of, work_of
@@ -90,7 +90,7 @@ def test_a_row_by_hand(work):
     ],
 )
 def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, split):
-    found = collectives(compiled_turn(*tiny(*overrides), meshes.first(devices)))
+    found = exchanged_bytes(parse(compiled_turn(*tiny(*overrides), meshes.first(devices))))
     # XLA's compiler for CPUs adds up D's gradient over devices for the real and for the generated images, and then
     # both; that for GPUs adds first. Beside gradients there are sums for the figures that are logged, of four bytes.
     planned = work.gradients + DISCRIMINATOR
@@ -102,7 +102,7 @@ def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, s
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_under_pmap_each_gradient_is_exchanged_once(work, devices):
-    found = collectives(compiled_turn(*tiny("parallel=pmap"), meshes.first(devices)))
+    found = exchanged_bytes(parse(compiled_turn(*tiny("parallel=pmap"), meshes.first(devices))))
     assert work.gradients <= found.pop("all-reduce") <= work.gradients + 64
     # The logits of 16 real and 16 generated images, in each player's update, those of real ones not in G's; and back,
     # each device's share of the sum of their gradients.
@@ -117,44 +117,13 @@ def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
     config = load("configs/dcgan.py", ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4"])
     data = data_of(config)
     work = work_of(config, data)
-    found = collectives(compiled_turn(config, data, meshes.first(devices)))
+    found = exchanged_bytes(parse(compiled_turn(config, data, meshes.first(devices))))
     planned = work.gradients + 4 * 128  # D's twice, see above
     # Forward a normalisation adds up means and squares, [4] each, twice; back one number more than its parameters take.
     statistics = 4 * (2 * 8 + 4)
     assert statistics <= work.statistics
     assert planned + statistics <= found.pop("all-reduce") <= planned + statistics + 64
     assert not found
-
-
-def test_what_is_printed_of_a_program_is_added_up():
-    text = """HloModule jit_turn
-
-%body (arg: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %x = f32[4,2]{1,0} all-reduce(%arg), channel_id=1, to_apply=%sum
-}
-
-%sum (a: f32[], b: f32[]) -> f32[] {
-  ROOT %add = f32[] add(%a, %b)
-}
-
-%eager (p: f32[3]) -> f32[3] {
-  ROOT %x = f32[3]{0} all-reduce(%p), channel_id=3, to_apply=%sum
-}
-
-%lazy (p: f32[3]) -> f32[3] {
-  ROOT %p = f32[3]{0} parameter(0)
-}
-
-ENTRY %main (p: f32[3]) -> f32[3] {
-  %all = (f32[3]{0}, bf16[2,5]{1,0}, /*index=2*/s32[]) all-reduce(%p, %q, %r), channel_id=2, to_apply=%sum
-  %loop = (s32[], f32[4]{0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"7"}}
-  %g = f32[12]{0} all-gather(%p), dimensions={0}
-  %c = f32[3]{0} conditional(%d, %p, %p), branch_computations={%lazy, %eager}
-  %e = f32[3]{0} conditional(%b, %p, %p), true_computation=%eager, false_computation=%lazy
-}
-"""
-    # 3 * 4 + 10 * 2 + 4, 8 * 4 in each of 7 rounds, and 3 * 4 in a branch twice; 12 * 4.
-    assert collectives(text) == {"all-reduce": 36 + 7 * 32 + 2 * 12, "all-gather": 48}
 
 
 def test_every_plan_in_the_documents_parses():

@@ -12,7 +12,7 @@ from experiments import plan
 from experiments.benchmarks import timing
 from experiments.benchmarks.systems import load
 from experiments.plan.compile import compiled_turn
-from experiments.plan.hlo import collectives
+from experiments.plan.hlo import exchanged_bytes, parse
 from experiments.plan.machines import MACHINES
 from experiments.plan.traffic import row, told
 from experiments.plan.work import data_of, work_of
@@ -52,7 +52,8 @@ def main() -> int:
     record = {"config": flags.config, "override": flags.override, "on": flags.on, "operations": work.operations}
     record["rows"] = [{**entry._asdict(), "turn": entry.turn, "limit": entry.limit} for entry in rows]
     for devices in flags.check:
-        found = collectives(compiled_turn(config, data, sharding.device_mesh(jax.devices()[:devices])))
+        mesh = sharding.device_mesh(jax.devices()[:devices])
+        found = exchanged_bytes(parse(compiled_turn(config, data, mesh)))
         record.setdefault("checked", {})[devices] = found
         told_bytes = ", ".join(f"{kind} {size / 1e6:,.3f} MB" for kind, size in found.items())
         print(f"compiled for {devices} virtual devices, a turn exchanges: {told_bytes}")
