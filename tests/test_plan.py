@@ -12,7 +12,7 @@ from experiments import plan
 from experiments.benchmarks import systems
 from experiments.benchmarks.systems import load
 from experiments.plan.__main__ import main, parser
-from experiments.plan.compile import compiled_turn
+from experiments.plan.compile import compiled_text
 from experiments.plan.hlo import exchanged_bytes, parse
 from experiments.plan.machines import Machine
 from experiments.plan.traffic import row
@@ -90,7 +90,7 @@ def test_a_row_by_hand(work):
     ],
 )
 def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, split):
-    found = exchanged_bytes(parse(compiled_turn(*tiny(*overrides), meshes.first(devices))))
+    found = exchanged_bytes(parse(compiled_text(*tiny(*overrides), meshes.first(devices))))
     # XLA's compiler for CPUs adds up D's gradient over devices for the real and for the generated images, and then
     # both; that for GPUs adds first. Beside gradients there are sums for the figures that are logged, of four bytes.
     planned = work.gradients + DISCRIMINATOR
@@ -102,7 +102,7 @@ def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, s
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_under_pmap_each_gradient_is_exchanged_once(work, devices):
-    found = exchanged_bytes(parse(compiled_turn(*tiny("parallel=pmap"), meshes.first(devices))))
+    found = exchanged_bytes(parse(compiled_text(*tiny("parallel=pmap"), meshes.first(devices))))
     assert work.gradients <= found.pop("all-reduce") <= work.gradients + 64
     # The logits of 16 real and 16 generated images, in each player's update, those of real ones not in G's; and back,
     # each device's share of the sum of their gradients.
@@ -117,7 +117,7 @@ def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
     config = load("configs/dcgan.py", ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4"])
     data = data_of(config)
     work = work_of(config, data)
-    found = exchanged_bytes(parse(compiled_turn(config, data, meshes.first(devices))))
+    found = exchanged_bytes(parse(compiled_text(config, data, meshes.first(devices))))
     planned = work.gradients + 4 * 128  # D's twice, see above
     # Forward a normalisation adds up means and squares, [4] each, twice; back one number more than its parameters take.
     statistics = 4 * (2 * 8 + 4)

@@ -11,9 +11,10 @@ import jax
 from experiments import plan
 from experiments.benchmarks import timing
 from experiments.benchmarks.systems import load
-from experiments.plan.compile import compiled_turn
+from experiments.plan import compile as ahead
 from experiments.plan.hlo import exchanged_bytes, parse
-from experiments.plan.machines import MACHINES
+from experiments.plan.machines import MACHINES, Machine
+from experiments.plan.targets import describe, target_of
 from experiments.plan.traffic import row, told
 from experiments.plan.work import data_of, work_of
 from gan import sharding
@@ -25,20 +26,24 @@ def main() -> int:
     flags = parser().parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max([1, *flags.check]))
-    machine = MACHINES[flags.on]
-    if flags.flops_per_second:
-        machine = dataclasses.replace(machine, operations=dict.fromkeys(machine.operations, flags.flops_per_second))
-    if flags.link_bytes_per_second:
-        rate = flags.link_bytes_per_second
-        machine = dataclasses.replace(machine, link_bytes=rate, network_bytes=rate)
-    machine = dataclasses.replace(machine, hosts_of=flags.hosts_of or machine.hosts_of)
     try:
-        config = load(flags.config, flags.override)
-        data = data_of(config, channels=flags.channels, classes=flags.classes, examples=flags.examples)
-        work = work_of(config, data)
+        record = planned(flags)
     except (UserError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    timing.write(flags.json, timing.machine() | record)
+    return 0
+
+
+def planned(flags: argparse.Namespace) -> dict:
+    """Prints the plan that the flags ask for, and returns it as JSON holds it."""
+    target = target_of(flags.compile) if flags.compile else None
+    described = describe(target) if target else []
+    on = flags.on or (target and target.machine) or "h100"
+    machine = machine_of(flags, MACHINES[on])
+    config = load(flags.config, flags.override)
+    data = data_of(config, channels=flags.channels, classes=flags.classes, examples=flags.examples)
+    work = work_of(config, data)
     rows = []
     for devices in flags.devices:
         try:
@@ -48,17 +53,32 @@ def main() -> int:
             )  # fmt: skip
         except UserError as error:
             print(f"{devices} devices: {error}")
-    print(told(config, work, flags, machine, rows))
-    record = {"config": flags.config, "override": flags.override, "on": flags.on, "operations": work.operations}
+    print(told(config, work, flags, on, machine, rows))
+    record = {"config": flags.config, "override": flags.override, "on": on, "operations": work.operations}
     record["rows"] = [{**entry._asdict(), "turn": entry.turn, "limit": entry.limit} for entry in rows]
     for devices in flags.check:
         mesh = sharding.device_mesh(jax.devices()[:devices])
-        found = exchanged_bytes(parse(compiled_turn(config, data, mesh)))
+        found = exchanged_bytes(parse(ahead.compiled_text(config, data, mesh)))
         record.setdefault("checked", {})[devices] = found
         told_bytes = ", ".join(f"{kind} {size / 1e6:,.3f} MB" for kind, size in found.items())
         print(f"compiled for {devices} virtual devices, a turn exchanges: {told_bytes}")
-    timing.write(flags.json, timing.machine() | record)
-    return 0
+    if target:
+        compiled = ahead.compile_ahead(config, data, target, described)
+        print(ahead.printed(target.name, compiled))
+        if flags.hlo:
+            flags.hlo.write_text(compiled.text)
+        record |= {"target": target.name} | ahead.record(compiled)
+    return record
+
+
+def machine_of(flags: argparse.Namespace, machine: Machine) -> Machine:
+    """The machine, with the rates that the flags give in place of its own."""
+    if flags.flops_per_second:
+        machine = dataclasses.replace(machine, operations=dict.fromkeys(machine.operations, flags.flops_per_second))
+    if flags.link_bytes_per_second:
+        rate = flags.link_bytes_per_second
+        machine = dataclasses.replace(machine, link_bytes=rate, network_bytes=rate)
+    return dataclasses.replace(machine, hosts_of=flags.hosts_of or machine.hosts_of)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--config", required=True, help="FILE or FILE:ARG")
     flags.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE")
     flags.add_argument("--devices", nargs="+", type=_positive(int), default=[1, 8, 64, 256])
-    flags.add_argument("--on", default="h100", choices=list(MACHINES))
+    flags.add_argument("--on", choices=list(MACHINES), help="default: what --compile names, or h100")
     flags.add_argument("--hosts-of", type=_positive(int), help="devices on a host, if not the machine's own")
     flags.add_argument("--flops-per-second", type=_positive(float), help="of a device, in place of the machine's")
     flags.add_argument("--share", type=_positive(float), default=0.3, help="of that rate that products run at")
@@ -81,6 +101,12 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--check", nargs="*", type=_positive(int), default=[], help="compile for so many virtual devices, and count"
     )
+    flags.add_argument(
+        "--compile",
+        metavar="TARGET",
+        help="also compile for h100, h100x8 or v5e:2x2, none of which has to be there",
+    )
+    flags.add_argument("--hlo", type=Path, help="write the program that --compile made there")
     flags.add_argument("--json", type=Path)
     return flags
 

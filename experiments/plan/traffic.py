@@ -74,7 +74,7 @@ def row(
     )
 
 
-def told(config: ConfigDict, work: Work, flags: argparse.Namespace, machine: Machine, rows: list[Row]) -> str:
+def told(config: ConfigDict, work: Work, flags: argparse.Namespace, on: str, machine: Machine, rows: list[Row]) -> str:
     """The plan as it is printed."""
     types = ", ".join(f"{count / 1e9:,.1f} GFLOP in {dtype}" for dtype, count in work.operations.items())
     state = tree_bytes(work.state)
@@ -84,7 +84,7 @@ def told(config: ConfigDict, work: Work, flags: argparse.Namespace, machine: Mac
         f"a checkpoint of {state / 1e6:,.1f} MB every {every:,} turns: {state / flags.disk_bytes_per_second:,.2f} s",
         f"a turn adds up {work.gradients / 1e6:,.1f} MB of gradients, {work.statistics / 1e6:,.2f} MB at most of batch "
         f"statistics",
-        f"on {flags.on}, at {flags.share:.0%} of its rate, {machine.hosts_of} on a host: {machine.source}",
+        f"on {on}, at {flags.share:.0%} of its rate, {machine.hosts_of} on a host: {machine.source}",
     ]
     heads = ("devices", "batch", "compute ms", "sent MB", "exchange ms", "read img/s host", "MB/s host", "saving %",
              "state MB", "in parts", "turn ms", "img/s", "efficiency", "hours", "limit")  # fmt: skip
