@@ -207,44 +207,17 @@ def compile_turns(
     Under `jit` the state lies by `layout`, a prefix of its tree, or else whole on every device. A device works on its
     share of the rows, unless they are not to be split: then each sees all of them.
     """
-
-    def turns(
-        state: Any, data: Any, count: jax.Array, rows: jax.Array, numbers: Any, *, axis_name: str | None
-    ) -> tuple[Any, Any]:
-        def laid(state: Any) -> Any:
-            is_told = layout is not None and axis_name is None
-            return jax.lax.with_sharding_constraint(state, layout) if is_told else state
-
-        # An inner `jit` is traced once, for its shapes here and as the body of the loop.
-        play = jax.jit(functools.partial(turn, axis_name=axis_name))
-        _, shapes = jax.eval_shape(play, state, data, rows, numbers)
-        played = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), shapes)
-
-        def body(index: jax.Array, carried: tuple[Any, Any]) -> tuple[Any, Any]:
-            state, played = carried
-            state, metrics = play(laid(state), data, rows, numbers)
-            return laid(state), jax.tree.map(lambda all_turns, leaf: all_turns.at[index].set(leaf), played, metrics)
-
-        return jax.lax.fori_loop(0, count, body, (state, played))
-
     rows = np.arange(batch_size, dtype=np.int32)
     if wrapper == "jit":
-        whole = replicated(mesh)
-        of_state, by_row = whole if layout is None else layout, split_rows(mesh, 0) if rows_are_split else whole
-        compiled = jax.jit(
-            functools.partial(turns, axis_name=None),
-            in_shardings=(of_state, whole if data_axis is None else split_rows(mesh, data_axis), whole, by_row, whole),
-            out_shardings=(of_state, whole),
-            donate_argnums=0,
-        )
+        compiled = jit_steps(turn, mesh, data_axis=data_axis, most=most, layout=layout, rows_are_split=rows_are_split)
         numbers = replicate(numbers, mesh)
-        rows = _put(rows, by_row)
+        rows = _put(rows, split_rows(mesh, 0) if rows_are_split else replicated(mesh))
         return lambda state, data, count: compiled(state, data, np.int32(count), rows, numbers)
     if wrapper == "pmap":
         if jax.process_count() > 1:
             raise UserError("config.parallel='pmap' is for one process; legal for several: jit")
         compiled = jax.pmap(
-            functools.partial(turns, axis_name=AXIS),
+            functools.partial(_several(turn, most), axis_name=AXIS),
             axis_name=AXIS,
             in_axes=(None, data_axis, None, 0, None),
             out_axes=None,
@@ -259,6 +232,48 @@ def compile_turns(
 
         return mapped
     raise UserError(f"config.parallel={wrapper!r} is unknown; legal: {', '.join(WRAPPERS)}")
+
+
+def jit_steps(
+    step: Callable, mesh: Mesh, *, data_axis: int | None, most: int, layout: Any = None, rows_are_split: bool = True
+) -> Any:
+    """The jitted function of `compile_turns`: `(state, data, count, rows, hyperparams) -> (state, metrics)`.
+
+    It holds no array: `lower` takes shapes, and the devices of the mesh need only be described.
+    """
+    whole = replicated(mesh)
+    of_state = whole if layout is None else layout
+    of_data = whole if data_axis is None else split_rows(mesh, data_axis)
+    return jax.jit(
+        functools.partial(_several(step, most, layout), axis_name=None),
+        in_shardings=(of_state, of_data, whole, split_rows(mesh, 0) if rows_are_split else whole, whole),
+        out_shardings=(of_state, whole),
+        donate_argnums=0,
+    )
+
+
+def _several(step: Callable, most: int, layout: Any = None) -> Callable:
+    """`steps(state, data, count, rows, hyperparams, axis_name=...)`: up to `most` of them, in a loop compiled once."""
+
+    def steps(
+        state: Any, data: Any, count: jax.Array, rows: jax.Array, hyperparams: Any, *, axis_name: str | None
+    ) -> tuple[Any, Any]:
+        def laid(state: Any) -> Any:
+            return state if layout is None else jax.lax.with_sharding_constraint(state, layout)
+
+        # An inner `jit` is traced once, for its shapes here and as the body of the loop.
+        one = jax.jit(functools.partial(step, axis_name=axis_name))
+        _, shapes = jax.eval_shape(one, state, data, rows, hyperparams)
+        metrics = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), shapes)
+
+        def body(index: jax.Array, carried: tuple[Any, Any]) -> tuple[Any, Any]:
+            state, metrics = carried
+            state, found = one(laid(state), data, rows, hyperparams)
+            return laid(state), jax.tree.map(lambda all_steps, leaf: all_steps.at[index].set(leaf), metrics, found)
+
+        return jax.lax.fori_loop(0, count, body, (state, metrics))
+
+    return steps
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:

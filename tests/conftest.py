@@ -40,8 +40,14 @@ def four_devices():
 
 
 def pytest_runtest_setup(item):
-    """Skips a test that reads a dataset which is not prepared, and says what to set."""
+    """Skips a test that reads a dataset which is not prepared, or compiles by a plugin which is not installed."""
     for name in ("mnist", "cifar10"):
         folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
         if item.get_closest_marker(f"needs_{name}") and not (folder / name).is_dir():
             pytest.skip(f"{name} is not prepared under {folder}: set TFDS_DATA_DIR to a folder where TFDS has it")
+    if "needs_cuda_plugin" in item.keywords or "needs_tpu_plugin" in item.keywords:
+        from experiments.plan.targets import plugin_is_installed  # late, as above
+
+        for platform in ("cuda", "tpu"):
+            if item.get_closest_marker(f"needs_{platform}_plugin") and not plugin_is_installed(platform):
+                pytest.skip(f"JAX's plugin for {platform.upper()} is not installed: pip install '.[{platform}]'")

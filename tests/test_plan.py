@@ -1,5 +1,6 @@
 """experiments.plan: what is printed of a config is what is counted by hand, and what its compiled turn exchanges."""
 
+import dataclasses
 import re
 import shlex
 
@@ -10,6 +11,12 @@ import pytest
 from experiments import plan
 from experiments.benchmarks import systems
 from experiments.benchmarks.systems import load
+from experiments.plan.__main__ import main, parser
+from experiments.plan.compile import compiled_text
+from experiments.plan.hlo import exchanged_bytes, parse
+from experiments.plan.machines import Machine
+from experiments.plan.traffic import row
+from experiments.plan.work import data_of, work_of
 from gan.errors import UserError
 
 TINY = ["data.image_size=(2, 2)", "latent.size=3", "generator.width=8", "discriminator.width=8", "batch_size=16",
@@ -20,12 +27,12 @@ GENERATOR, DISCRIMINATOR = 4 * 68, 4 * 49
 
 def tiny(*overrides):
     config = load("configs/smooth_gan.py", [*TINY, *overrides])
-    return config, plan.data_of(config)
+    return config, data_of(config)
 
 
 @pytest.fixture(scope="module")
 def work():
-    return plan.work_of(*tiny())
+    return work_of(*tiny())
 
 
 def test_a_turn_by_hand(work):
@@ -40,7 +47,7 @@ def test_a_turn_by_hand(work):
 def test_turns_of_more_updates_and_batch_statistics_by_hand():
     small = ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4", "discriminator_steps=3"]
     config = load("configs/dcgan.py", small)
-    work = plan.work_of(config, plan.data_of(config))
+    work = work_of(config, data_of(config))
     # G at 8x8: 100 * 64 + 8 + 64 parameters, D 64 + 64. G's one normalisation has 4 means and 4 variances: once in each
     # of D's updates, forward and back in its own.
     assert work.gradients == 4 * (6472 + 3 * 128)
@@ -50,10 +57,8 @@ def test_turns_of_more_updates_and_batch_statistics_by_hand():
 
 def test_a_row_by_hand(work):
     config, _ = tiny()
-    machine = plan.Machine(
-        {"float32": 1e6}, link_bytes=1000.0, network_bytes=100.0, hosts_of=2, memory_bytes=1e9, source=""
-    )
-    found = plan.row(config, work, 4, machine, share=0.5, disk=100.0, read=4.0)
+    machine = Machine({"float32": 1e6}, link_bytes=1000.0, network_bytes=100.0, hosts_of=2, memory_bytes=1e9, source="")
+    found = row(config, work, 4, machine, share=0.5, disk=100.0, read=4.0)
     assert found.batch == 4
     assert found.compute == pytest.approx(2 * 16 * 456 / 1e6 / 4 / 0.5)
     # Two hosts of two devices: 2 * 3/4 of 468 bytes, at the 100 * 2 bytes a second that go from one to the other.
@@ -66,11 +71,11 @@ def test_a_row_by_hand(work):
     assert found.saving == pytest.approx(1700 / 100 / 10)
     assert found.turn == pytest.approx(found.compute + 3.51) and found.limit == "exchange"
     # On one host: the link's own rate, and all 16 images.
-    alone = plan.row(config, work, 4, plan.dataclasses.replace(machine, hosts_of=4), share=0.5, disk=100.0, read=4.0)
+    alone = row(config, work, 4, dataclasses.replace(machine, hosts_of=4), share=0.5, disk=100.0, read=4.0)
     assert alone.exchange == pytest.approx(0.702)
     assert alone.turn == alone.reading == pytest.approx(4.0) and alone.limit == "reading"
     with pytest.raises(UserError, match="config.batch_size=16 is not divisible by the 3 devices"):
-        plan.row(config, work, 3, machine, share=0.5, disk=100.0, read=4.0)
+        row(config, work, 3, machine, share=0.5, disk=100.0, read=4.0)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_a_row_by_hand(work):
     ],
 )
 def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, split):
-    found = plan.collectives(plan.compiled_turn(*tiny(*overrides), meshes.first(devices)))
+    found = exchanged_bytes(parse(compiled_text(*tiny(*overrides), meshes.first(devices))))
     # XLA's compiler for CPUs adds up D's gradient over devices for the real and for the generated images, and then
     # both; that for GPUs adds first. Beside gradients there are sums for the figures that are logged, of four bytes.
     planned = work.gradients + DISCRIMINATOR
@@ -97,7 +102,7 @@ def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, s
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_under_pmap_each_gradient_is_exchanged_once(work, devices):
-    found = plan.collectives(plan.compiled_turn(*tiny("parallel=pmap"), meshes.first(devices)))
+    found = exchanged_bytes(parse(compiled_text(*tiny("parallel=pmap"), meshes.first(devices))))
     assert work.gradients <= found.pop("all-reduce") <= work.gradients + 64
     # The logits of 16 real and 16 generated images, in each player's update, those of real ones not in G's; and back,
     # each device's share of the sum of their gradients.
@@ -110,9 +115,9 @@ def test_under_pmap_each_gradient_is_exchanged_once(work, devices):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
     config = load("configs/dcgan.py", ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4"])
-    data = plan.data_of(config)
-    work = plan.work_of(config, data)
-    found = plan.collectives(plan.compiled_turn(config, data, meshes.first(devices)))
+    data = data_of(config)
+    work = work_of(config, data)
+    found = exchanged_bytes(parse(compiled_text(config, data, meshes.first(devices))))
     planned = work.gradients + 4 * 128  # D's twice, see above
     # Forward a normalisation adds up means and squares, [4] each, twice; back one number more than its parameters take.
     statistics = 4 * (2 * 8 + 4)
@@ -121,44 +126,13 @@ def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
     assert not found
 
 
-def test_what_is_printed_of_a_program_is_added_up():
-    text = """HloModule jit_turn
-
-%body (arg: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %x = f32[4,2]{1,0} all-reduce(%arg), channel_id=1, to_apply=%sum
-}
-
-%sum (a: f32[], b: f32[]) -> f32[] {
-  ROOT %add = f32[] add(%a, %b)
-}
-
-%eager (p: f32[3]) -> f32[3] {
-  ROOT %x = f32[3]{0} all-reduce(%p), channel_id=3, to_apply=%sum
-}
-
-%lazy (p: f32[3]) -> f32[3] {
-  ROOT %p = f32[3]{0} parameter(0)
-}
-
-ENTRY %main (p: f32[3]) -> f32[3] {
-  %all = (f32[3]{0}, bf16[2,5]{1,0}, /*index=2*/s32[]) all-reduce(%p, %q, %r), channel_id=2, to_apply=%sum
-  %loop = (s32[], f32[4]{0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"7"}}
-  %g = f32[12]{0} all-gather(%p), dimensions={0}
-  %c = f32[3]{0} conditional(%d, %p, %p), branch_computations={%lazy, %eager}
-  %e = f32[3]{0} conditional(%b, %p, %p), true_computation=%eager, false_computation=%lazy
-}
-"""
-    # 3 * 4 + 10 * 2 + 4, 8 * 4 in each of 7 rounds, and 3 * 4 in a branch twice; 12 * 4.
-    assert plan.collectives(text) == {"all-reduce": 36 + 7 * 32 + 2 * 12, "all-gather": 48}
-
-
 def test_every_plan_in_the_documents_parses():
     commands = []
     for text in (plan.__doc__, (systems.ROOT / "docs/scaling.md").read_text()):
         commands += re.findall(r"^python -m experiments\.plan (.*)$", text, re.MULTILINE)
     assert len(commands) >= 6
     for command in commands:
-        flags = plan.parser().parse_args(shlex.split(command))
+        flags = parser().parse_args(shlex.split(command))
         systems.load(flags.config, flags.override)
 
 
@@ -173,5 +147,5 @@ def test_every_plan_in_the_documents_parses():
 def test_a_mistake_is_one_line(flags, line, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["plan", *flags])
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX runs already
-    assert plan.main() == 2
+    assert main() == 2
     assert line in capsys.readouterr().err

@@ -1,0 +1,182 @@
+"""A config's step, compiled: for devices that are here, or ahead of time for accelerators that are not.
+
+Ahead of time the program is the one that a run compiles there, but for what XLA finds out by trying (autotuning): on a
+GPU the algorithms of cuDNN and cuBLAS, whose scratch memory is not known here, and the tiles of Triton's kernels.
+"""
+
+import dataclasses
+import functools
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experiments.benchmarks import timing
+from experiments.plan import hlo
+from experiments.plan.convolutions import Convolution, convolutions
+from experiments.plan.targets import OPTIONS, Target
+from experiments.plan.work import Data, program
+from gan import loop, sharding
+from gan.errors import UserError
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What a compiled step needs and does. Bytes are those of one device."""
+
+    device: str
+    devices: int
+    lower_seconds: float
+    compile_seconds: float
+    argument_bytes: int
+    """State and images."""
+    temporary_bytes: int
+    output_bytes: int
+    """Beside the state, which lies where the argument was."""
+    limit_bytes: float | None
+    """The device's memory, or None where MACHINES does not know it."""
+    convolutions: Counter[Convolution]
+    collectives: Counter[str]
+    rejection: str = ""
+    """What the compiler said, if it made no program."""
+    text: str = ""
+    """The program, as XLA prints it."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Of arguments, temporary arrays and outputs."""
+        return self.argument_bytes + self.temporary_bytes + self.output_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether one device has so much memory; libtpu makes no program that does not fit."""
+        return not self.rejection and (self.limit_bytes is None or self.total_bytes <= self.limit_bytes)
+
+
+def compile_ahead(config: ConfigDict, data: Data, target: Target, devices: Sequence[jax.Device]) -> Compiled:
+    """Compiles a config's step for the devices of a target, and reads what became of it.
+
+    Raises `UserError` where the devices do not divide the batch, or the step is wrapped by `pmap`.
+    """
+    if config.parallel != "jit":
+        raise UserError(f"--compile is for config.parallel='jit', not {config.parallel!r}")
+    mesh = sharding.device_mesh(devices)
+    sharding.check_batch(config.batch_size, mesh)
+    begun = time.perf_counter()
+    lowered = lower_step(config, data, mesh)
+    lowered_at = time.perf_counter()
+    try:
+        compiled = lowered.compile(compiler_options=OPTIONS[target.platform])
+        compile_seconds = time.perf_counter() - lowered_at
+    except jax.errors.JaxRuntimeError as error:
+        compile_seconds = time.perf_counter() - lowered_at
+        found = _rejected(error, _argument_bytes(lowered, config, mesh))
+    else:
+        memory, text = compiled.memory_analysis(), compiled.as_text()
+        made = hlo.parse(text)
+        found = {
+            "argument_bytes": memory.argument_size_in_bytes,
+            "temporary_bytes": memory.temp_size_in_bytes,
+            "output_bytes": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            "convolutions": convolutions(made, target.platform),
+            "collectives": hlo.collectives(made),
+            "text": text,
+        }
+    return Compiled(
+        device=devices[0].device_kind,
+        devices=len(devices),
+        lower_seconds=lowered_at - begun,
+        compile_seconds=compile_seconds,
+        limit_bytes=target.memory_bytes,
+        **found,
+    )
+
+
+def lower_step(config: ConfigDict, data: Data, mesh: Mesh) -> jax.stages.Lowered:
+    """The step as a run on streamed data compiles it for these devices: in its loop, the state donated."""
+    turn, (state, arrays, rows, hyperparams) = program(config, data)
+    game = loop.as_played(turn.keywords["game"], config, mesh)
+    layout = sharding.of_state(state, mesh, in_parts=config.shard_state)
+    steps = sharding.jit_steps(functools.partial(turn, game=game), mesh, data_axis=1, most=1, layout=layout)
+    return steps.lower(state, arrays, np.int32(1), rows, hyperparams)
+
+
+def compiled_text(config: ConfigDict, data: Data, mesh: Mesh) -> str:
+    """The program of a config's step, as it is compiled for devices that are here."""
+    if config.parallel == "jit":
+        return lower_step(config, data, mesh).compile().as_text()
+    turn, (state, arrays, _, hyperparams) = program(config, data)
+    steps = sharding.compile_turns(
+        turn, mesh, wrapper=config.parallel, batch_size=config.batch_size, data_axis=1, most=1, numbers=hyperparams
+    )
+    given = sharding.abstract((state, arrays), (sharding.replicated(mesh), sharding.split_rows(mesh, 1)))
+    return jax.jit(lambda state, data: steps(state, data, 1)).lower(*given).compile().as_text()
+
+
+def _argument_bytes(lowered: jax.stages.Lowered, config: ConfigDict, mesh: Mesh) -> int:
+    """What a device holds of the state and of the images that a step is given."""
+    state, arrays, *_ = lowered.args_info[0]
+    layout = sharding.of_state(state, mesh, in_parts=config.shard_state)
+    return sharding.bytes_per_device((state, arrays), (layout, sharding.split_rows(mesh, 1)))
+
+
+def _rejected(error: Exception, argument_bytes: int) -> dict:
+    """The fields of `Compiled` for a step that libtpu made no program of, since it needs more memory than there is.
+
+    libtpu says how much, of arguments, temporary arrays and outputs together, in two ways.
+    """
+    text = " ".join(str(error).split())
+    total = re.search(r"HBM, the total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)", text) or re.search(
+        r"memory space hbm. Used ([\d.]+)([KMGT]?) of", text
+    )
+    if not total:
+        raise error
+    needed = int(float(total[1]) * UNITS[total[2]])
+    return {
+        "argument_bytes": argument_bytes,
+        "temporary_bytes": max(needed - argument_bytes, 0),
+        "output_bytes": 0,
+        "convolutions": Counter(),
+        "collectives": Counter(),
+        "rejection": text[:300],
+    }
+
+
+def printed(name: str, compiled: Compiled) -> str:
+    """What a compiled step needs and does, for people."""
+    arguments, temporary, outputs, total = (
+        f"{size / 2**30:,.2f}"
+        for size in (compiled.argument_bytes, compiled.temporary_bytes, compiled.output_bytes, compiled.total_bytes)
+    )
+    if compiled.limit_bytes is None:
+        limit = "; the memory of this device is not in the table, by the compiler's own limit it"
+    else:
+        limit = f" of {compiled.limit_bytes / 2**30:,.2f}:"
+    lines = [
+        f"compiled for {name} ({compiled.devices} x {compiled.device}) in {compiled.compile_seconds:.1f} s, after "
+        f"{compiled.lower_seconds:.1f} s of tracing",
+        f"GiB on a device: {arguments} arguments, {temporary} temporary, {outputs} outputs; together {total}{limit} "
+        f"{'fits' if compiled.fits else 'does not fit'}",
+    ]
+    if compiled.rejection:
+        return "\n".join([*lines, f"no program was made: {compiled.rejection}"])
+    rows = [(*found, count) for found, count in sorted(compiled.convolutions.items())]
+    lines.append(timing.table(("convolution", "type", "groups", "calls"), rows) if rows else "no convolutions")
+    exchanges = ", ".join(f"{count} {kind}" for kind, count in sorted(compiled.collectives.items()))
+    return "\n".join([*lines, f"exchanges between devices: {exchanges or 'none'}"])
+
+
+def record(compiled: Compiled) -> dict:
+    """The same as JSON holds it, without the program."""
+    found = [{**found._asdict(), "count": count} for found, count in sorted(compiled.convolutions.items())]
+    fields = {
+        field.name: getattr(compiled, field.name) for field in dataclasses.fields(compiled) if field.name != "text"
+    }
+    return fields | {"fits": compiled.fits, "convolutions": found, "collectives": dict(compiled.collectives)}
