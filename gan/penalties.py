@@ -1,14 +1,17 @@
 """Terms that a player minimises besides its adversarial loss, per example. A leaf: closures and plain arrays in.
 
-A penalty is `measure(view) -> [B]`, averaged and weighted by the caller, where the view is what its player sees in one
-update: `DiscriminatorView` or `GeneratorView`. Used alone: `r1(DiscriminatorView(critic, real, fake))`. What stands
-here as a weight of one carries no 1/2 and no gamma: each docstring says how its paper weights it.
+A penalty is `measure(view) -> [B]`, or of a part of the examples, averaged and weighted by the caller. The view is
+what its player sees in one update: `DiscriminatorView` or `GeneratorView`. Used alone:
+`r1(DiscriminatorView(critic, real, fake))`. What stands here as a weight of one carries no 1/2 and no gamma: each
+docstring says how its paper weights it.
 
 An example's gradient is taken as that of the summed logits, which is right only where a logit depends on its own image
 alone: rows marked `differentiates_player` need a player without batch statistics. The groups of StyleGAN2's
 discriminator are let through: its authors take R1 so, what an image does to the logits of its group included.
 """
 
+import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Critic = Callable[[Array], Array]
+from gan.errors import UserError
+from gan.rows import ALL, Rows
+
+Critic = Callable[..., Array]
+"""Images [B, H, W, C] to logits [B]; `critic(images, rows)` judges images of these rows of the batch only."""
 
 DECAY = 0.99
 """How much of a running mean stays at each update of its player (LeCam and path length: both papers' value)."""
@@ -27,11 +34,71 @@ DRAGAN_SD = 0.25
 """Standard deviation of DRAGAN's noise: the authors' 0.5 std(x), for images in [-1, 1], whose std is near 0.5."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """|grad D(x)|^2 itself: the gradient of the critic's summed logits, differentiated once more by the update."""
+
+    rows: Rows = ALL
+
+    def __call__(self, critic: Critic, images: Array, logits: Array | None, keys: Array | None, use: str) -> Array:
+        """|grad D(x)|^2 for each image, [B]; all but the critic and the images is ignored."""
+        return squared_gradient(critic, images)
+
+
+@dataclasses.dataclass(frozen=True)
+class FiniteDifference:
+    """((D(x + sigma e) - D(x)) / sigma)^2 with e ~ N(0, I) for each image: no gradient of a gradient.
+
+    Its mean over e is |grad D(x)|^2 + O(sigma^2). Both logits have the same random draws, of augmentation and of D,
+    and both are differentiated by D's parameters. D(x) is the update's own: a penalty costs one more pass of D over
+    `rows`. Where logits depend on batch-mates, all images of `rows` are moved at once: the mean is the sum of the
+    squares of d D_j / d x_i over i, where `Exact` has the square of their sum over j.
+
+    Reference: Lin et al. 2025, arXiv:2501.08316, section 3.4, whose weight of the undivided difference is 100 at sigma
+    0.01 (0.01 here); divided by sigma, on a quarter of the batch: Lin et al. 2025, arXiv:2511.22475.
+    """
+
+    sigma: float
+    rows: Rows = ALL
+
+    def __call__(self, critic: Critic, images: Array, logits: Array, keys: Array, use: str) -> Array:
+        """The estimate for each image of `rows`, [B / every].
+
+        Args:
+          critic: images to logits, with the draws that gave `logits`.
+          images: of the whole batch, [B, H, W, C].
+          logits: what the critic says of them, [B].
+          keys: one PRNG key for each image, [B].
+          use: the name by which e is drawn from the keys.
+        """
+        noise = _normal(self.rows.of(keys), use, images.shape[1:])
+        moved = self.rows.of(images) + self.sigma * noise
+        moved_logits = critic(moved) if self.rows.every == 1 else critic(moved, self.rows)
+        return jnp.square((moved_logits - self.rows.of(logits)) / self.sigma)
+
+
+def finite_difference(sigma: float = 0.01, every: int = 1) -> FiniteDifference:
+    """The estimator on every so manieth example. Raises `UserError` for what cannot be."""
+    if not 0.0 < sigma < math.inf:
+        raise UserError(f"config.gradient_estimator: finite_difference's sigma={sigma} must be above 0")
+    if every < 1:
+        raise UserError(f"config.gradient_estimator: finite_difference's every={every} must be at least 1")
+    return FiniteDifference(sigma, Rows(every))
+
+
+GRADIENT_ESTIMATORS: Mapping[str, Callable[..., Exact | FiniteDifference]] = {
+    "exact": Exact, "finite_difference": finite_difference,
+}  # fmt: skip
+"""How R1 and R2 get |grad D|^2."""
+ESTIMATED = ("r1", "r2")
+"""The penalties that ask for it."""
+
+
 class DiscriminatorView(NamedTuple):
     """What a penalty on the discriminator may look at. A penalty alone asks for the fields that it uses, no others."""
 
     critic: Critic
-    """Images [B, H, W, C] to logits [B], augmented as the real images were, with the same random draws."""
+    """Images, augmented as the real images were, to logits, with the same random draws."""
     real: Array
     """Real images [B, H, W, C], before any augmentation."""
     fake: Array
@@ -52,10 +119,12 @@ class DiscriminatorView(NamedTuple):
     """Latents [B, Z] to images [B, H, W, C]."""
     memory: Mapping[str, Any] = {}
     """Running means of what penalties observe, by the penalty's name."""
+    estimator: Exact | FiniteDifference = Exact()
+    """How |grad D|^2 is had."""
 
-    def judge_fake(self, images: Array) -> Array:
+    def judge_fake(self, *images_and_rows: Any) -> Array:
         """The critic with the draws of the fake images."""
-        return (self.fake_critic or self.critic)(images)
+        return (self.fake_critic or self.critic)(*images_and_rows)
 
 
 class Path(NamedTuple):
@@ -97,19 +166,19 @@ def gradient_norm(critic: Critic, images: Array) -> Array:
 
 
 def r1(view: DiscriminatorView) -> Array:
-    """|grad D(x)|^2 at real images, without the 1/2: a paper's gamma is twice the weight here.
+    """|grad D(x)|^2 at real images by `view.estimator`, without the 1/2: a paper's gamma is twice the weight here.
 
     Reference: Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 9.
     """
-    return squared_gradient(view.critic, view.real)
+    return view.estimator(view.critic, view.real, view.real_logits, view.keys, "r1")
 
 
 def r2(view: DiscriminatorView) -> Array:
-    """|grad D(G(z))|^2 at generated images, without the 1/2: a paper's gamma is twice the weight here.
+    """|grad D(G(z))|^2 at generated images by `view.estimator`, without the 1/2: a paper's gamma is twice the weight.
 
     Reference: Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 10.
     """
-    return squared_gradient(view.judge_fake, view.fake)
+    return view.estimator(view.judge_fake, view.fake, view.fake_logits, view.keys, "r2")
 
 
 def wgan_gp(view: DiscriminatorView) -> Array:
@@ -247,7 +316,7 @@ class Penalty(NamedTuple):
     player: str
     """Who pays: "discriminator" or "generator"."""
     measure: Callable[[Any], Array]
-    """The player's view to a penalty per example, [B]."""
+    """The player's view to a penalty per example, [B] or, by an estimator on a part of them, fewer."""
     differentiates_player: bool = False
     """Whether it takes an example's gradient through the player, which must then not look at the whole batch."""
     classifies: bool = False
