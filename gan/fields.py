@@ -42,7 +42,7 @@ FIELDS: Mapping[str, Any] = {
 """Every field and its kind. Besides there are `penalties.NAME`, floats, and to each a `schedules.penalties.NAME`."""
 
 YOUNG: Mapping[str, Any] = {"evaluation.standing_batches": 0, "shard_state": False, "gradient_estimator": "exact"}
-"""Fields that the records of older runs may lack, and what those runs were."""
+"""Fields that the records of older runs may lack, with the values that those runs had."""
 
 DEEPEST = 8
 """Levels of a config: what holds itself has more."""

@@ -20,11 +20,12 @@ from ml_collections import ConfigDict
 from gan import names
 from gan.augment import AUGMENTS, Augment, identity
 from gan.errors import UserError, lookup, nearest
+from gan.estimators import GRADIENT_ESTIMATORS, Exact, FiniteDifference
 from gan.fields import check_kind
 from gan.losses import LOSSES, Loss
 from gan.networks import NETWORKS, spectral, stylegan2
 from gan.optimizers import DECAYING, OPTIMIZERS, Optimizer
-from gan.penalties import ESTIMATED, GRADIENT_ESTIMATORS, PENALTIES, Exact, FiniteDifference
+from gan.penalties import ESTIMATED, PENALTIES
 from gan.rows import ALL, Rows
 from gan.schedules import PlayerHyperparams, penalties_in
 
@@ -86,7 +87,7 @@ WATCHED = {SPECTRAL_NORM, stylegan2.STYLE_MEAN}
 DRAWS = ("noise", "style_mixing")
 """The names, besides "dropout", by which modules draw random numbers in training (Flax's `make_rng`)."""
 GIVEN = ("parent", "name", "axis_name", "rows")
-"""Fields of a module that are no field of a config: Flax's own, and what a step tells it."""
+"""Fields of a module that a config does not set: Flax's own, and those that a step sets."""
 STYLES = "styles"
 """The name by which a generator lets its styles be moved (Flax's `perturb`), [B, L, W] for L layers."""
 
@@ -152,7 +153,7 @@ class Game:
     selects_top: bool = False
     """Whether the generator learns from a share of its images only, those that look most real."""
     gradient_estimator: Exact | FiniteDifference = Exact()
-    """How R1 and R2 get |grad D|^2."""
+    """How R1 and R2 compute |grad D|^2."""
     compute_dtype: str = "float32"
     """What the players compute in. Parameters, statistics, images, logits, losses and gradients are float32 anyway."""
 
@@ -392,30 +393,30 @@ def _check_augment(config: ConfigDict, game: Game) -> None:
 
 
 def _with_whole_groups(game: Game, at_once: int) -> Game:
-    """The game whose penalties on a part of the batch keep the groups of its discriminator together."""
+    """The game whose estimator, on a part of the batch, takes whole groups of StyleGAN2's discriminator."""
     estimator = game.gradient_estimator
-    groups = min(getattr(game.discriminator.module, "group_size", 1), at_once)
-    if estimator.rows.every == 1 or groups <= 1:
+    group = min(getattr(game.discriminator.module, "group_size", 1), at_once)
+    if estimator.rows.every == 1 or group <= 1:
         return game
-    rows = dataclasses.replace(estimator.rows, run=groups)
+    rows = dataclasses.replace(estimator.rows, run=group)
     return dataclasses.replace(game, gradient_estimator=dataclasses.replace(estimator, rows=rows))
 
 
 def _check_estimator(config: ConfigDict, game: Game, at_once: int) -> None:
-    told, rows = f"config.gradient_estimator={config.gradient_estimator!r}", game.gradient_estimator.rows
+    field, rows = f"config.gradient_estimator={config.gradient_estimator!r}", game.gradient_estimator.rows
     if game.gradient_estimator != Exact() and not set(ESTIMATED) & set(game.discriminator.penalties):
-        raise UserError(f"{told} has no meaning without config.penalties.r1 or r2; legal: 'exact', or a weight of one")
+        raise UserError(f"{field} has no effect without R1 or R2; set config.penalties.r1 or r2, or use 'exact'")
     if at_once % rows.period:
-        legal = [every for every in range(1, at_once + 1) if at_once % (every * rows.run) == 0]
+        expected = [every for every in range(1, at_once + 1) if at_once % (every * rows.run) == 0]
         raise UserError(
-            f"{told}: every={rows.every} does not divide the {at_once} examples that an update sees at once"
-            f"{f', in groups of {rows.run}' * (rows.run > 1)}; legal: {', '.join(map(str, legal))}"
+            f"{field}: every={rows.every} does not divide the {at_once} examples of a microbatch"
+            f"{f' into groups of {rows.run}' * (rows.run > 1)}; expected one of {', '.join(map(str, expected))}"
         )
     module = game.discriminator.module
     if rows.every > 1 and "rows" not in module.__dataclass_fields__ and _draws(game):
         raise UserError(
-            f"{told}: config.discriminator.network={config.discriminator.network!r} draws random numbers and has no "
-            f"field `rows` to draw the same ones for a part of the batch; legal: every=1"
+            f"{field}: config.discriminator.network={config.discriminator.network!r} draws random numbers, and has no "
+            f"field `rows` by which a part of the batch gets the same ones; use every=1"
         )
 
 
@@ -495,14 +496,14 @@ def _cast(tree: Any, dtype: str) -> Any:
 
 
 def _on_axis(player: PlayerRules, axis_name: str) -> PlayerRules:
-    return _told(player, axis_name=axis_name)
+    return _with_field(player, axis_name=axis_name)
 
 
 def _given(player: PlayerRules, rows: Rows) -> PlayerRules:
-    return player if rows == ALL else _told(player, rows=rows)
+    return player if rows == ALL else _with_field(player, rows=rows)
 
 
-def _told(player: PlayerRules, **field: Any) -> PlayerRules:
+def _with_field(player: PlayerRules, **field: Any) -> PlayerRules:
     """The player whose module has this field set, if it has such a field."""
     if not field.keys() <= player.module.__dataclass_fields__.keys():
         return player

@@ -10,9 +10,6 @@ alone: rows marked `differentiates_player` need a player without batch statistic
 discriminator are let through: its authors take R1 so, what an image does to the logits of its group included.
 """
 
-import dataclasses
-import math
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,11 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gan.errors import UserError
-from gan.rows import ALL, Rows
-
-Critic = Callable[..., Array]
-"""Images [B, H, W, C] to logits [B]; `critic(images, rows)` judges images of these rows of the batch only."""
+from gan.estimators import Critic, Exact, FiniteDifference, fold, normal, squared_gradient, sum_of_squares
 
 DECAY = 0.99
 """How much of a running mean stays at each update of its player (LeCam and path length: both papers' value)."""
@@ -34,64 +27,8 @@ DRAGAN_SD = 0.25
 """Standard deviation of DRAGAN's noise: the authors' 0.5 std(x), for images in [-1, 1], whose std is near 0.5."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Exact:
-    """|grad D(x)|^2 itself: the gradient of the critic's summed logits, differentiated once more by the update."""
-
-    rows: Rows = ALL
-
-    def __call__(self, critic: Critic, images: Array, logits: Array | None, keys: Array | None, use: str) -> Array:
-        """|grad D(x)|^2 for each image, [B]; all but the critic and the images is ignored."""
-        return squared_gradient(critic, images)
-
-
-@dataclasses.dataclass(frozen=True)
-class FiniteDifference:
-    """((D(x + sigma e) - D(x)) / sigma)^2 with e ~ N(0, I) for each image: no gradient of a gradient.
-
-    Its mean over e is |grad D(x)|^2 + O(sigma^2). Both logits have the same random draws, of augmentation and of D,
-    and both are differentiated by D's parameters. D(x) is the update's own: a penalty costs one more pass of D over
-    `rows`. Where logits depend on batch-mates, all images of `rows` are moved at once: the mean is the sum of the
-    squares of d D_j / d x_i over i, where `Exact` has the square of their sum over j.
-
-    Reference: Lin et al. 2025, arXiv:2501.08316, section 3.4, whose weight of the undivided difference is 100 at sigma
-    0.01 (0.01 here); divided by sigma, on a quarter of the batch: Lin et al. 2025, arXiv:2511.22475.
-    """
-
-    sigma: float
-    rows: Rows = ALL
-
-    def __call__(self, critic: Critic, images: Array, logits: Array, keys: Array, use: str) -> Array:
-        """The estimate for each image of `rows`, [B / every].
-
-        Args:
-          critic: images to logits, with the draws that gave `logits`.
-          images: of the whole batch, [B, H, W, C].
-          logits: what the critic says of them, [B].
-          keys: one PRNG key for each image, [B].
-          use: the name by which e is drawn from the keys.
-        """
-        noise = _normal(self.rows.of(keys), use, images.shape[1:])
-        moved = self.rows.of(images) + self.sigma * noise
-        moved_logits = critic(moved) if self.rows.every == 1 else critic(moved, self.rows)
-        return jnp.square((moved_logits - self.rows.of(logits)) / self.sigma)
-
-
-def finite_difference(sigma: float = 0.01, every: int = 1) -> FiniteDifference:
-    """The estimator on every so manieth example. Raises `UserError` for what cannot be."""
-    if not 0.0 < sigma < math.inf:
-        raise UserError(f"config.gradient_estimator: finite_difference's sigma={sigma} must be above 0")
-    if every < 1:
-        raise UserError(f"config.gradient_estimator: finite_difference's every={every} must be at least 1")
-    return FiniteDifference(sigma, Rows(every))
-
-
-GRADIENT_ESTIMATORS: Mapping[str, Callable[..., Exact | FiniteDifference]] = {
-    "exact": Exact, "finite_difference": finite_difference,
-}  # fmt: skip
-"""How R1 and R2 get |grad D|^2."""
 ESTIMATED = ("r1", "r2")
-"""The penalties that ask for it."""
+"""The penalties that take |grad D|^2 from the config's estimator."""
 
 
 class DiscriminatorView(NamedTuple):
@@ -120,7 +57,7 @@ class DiscriminatorView(NamedTuple):
     memory: Mapping[str, Any] = {}
     """Running means of what penalties observe, by the penalty's name."""
     estimator: Exact | FiniteDifference = Exact()
-    """How |grad D|^2 is had."""
+    """How `r1` and `r2` compute |grad D|^2."""
 
     def judge_fake(self, *images_and_rows: Any) -> Array:
         """The critic with the draws of the fake images."""
@@ -152,12 +89,6 @@ class GeneratorView(NamedTuple):
     memory: Mapping[str, Any] = {}
     path: Path | None = None
     """The images as a function of what is added to the styles of G's layers; None: of the latents."""
-
-
-def squared_gradient(critic: Critic, images: Array) -> Array:
-    """|d critic(x) / d x|^2 for each image x: a sum of squares, whose own gradient is finite at zero."""
-    gradient = jax.grad(lambda x: jnp.sum(critic(x)))(images)
-    return _sum_of_squares(gradient)
 
 
 def gradient_norm(critic: Critic, images: Array) -> Array:
@@ -205,7 +136,7 @@ def dragan(view: DiscriminatorView) -> Array:
 
     Reference: Kodali et al. 2017, arXiv:1705.07215, equation 5.
     """
-    noise = _normal(view.keys, "noise", view.real.shape[1:])
+    noise = normal(view.keys, "noise", view.real.shape[1:])
     return jnp.square(gradient_norm(view.critic, view.real + DRAGAN_SD * noise) - 1.0)
 
 
@@ -228,8 +159,8 @@ def consistency(view: DiscriminatorView) -> Array:
 
     Reference: Zhao et al. 2021, Improved Consistency Regularization for GANs, arXiv:2002.04724, algorithm 1 (bCR).
     """
-    moved_real = flipped_and_shifted(view.real, _fold(view.keys, "real"))
-    moved_fake = flipped_and_shifted(view.fake, _fold(view.keys, "fake"))
+    moved_real = flipped_and_shifted(view.real, fold(view.keys, "real"))
+    moved_fake = flipped_and_shifted(view.fake, fold(view.keys, "fake"))
     on_real = view.critic(view.real) - view.critic(moved_real)
     on_fake = view.judge_fake(view.fake) - view.judge_fake(moved_fake)
     return jnp.square(on_real) + jnp.square(on_fake)
@@ -283,7 +214,7 @@ def path_lengths(view: GeneratorView) -> dict[str, Array]:
     """|J^T y| for each example, [B]: what the path length penalty keeps a running mean of."""
     path = view.path or Path(view.generate, view.latent, view.keys)
     image, pull_back = jax.vjp(path.images, path.start)
-    noise = _normal(path.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
+    noise = normal(path.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
     squares = jnp.sum(jnp.square(pull_back(noise)[0]), axis=-1)
     return {"length": _safe_sqrt(jnp.mean(squares.reshape(len(squares), -1), axis=1))}
 
@@ -293,7 +224,7 @@ def latent_diversity(view: GeneratorView) -> Array:
 
     Reference: Zhao et al. 2021, arXiv:2002.04724, algorithm 2 (zCR, the generator's side).
     """
-    return -_sum_of_squares(view.fake - view.generate(_neighbor(view)))
+    return -sum_of_squares(view.fake - view.generate(_neighbor(view)))
 
 
 def orthogonal(view: GeneratorView) -> Array:
@@ -316,7 +247,7 @@ class Penalty(NamedTuple):
     player: str
     """Who pays: "discriminator" or "generator"."""
     measure: Callable[[Any], Array]
-    """The player's view to a penalty per example, [B] or, by an estimator on a part of them, fewer."""
+    """The player's view to a penalty per example: [B], or fewer by an estimator that takes a part of the rows."""
     differentiates_player: bool = False
     """Whether it takes an example's gradient through the player, which must then not look at the whole batch."""
     classifies: bool = False
@@ -370,25 +301,12 @@ def flipped_and_shifted(images: Array, keys: Array) -> Array:
 
 
 def _between(view: DiscriminatorView) -> Array:
-    share = jax.vmap(jax.random.uniform)(_fold(view.keys, "between")).reshape(-1, *[1] * (view.real.ndim - 1))
+    share = jax.vmap(jax.random.uniform)(fold(view.keys, "between")).reshape(-1, *[1] * (view.real.ndim - 1))
     return share * view.real + (1.0 - share) * view.fake
 
 
 def _neighbor(view: DiscriminatorView | GeneratorView) -> Array:
-    return view.latent + NEIGHBOR_SD * _normal(view.keys, "neighbor", view.latent.shape[1:])
-
-
-def _normal(keys: Array, use: str, shape: tuple[int, ...]) -> Array:
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(_fold(keys, use))
-
-
-def _fold(keys: Array, use: str) -> Array:
-    """Keys of one use: penalties that draw from the same examples' keys do not draw the same numbers."""
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, zlib.crc32(use.encode()))
-
-
-def _sum_of_squares(x: Array) -> Array:
-    return jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim)))
+    return view.latent + NEIGHBOR_SD * normal(view.keys, "neighbor", view.latent.shape[1:])
 
 
 def _safe_sqrt(x: Array) -> Array:

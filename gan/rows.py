@@ -20,7 +20,7 @@ class Rows:
 
     @property
     def period(self) -> int:
-        """The number of rows after which the choice repeats: it must divide the rows of a batch and of each device."""
+        """Rows after which the choice repeats: it must divide the rows of each microbatch on each device."""
         return 1 if self.every == 1 else self.every * self.run
 
     def of(self, leaf: Array) -> Array:

@@ -51,7 +51,7 @@ def discriminator_step(
     Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none. Fakes
     are drawn from them, or are `fakes`, which must be of these latents, and of a game of one microbatch.
 
-    Raises `UserError` where a device's examples are no whole number of the periods of the estimator's rows.
+    Raises `UserError` where the period of the estimator's rows does not divide a device's examples.
     """
     _check_rows(game, len(batch["label"]))
     game = game.on_axis(axis_name)
@@ -262,9 +262,9 @@ def _check_rows(game: Game, examples: int) -> None:
     rows = game.gradient_estimator.rows
     if rows.every > 1 and examples % (game.microbatches * rows.period):
         raise UserError(
-            f"config.gradient_estimator: every={rows.every}, of {rows.run} at a time, is no even part of the "
-            f"{examples} examples of a device in {game.microbatches} microbatches; legal: config.parallel='jit', "
-            f"fewer devices, or every=1"
+            f"config.gradient_estimator: every={rows.every} does not divide a device's {examples} examples "
+            f"({game.microbatches} microbatches, groups of {rows.run}); use config.parallel='jit', fewer devices, or "
+            f"every=1"
         )
 
 

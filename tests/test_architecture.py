@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"console", "errors", "fields", "hosts", "names", "rows"}
+BASE = {"console", "errors", "estimators", "fields", "hosts", "names", "rows"}
 """Below everything: how a run speaks, how its processes meet, how a mistake is told, a config's fields, rows."""
 LEAVES = {
     "augment", "checkpoint", "data", "diagnostics", "losses", "metrics", "networks", "optimizers", "penalties",
