@@ -11,6 +11,7 @@ import runs
 from flax import linen as nn
 from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
+from experiments import estimator_noise
 from experiments.benchmarks import flops
 from gan import game as rules
 from gan import penalties, schedules, state, steps, workdir
@@ -224,6 +225,22 @@ def test_the_record_of_a_run_from_before_the_field_is_of_the_exact_gradient(tmp_
     record = workdir.read(tmp_path)
     assert record["config"]["gradient_estimator"] == "exact"
     assert workdir.continue_with(tmp_path, record, config, dataset) == []
+
+
+def test_noise_is_measured_on_a_linear_critic():
+    # D = w.x with w = (3, 4): (w.e)^2 is 25 times a square of N(0, 1), which has mean 1 and variance 2. A mean of 64 has
+    # the deviation sqrt(2 / 64) = 0.177. The gradient 2 (w.e) e has the covariance 4 (|w|^2 I + w w') with the trace
+    # 4 * 3 |w|^2: a mean of 64 deviates by sqrt(12 / 64) |w|, which is 0.217 of 2 |w|, the norm of the exact gradient.
+    def penalty(params, estimator, images, key):
+        def critic(images):
+            return images.reshape(-1, 2) @ params
+
+        return jnp.mean(estimator(critic, images, critic(images), jax.random.split(key, 64), "r1"))
+
+    row = estimator_noise.compared(penalty, jnp.array([3.0, 4.0]), jnp.zeros((64, 1, 1, 2)), 0.1, 100)
+    # A deviation of 100 draws is itself off by 1 / sqrt(200) = 7%, a mean by a tenth of the deviation.
+    np.testing.assert_allclose([row["ratio_sd"], row["gradient_sd"]], [0.177, 0.217], rtol=0.28)
+    assert abs(row["ratio"] - 1) < 4 * 0.0177 and row["gradient_bias"] < 4 * 0.0217
 
 
 def test_a_game_with_it_is_hashable_and_differs_by_it():
