@@ -228,8 +228,8 @@ def test_the_record_of_a_run_from_before_the_field_is_of_the_exact_gradient(tmp_
 
 
 def test_noise_is_measured_on_a_linear_critic():
-    # D = w.x with w = (3, 4): (w.e)^2 is 25 times a square of N(0, 1), which has mean 1 and variance 2. A mean of 64 has
-    # the deviation sqrt(2 / 64) = 0.177. The gradient 2 (w.e) e has the covariance 4 (|w|^2 I + w w') with the trace
+    # D = w.x with w = (3, 4): (w.e)^2 is 25 times a square of N(0, 1), of mean 1 and variance 2. A mean of 64 deviates
+    # by sqrt(2 / 64) = 0.177. The gradient 2 (w.e) e has the covariance 4 (|w|^2 I + w w') with the trace
     # 4 * 3 |w|^2: a mean of 64 deviates by sqrt(12 / 64) |w|, which is 0.217 of 2 |w|, the norm of the exact gradient.
     def penalty(params, estimator, images, key):
         def critic(images):
