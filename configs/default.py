@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
             "output": "tanh",  # G's activation, and so the range of images: tanh, sigmoid, linear
             "loss": "non_saturating",
             "penalties": dict.fromkeys(PENALTIES, 0.0),  # their weights, r1 |grad D|^2 for one; 0: none
+            "gradient_estimator": "exact",  # of r1 and r2: exact, finite_difference(sigma, every)
             "weight_clip": 0.0,  # D's parameters are kept within plus and minus this; 0: left free
             "top_k": 1.0,  # G learns from the share of its images that D finds most real
             "augment": {

@@ -2,6 +2,7 @@
 
 python -m experiments.toy_losses --distribution=grid25
 python -m experiments.toy_losses --distribution=ring8 --losses hinge "f_gan('kl')" --penalties none r1+r2 --out=
+python -m experiments.toy_losses --losses hinge --penalties r1 --estimators exact "finite_difference(0.01)" --out=
 
 The seeds of a row are played at once (`vmap` over the state), all turns in one program (`scan`). Losses and penalties
 are read from their tables, so a new row there is a new row here. The table is written into `--out` between the marks
@@ -10,6 +11,7 @@ of the distribution, or printed only where `--out` is empty.
 
 import argparse
 import functools
+import itertools
 import json
 import shlex
 import subprocess
@@ -59,19 +61,19 @@ def main() -> None:
     images, labels = map(jnp.asarray, toys.load(arguments.distribution).arrays())
     seeds = arguments.first_seed + jnp.arange(arguments.seeds, dtype=jnp.uint32)
     rows = [{"loss": "true points", "penalties": "", "seeds": [truth(arguments.distribution)]}]
-    for loss in arguments.losses:
-        for penalties in arguments.penalties:
-            config = configured(arguments.distribution, loss, penalties, arguments.turns, arguments.override)
-            begun = time.perf_counter()
-            points = np.asarray(play(config, images, labels, seeds))
-            row = {
-                "loss": loss,
-                "penalties": penalties,
-                "seconds": round(time.perf_counter() - begun, 1),
-                "seeds": [figures(sample, arguments.distribution) for sample in points],
-            }
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+    for loss, penalties, estimator in itertools.product(arguments.losses, arguments.penalties, arguments.estimators):
+        overrides = [f"gradient_estimator={estimator}", *arguments.override]
+        config = configured(arguments.distribution, loss, penalties, arguments.turns, overrides)
+        begun = time.perf_counter()
+        points = np.asarray(play(config, images, labels, seeds))
+        row = {
+            "loss": loss,
+            "penalties": penalties if estimator == "exact" else f"{penalties} by {estimator}",
+            "seconds": round(time.perf_counter() - begun, 1),
+            "seeds": [figures(sample, arguments.distribution) for sample in points],
+        }
+        rows.append(row)
+        print(json.dumps(row), flush=True)
     text = f"{heading(arguments, len(rows) - 1)}\n\n{table(rows)}"
     print(text)
     if arguments.out:
@@ -87,6 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--penalties", nargs="+", default=["none", "clip", *names, "r1+r2"], help="none, clip, NAME, NAME+NAME"
     )
+    parser.add_argument("--estimators", nargs="+", default=["exact"], help="as config.gradient_estimator has them")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first_seed", type=int, default=100, help="the first; the recipe was chosen on 0 to 4")
     parser.add_argument("--turns", type=int, default=toy.get_config().steps)

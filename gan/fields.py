@@ -27,7 +27,7 @@ FIELDS: Mapping[str, Any] = {
     "data.name": str, "data.dir": str, "data.split": str, "data.image_size": tuple[int, ...], "data.channels": int,
     "data.crop": str, "data.skip_broken": bool, "data.resident": str,
     "latent.size": int, "latent.prior": str, "latent.shared": bool,
-    "output": str, "loss": str, "weight_clip": float, "top_k": float,
+    "output": str, "loss": str, "gradient_estimator": str, "weight_clip": float, "top_k": float,
     "augment.policy": str, "augment.p": float, "augment.target": float, "augment.images_to_one": float,
     "discriminator_steps": int, "generator_steps": int, "compute_dtype": str, "average_halflife": float,
     **{f"{player}.{name}": kind for player, (name, kind) in itertools.product(PLAYERS, PLAYER.items())},
@@ -41,8 +41,8 @@ FIELDS: Mapping[str, Any] = {
 }  # fmt: skip
 """Every field and its kind. Besides there are `penalties.NAME`, floats, and to each a `schedules.penalties.NAME`."""
 
-YOUNG = {"evaluation.standing_batches", "shard_state"}
-"""Fields that the records of older runs may lack."""
+YOUNG: Mapping[str, Any] = {"evaluation.standing_batches": 0, "shard_state": False, "gradient_estimator": "exact"}
+"""Fields that the records of older runs may lack, with the values that those runs had."""
 
 DEEPEST = 8
 """Levels of a config: what holds itself has more."""
@@ -74,6 +74,17 @@ def check(config: Mapping[str, Any] | ConfigDict, *, where: str = "config", reco
             raise UserError(f"{where}.{name} is no field{nearest(name, legal)}; configs/default.py has every field")
         if name not in legal:
             _check_plain(f"{where}.{name}", value)
+
+
+def complete(config: dict) -> None:
+    """Gives the config of an older run's record the YOUNG fields that it lacks."""
+    for name, value in YOUNG.items():
+        *groups, last = name.split(".")
+        part = config
+        for group in groups:
+            part = part.get(group) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            part.setdefault(last, value)
 
 
 def check_kind(field: str, value: Any, kind: Any) -> None:

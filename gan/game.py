@@ -13,17 +13,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.errors import InvalidRngError
 from jax import Array
 from ml_collections import ConfigDict
 
 from gan import names
 from gan.augment import AUGMENTS, Augment, identity
 from gan.errors import UserError, lookup, nearest
+from gan.estimators import GRADIENT_ESTIMATORS, Exact, FiniteDifference
 from gan.fields import check_kind
 from gan.losses import LOSSES, Loss
 from gan.networks import NETWORKS, spectral, stylegan2
 from gan.optimizers import DECAYING, OPTIMIZERS, Optimizer
-from gan.penalties import PENALTIES
+from gan.penalties import ESTIMATED, PENALTIES
+from gan.rows import ALL, Rows
 from gan.schedules import PlayerHyperparams, penalties_in
 
 
@@ -83,6 +86,8 @@ WATCHED = {SPECTRAL_NORM, stylegan2.STYLE_MEAN}
 """Batch statistics through which nothing that a player says of an example in training depends on its batch-mates."""
 DRAWS = ("noise", "style_mixing")
 """The names, besides "dropout", by which modules draw random numbers in training (Flax's `make_rng`)."""
+GIVEN = ("parent", "name", "axis_name", "rows")
+"""Fields of a module that a config does not set: Flax's own, and those that a step sets."""
 STYLES = "styles"
 """The name by which a generator lets its styles be moved (Flax's `perturb`), [B, L, W] for L layers."""
 
@@ -147,6 +152,8 @@ class Game:
     """Whether the discriminator's parameters are kept within a bound."""
     selects_top: bool = False
     """Whether the generator learns from a share of its images only, those that look most real."""
+    gradient_estimator: Exact | FiniteDifference = Exact()
+    """How R1 and R2 compute |grad D|^2."""
     compute_dtype: str = "float32"
     """What the players compute in. Parameters, statistics, images, logits, losses and gradients are float32 anyway."""
 
@@ -180,10 +187,11 @@ class Game:
         return jnp.zeros(shapes[STYLES].shape) if STYLES in shapes else None
 
     def discriminate(
-        self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None
+        self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None, rows: Rows = ALL
     ) -> Verdict:
-        """What the discriminator says of images [B, H, W, C]."""
-        answer, batch_stats = _apply(self.discriminator, self.compute_dtype, variables, image, label, train, key)
+        """What the discriminator says of images [B, H, W, C], which are these rows of the batch that has this key."""
+        player = _given(self.discriminator, rows)
+        answer, batch_stats = _apply(player, self.compute_dtype, variables, image, label, train, key)
         logits, class_logits = answer if isinstance(answer, tuple) else (answer, None)
         if logits.shape != image.shape[:1]:
             raise ValueError(f"a discriminator returns logits {image.shape[:1]}, not {logits.shape}")
@@ -264,6 +272,7 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
         adaptive_augment=bool(config.augment.target or config.schedules.augment.target),
         clips_weights=bool(config.weight_clip or config.schedules.weight_clip),
         selects_top=bool(config.top_k != 1 or config.schedules.top_k),
+        gradient_estimator=names.call(GRADIENT_ESTIMATORS, config.gradient_estimator, "config.gradient_estimator"),
         compute_dtype=lookup(COMPUTE_DTYPES, config.compute_dtype, "config.compute_dtype"),
     )
     _check_augment(config, game)
@@ -274,6 +283,7 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
             f"legal: {', '.join(map(str, legal))}"
         )
     at_once = max(config.batch_size // game.microbatches, 1)
+    game = _with_whole_groups(game, at_once)
     (generator, discriminator), image, verdict = jax.eval_shape(
         functools.partial(_rehearse, game, at_once), jax.random.key(0)
     )
@@ -296,6 +306,7 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
                     f"config.penalties.{penalty} needs config.discriminator.conditioning='classifier', "
                     f"and a dataset with labels"
                 )
+    _check_estimator(config, game, at_once)
     return game
 
 
@@ -381,6 +392,49 @@ def _check_augment(config: ConfigDict, game: Game) -> None:
         raise UserError("config.schedules.augment.p has no meaning where config.augment.target makes p adaptive")
 
 
+def _with_whole_groups(game: Game, at_once: int) -> Game:
+    """The game whose estimator, on a part of the batch, takes whole groups of StyleGAN2's discriminator."""
+    estimator = game.gradient_estimator
+    group = min(getattr(game.discriminator.module, "group_size", 1), at_once)
+    if estimator.rows.every == 1 or group <= 1:
+        return game
+    rows = dataclasses.replace(estimator.rows, run=group)
+    return dataclasses.replace(game, gradient_estimator=dataclasses.replace(estimator, rows=rows))
+
+
+def _check_estimator(config: ConfigDict, game: Game, at_once: int) -> None:
+    field, rows = f"config.gradient_estimator={config.gradient_estimator!r}", game.gradient_estimator.rows
+    if game.gradient_estimator != Exact() and not set(ESTIMATED) & set(game.discriminator.penalties):
+        raise UserError(f"{field} has no effect without R1 or R2; set config.penalties.r1 or r2, or use 'exact'")
+    if at_once % rows.period:
+        expected = [every for every in range(1, at_once + 1) if at_once % (every * rows.run) == 0]
+        raise UserError(
+            f"{field}: every={rows.every} does not divide the {at_once} examples of a microbatch"
+            f"{f' into groups of {rows.run}' * (rows.run > 1)}; expected one of {', '.join(map(str, expected))}"
+        )
+    module = game.discriminator.module
+    if rows.every > 1 and "rows" not in module.__dataclass_fields__ and _draws(game):
+        raise UserError(
+            f"{field}: config.discriminator.network={config.discriminator.network!r} draws random numbers, and has no "
+            f"field `rows` by which a part of the batch gets the same ones; use every=1"
+        )
+
+
+def _draws(game: Game) -> bool:
+    """Whether the discriminator draws random numbers in training."""
+
+    def judged(key: Array) -> Array:
+        variables = initial_variables(game, key, key)[1]
+        image, label = jnp.zeros((2, *game.image_shape)), jnp.zeros(2, jnp.int32)
+        return game.discriminate(variables, image, label, train=True).logits
+
+    try:
+        jax.eval_shape(judged, jax.random.key(0))
+    except InvalidRngError:
+        return True
+    return False
+
+
 def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
     settings = dict(config[player])
     field = f"config.{player}.network"
@@ -388,7 +442,7 @@ def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
     module = getattr(lookup(NETWORKS, name, field), player)
     for other in ("optimizer", "penalty_interval", "spectral_norm", *PlayerHyperparams.__dataclass_fields__):
         settings.pop(other)
-    legal = [entry for entry in module.__dataclass_fields__ if entry not in ("parent", "name", "axis_name", *facts)]
+    legal = [entry for entry in module.__dataclass_fields__ if entry not in (*GIVEN, *facts)]
     for setting in settings:
         if setting not in legal:
             raise UserError(
@@ -442,6 +496,15 @@ def _cast(tree: Any, dtype: str) -> Any:
 
 
 def _on_axis(player: PlayerRules, axis_name: str) -> PlayerRules:
-    if "axis_name" not in player.module.__dataclass_fields__:
+    return _with_field(player, axis_name=axis_name)
+
+
+def _given(player: PlayerRules, rows: Rows) -> PlayerRules:
+    return player if rows == ALL else _with_field(player, rows=rows)
+
+
+def _with_field(player: PlayerRules, **field: Any) -> PlayerRules:
+    """The player whose module has this field set, if it has such a field."""
+    if not field.keys() <= player.module.__dataclass_fields__.keys():
         return player
-    return dataclasses.replace(player, module=player.module.clone(axis_name=axis_name))
+    return dataclasses.replace(player, module=player.module.clone(**field))

@@ -1,15 +1,15 @@
 """Terms that a player minimises besides its adversarial loss, per example. A leaf: closures and plain arrays in.
 
-A penalty is `measure(view) -> [B]`, averaged and weighted by the caller, where the view is what its player sees in one
-update: `DiscriminatorView` or `GeneratorView`. Used alone: `r1(DiscriminatorView(critic, real, fake))`. What stands
-here as a weight of one carries no 1/2 and no gamma: each docstring says how its paper weights it.
+A penalty is `measure(view) -> [B]`, or of a part of the examples, averaged and weighted by the caller. The view is
+what its player sees in one update: `DiscriminatorView` or `GeneratorView`. Used alone:
+`r1(DiscriminatorView(critic, real, fake))`. What stands here as a weight of one carries no 1/2 and no gamma: each
+docstring says how its paper weights it.
 
 An example's gradient is taken as that of the summed logits, which is right only where a logit depends on its own image
 alone: rows marked `differentiates_player` need a player without batch statistics. The groups of StyleGAN2's
 discriminator are let through: its authors take R1 so, what an image does to the logits of its group included.
 """
 
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Critic = Callable[[Array], Array]
+from gan.estimators import Critic, Exact, FiniteDifference, fold, normal, squared_gradient, sum_of_squares
 
 DECAY = 0.99
 """How much of a running mean stays at each update of its player (LeCam and path length: both papers' value)."""
@@ -27,11 +27,15 @@ DRAGAN_SD = 0.25
 """Standard deviation of DRAGAN's noise: the authors' 0.5 std(x), for images in [-1, 1], whose std is near 0.5."""
 
 
+ESTIMATED = ("r1", "r2")
+"""The penalties that take |grad D|^2 from the config's estimator."""
+
+
 class DiscriminatorView(NamedTuple):
     """What a penalty on the discriminator may look at. A penalty alone asks for the fields that it uses, no others."""
 
     critic: Critic
-    """Images [B, H, W, C] to logits [B], augmented as the real images were, with the same random draws."""
+    """Images, augmented as the real images were, to logits, with the same random draws."""
     real: Array
     """Real images [B, H, W, C], before any augmentation."""
     fake: Array
@@ -52,10 +56,12 @@ class DiscriminatorView(NamedTuple):
     """Latents [B, Z] to images [B, H, W, C]."""
     memory: Mapping[str, Any] = {}
     """Running means of what penalties observe, by the penalty's name."""
+    estimator: Exact | FiniteDifference = Exact()
+    """How `r1` and `r2` compute |grad D|^2."""
 
-    def judge_fake(self, images: Array) -> Array:
+    def judge_fake(self, *images_and_rows: Any) -> Array:
         """The critic with the draws of the fake images."""
-        return (self.fake_critic or self.critic)(images)
+        return (self.fake_critic or self.critic)(*images_and_rows)
 
 
 class Path(NamedTuple):
@@ -85,31 +91,25 @@ class GeneratorView(NamedTuple):
     """The images as a function of what is added to the styles of G's layers; None: of the latents."""
 
 
-def squared_gradient(critic: Critic, images: Array) -> Array:
-    """|d critic(x) / d x|^2 for each image x: a sum of squares, whose own gradient is finite at zero."""
-    gradient = jax.grad(lambda x: jnp.sum(critic(x)))(images)
-    return _sum_of_squares(gradient)
-
-
 def gradient_norm(critic: Critic, images: Array) -> Array:
     """|d critic(x) / d x| for each image x; its own gradient at zero is taken to be zero, not NaN."""
     return _safe_sqrt(squared_gradient(critic, images))
 
 
 def r1(view: DiscriminatorView) -> Array:
-    """|grad D(x)|^2 at real images, without the 1/2: a paper's gamma is twice the weight here.
+    """|grad D(x)|^2 at real images by `view.estimator`, without the 1/2: a paper's gamma is twice the weight here.
 
     Reference: Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 9.
     """
-    return squared_gradient(view.critic, view.real)
+    return view.estimator(view.critic, view.real, view.real_logits, view.keys, "r1")
 
 
 def r2(view: DiscriminatorView) -> Array:
-    """|grad D(G(z))|^2 at generated images, without the 1/2: a paper's gamma is twice the weight here.
+    """|grad D(G(z))|^2 at generated images by `view.estimator`, without the 1/2: a paper's gamma is twice the weight.
 
     Reference: Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 10.
     """
-    return squared_gradient(view.judge_fake, view.fake)
+    return view.estimator(view.judge_fake, view.fake, view.fake_logits, view.keys, "r2")
 
 
 def wgan_gp(view: DiscriminatorView) -> Array:
@@ -136,7 +136,7 @@ def dragan(view: DiscriminatorView) -> Array:
 
     Reference: Kodali et al. 2017, arXiv:1705.07215, equation 5.
     """
-    noise = _normal(view.keys, "noise", view.real.shape[1:])
+    noise = normal(view.keys, "noise", view.real.shape[1:])
     return jnp.square(gradient_norm(view.critic, view.real + DRAGAN_SD * noise) - 1.0)
 
 
@@ -159,8 +159,8 @@ def consistency(view: DiscriminatorView) -> Array:
 
     Reference: Zhao et al. 2021, Improved Consistency Regularization for GANs, arXiv:2002.04724, algorithm 1 (bCR).
     """
-    moved_real = flipped_and_shifted(view.real, _fold(view.keys, "real"))
-    moved_fake = flipped_and_shifted(view.fake, _fold(view.keys, "fake"))
+    moved_real = flipped_and_shifted(view.real, fold(view.keys, "real"))
+    moved_fake = flipped_and_shifted(view.fake, fold(view.keys, "fake"))
     on_real = view.critic(view.real) - view.critic(moved_real)
     on_fake = view.judge_fake(view.fake) - view.judge_fake(moved_fake)
     return jnp.square(on_real) + jnp.square(on_fake)
@@ -214,7 +214,7 @@ def path_lengths(view: GeneratorView) -> dict[str, Array]:
     """|J^T y| for each example, [B]: what the path length penalty keeps a running mean of."""
     path = view.path or Path(view.generate, view.latent, view.keys)
     image, pull_back = jax.vjp(path.images, path.start)
-    noise = _normal(path.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
+    noise = normal(path.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
     squares = jnp.sum(jnp.square(pull_back(noise)[0]), axis=-1)
     return {"length": _safe_sqrt(jnp.mean(squares.reshape(len(squares), -1), axis=1))}
 
@@ -224,7 +224,7 @@ def latent_diversity(view: GeneratorView) -> Array:
 
     Reference: Zhao et al. 2021, arXiv:2002.04724, algorithm 2 (zCR, the generator's side).
     """
-    return -_sum_of_squares(view.fake - view.generate(_neighbor(view)))
+    return -sum_of_squares(view.fake - view.generate(_neighbor(view)))
 
 
 def orthogonal(view: GeneratorView) -> Array:
@@ -247,7 +247,7 @@ class Penalty(NamedTuple):
     player: str
     """Who pays: "discriminator" or "generator"."""
     measure: Callable[[Any], Array]
-    """The player's view to a penalty per example, [B]."""
+    """The player's view to a penalty per example: [B], or fewer by an estimator that takes a part of the rows."""
     differentiates_player: bool = False
     """Whether it takes an example's gradient through the player, which must then not look at the whole batch."""
     classifies: bool = False
@@ -301,25 +301,12 @@ def flipped_and_shifted(images: Array, keys: Array) -> Array:
 
 
 def _between(view: DiscriminatorView) -> Array:
-    share = jax.vmap(jax.random.uniform)(_fold(view.keys, "between")).reshape(-1, *[1] * (view.real.ndim - 1))
+    share = jax.vmap(jax.random.uniform)(fold(view.keys, "between")).reshape(-1, *[1] * (view.real.ndim - 1))
     return share * view.real + (1.0 - share) * view.fake
 
 
 def _neighbor(view: DiscriminatorView | GeneratorView) -> Array:
-    return view.latent + NEIGHBOR_SD * _normal(view.keys, "neighbor", view.latent.shape[1:])
-
-
-def _normal(keys: Array, use: str, shape: tuple[int, ...]) -> Array:
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(_fold(keys, use))
-
-
-def _fold(keys: Array, use: str) -> Array:
-    """Keys of one use: penalties that draw from the same examples' keys do not draw the same numbers."""
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, zlib.crc32(use.encode()))
-
-
-def _sum_of_squares(x: Array) -> Array:
-    return jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim)))
+    return view.latent + NEIGHBOR_SD * normal(view.keys, "neighbor", view.latent.shape[1:])
 
 
 def _safe_sqrt(x: Array) -> Array:

@@ -15,8 +15,10 @@ import optax
 from jax import Array
 
 from gan import augment
+from gan.errors import UserError
 from gan.game import Game, PlayerRules, Verdict
 from gan.penalties import DECAY, PENALTIES, DiscriminatorView, GeneratorView, Path
+from gan.rows import ALL, Rows
 from gan.schedules import Hyperparams, PlayerHyperparams
 from gan.state import Average, Player, TrainState, example_keys, named_key
 
@@ -48,7 +50,10 @@ def discriminator_step(
 
     Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none. Fakes
     are drawn from them, or are `fakes`, which must be of these latents, and of a game of one microbatch.
+
+    Raises `UserError` where the period of the estimator's rows does not divide a device's examples.
     """
+    _check_rows(game, len(batch["label"]))
     game = game.on_axis(axis_name)
     key, step_key = jax.random.split(state.key)
     p = _augment_p(game, state, hyperparams)
@@ -60,10 +65,11 @@ def discriminator_step(
         def generated(latent: Array) -> Array:
             return game.generate(state.generator.variables, latent, label, train=True, key=draws_key)[0]
 
-        def judge(image: Array, draws: str, batch_stats: Any) -> Verdict:
+        def judge(image: Array, draws: str, batch_stats: Any, rows: Rows = ALL) -> Verdict:
             variables = {"params": params, "batch_stats": batch_stats}
-            image = game.augmented(image, keys(f"augment_{draws}"), p)
-            return game.discriminate(variables, image, label, train=True, key=named_key(part["key"], draws))
+            image = game.augmented(image, rows.of(keys(f"augment_{draws}")), p)
+            key = named_key(part["key"], draws)
+            return game.discriminate(variables, image, rows.of(label), train=True, key=key, rows=rows)
 
         latent = part["latent"] if "latent" in part else game.latents(keys("latent"))
         real, fake = part["image"], generated(latent) if fakes is None else fakes.image
@@ -78,10 +84,10 @@ def discriminator_step(
         real_logits, fake_logits = _whole_batch(axis_name, (on_real.logits, on_fake.logits))
         loss = jnp.mean(game.loss.discriminator(real_logits, fake_logits))
         view = DiscriminatorView(
-            critic=lambda image: judge(image, "real", batch_stats).logits,
+            critic=lambda image, rows=ALL: judge(image, "real", batch_stats, rows).logits,
             real=real,
             fake=fake,
-            fake_critic=lambda image: judge(image, "fake", on_real.batch_stats).logits,
+            fake_critic=lambda image, rows=ALL: judge(image, "fake", on_real.batch_stats, rows).logits,
             keys=keys("penalty"),
             label=label,
             real_logits=on_real.logits,
@@ -91,6 +97,7 @@ def discriminator_step(
             latent=latent,
             generate=generated,
             memory=state.memory,
+            estimator=game.gradient_estimator,
         )
         penalty, terms, observed = _penalties(game.discriminator, view, hyperparams, penalized)
         metrics = {
@@ -104,7 +111,7 @@ def discriminator_step(
         return loss + penalty, (on_fake.batch_stats, metrics, observed)
 
     gradient, (batch_stats, metrics, observed) = _gradient(
-        objective, state.discriminator, batch, game.discriminator, game.microbatches, state.step, step_key
+        objective, state.discriminator, batch, game.discriminator, game, state.step, step_key
     )
     gradient, metrics, observed = _mean_over(axis_name, (gradient, metrics, observed))
     shown = jnp.uint32(len(batch["label"])) * _axis_size(axis_name)
@@ -183,7 +190,7 @@ def generator_step(
         return loss + penalty, (new_batch_stats, {"generator_loss": loss, **terms}, observed)
 
     gradient, (batch_stats, metrics, observed) = _gradient(
-        objective, state.generator, batch, game.generator, game.microbatches, state.step, step_key
+        objective, state.generator, batch, game.generator, game, state.step, step_key
     )
     gradient, metrics, observed = _mean_over(axis_name, (gradient, metrics, observed))
     generator, norm = _update(state.generator, gradient, batch_stats, game.generator, hyperparams.generator)
@@ -251,6 +258,16 @@ def average_generator(average: Average, generator: Player, images: Array, halfli
     return Average(mix(average.params, generator.params), mix(average.batch_stats, generator.batch_stats))
 
 
+def _check_rows(game: Game, examples: int) -> None:
+    rows = game.gradient_estimator.rows
+    if rows.every > 1 and examples % (game.microbatches * rows.period):
+        raise UserError(
+            f"config.gradient_estimator: every={rows.every} does not divide a device's {examples} examples "
+            f"({game.microbatches} microbatches, groups of {rows.run}); use config.parallel='jit', fewer devices, or "
+            f"every=1"
+        )
+
+
 def _example_keys(step_key: Array, part: Batch) -> Callable[[str], Array]:
     """Keys of the examples of `part` for each use, by its name."""
     return lambda use: example_keys(named_key(step_key, use), part["row"])
@@ -288,20 +305,22 @@ def _penalties(rules: PlayerRules, view: Any, hyperparams: Hyperparams, penalize
 
 
 def _gradient(
-    objective: Callable, player: Player, batch: Batch, rules: PlayerRules, microbatches: int, step: Array, key: Array
+    objective: Callable, player: Player, batch: Batch, rules: PlayerRules, game: Game, step: Array, key: Array
 ) -> tuple[Any, tuple]:
     """The gradient of `objective(params, batch_stats, part, penalized) -> (loss, (batch_stats, metrics, observed))`.
 
-    The batch comes in `microbatches` parts, one after the other: their gradients, metrics and observations are
+    The batch comes in `game.microbatches` parts, one after the other: their gradients, metrics and observations are
     averaged, their batch statistics handed on. `part["key"]` is the part's own, for draws that are not by example.
     """
+    microbatches, period = game.microbatches, game.gradient_estimator.rows.period
 
     def over_parts(penalized: bool) -> tuple[Any, tuple]:
         slope = jax.grad(lambda *given: objective(*given, penalized), has_aux=True)
         if microbatches == 1:
             return slope(player.params, player.batch_stats, batch | {"key": key})
-        # Row r goes to part r modulo their number: a batch that is split over devices stays split evenly.
-        parts = jax.tree.map(lambda leaf: leaf.reshape(-1, microbatches, *leaf.shape[1:]).swapaxes(0, 1), batch)
+        # Row r goes to part r modulo their number, or r // period: a batch that is split over devices stays split
+        # evenly, and the rows of an estimator stay those that they are without microbatches.
+        parts = jax.tree.map(lambda leaf: _in_turn(leaf, microbatches, period), batch)
         parts["key"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(microbatches))
 
         def add(carried: tuple, part: Batch) -> tuple[tuple, None]:
@@ -318,6 +337,14 @@ def _gradient(
     if rules.penalty_interval == 1 or not rules.penalties:
         return over_parts(True)
     return jax.lax.cond(step % rules.penalty_interval == 0, lambda: over_parts(True), lambda: over_parts(False))
+
+
+def _in_turn(leaf: Array, parts: int, period: int) -> Array:
+    """[B, ...] to [parts, B / parts, ...]: `period` rows to the first part, as many to the second, and so around."""
+    rest = leaf.shape[1:]
+    if period == 1:
+        return leaf.reshape(-1, parts, *rest).swapaxes(0, 1)
+    return leaf.reshape(-1, parts, period, *rest).swapaxes(0, 1).reshape(parts, -1, *rest)
 
 
 def _update(

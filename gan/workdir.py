@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gan import fields
 from gan.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def read(workdir: Path) -> dict | None:
     try:
         record = json.loads(path.read_text())
         _check_record(record)
+        fields.complete(record["config"])
         return record
     except FileNotFoundError:
         return None

@@ -11,6 +11,7 @@ from gan import losses, state, steps
 from gan.game import Game, Normal, Output, PlayerRules
 from gan.networks.layers import BatchNorm, Dropout
 from gan.optimizers import adam
+from gan.rows import ALL, Rows
 from gan.schedules import AugmentHyperparams, Hyperparams, PlayerHyperparams
 
 
@@ -64,6 +65,19 @@ class NoisyDiscriminator(nn.Module):
         x = nn.leaky_relu(BatchNorm(self.axis_name)(x, train))
         x = Dropout(0.3, self.axis_name)(x, train)
         return nn.Dense(1)(x)[:, 0]
+
+
+class DropoutDiscriminator(nn.Module):
+    """Dropout alone: random draws by row, and no look at the batch."""
+
+    axis_name: str | None = None
+    rows: Rows = ALL
+
+    @nn.compact
+    def __call__(self, image, label, train):
+        x = nn.leaky_relu(nn.Dense(16)(image.reshape(len(image), -1)))
+        x = Dropout(0.3, self.axis_name, self.rows)(x, train)
+        return nn.Dense(1)(jnp.tanh(x))[:, 0]
 
 
 def hyperparams(

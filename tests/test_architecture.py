@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"console", "errors", "fields", "hosts", "names"}
-"""Below everything: how a run speaks and how its processes meet, how a mistake is told, which fields a config has."""
+BASE = {"console", "errors", "estimators", "fields", "hosts", "names", "rows"}
+"""Below everything: how a run speaks, how its processes meet, how a mistake is told, a config's fields, rows."""
 LEAVES = {
     "augment", "checkpoint", "data", "diagnostics", "losses", "metrics", "networks", "optimizers", "penalties",
     "report", "sharding", "workdir",

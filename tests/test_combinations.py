@@ -46,6 +46,8 @@ CONDITIONINGS = [
     ("none", "none"), ("embedding", "projection"), ("concat", "projection"), ("concat_embedding", "projection"),
     ("embedding", "classifier"),
 ]  # fmt: skip
+ESTIMATOR = " by "
+"""What stands, in the penalty of a case, before the estimator of its gradient."""
 LOSS_TEXTS = [*LOSSES, *(f'f_gan("{name}")' for name in ("reverse_kl", "pearson", "jensen_shannon"))]
 
 
@@ -58,6 +60,8 @@ def configured(network, loss, penalty, augment, optimizer, conditioning):
         config[player] = default.player(network=network, optimizer=optimizer, **own)
         config[player].conditioning = told
     config.batch_size, config.latent.size, config.loss = BATCH, 9 if "concat" in conditioning else 8, loss
+    penalty, _, estimator = penalty.partition(ESTIMATOR)
+    config.gradient_estimator = estimator or "exact"
     if penalty:
         config.penalties[penalty] = 0.1
     if augment != "none":
@@ -110,9 +114,10 @@ def legal_or_refused(tried):
     """The config of the case, on an MLP where its network is refused, as an illegal game must be."""
     config, shape, is_legal = configured(**tried)
     if not is_legal:
-        with pytest.raises(UserError, match=f"config.penalties.{tried['penalty']} needs"):
+        penalty = tried["penalty"].partition(ESTIMATOR)[0]
+        with pytest.raises(UserError, match=f"config.penalties.{penalty} needs"):
             build(config, shape)
-        classifies = PENALTIES[tried["penalty"]].classifies
+        classifies = PENALTIES[penalty].classifies
         conditioning = CONDITIONINGS[-1] if classifies else tried["conditioning"]
         config, shape, is_legal = configured(**tried | {"network": "mlp", "conditioning": conditioning})
         assert is_legal
@@ -131,7 +136,9 @@ def case(i, *, loss, penalty, networks=tuple(NETWORKS)):
     }
 
 
-PENALTY_NAMES = ["", *PENALTIES]
+PENALTY_NAMES = [
+    "", *PENALTIES, f"r1{ESTIMATOR}finite_difference(0.01)", f"r2{ESTIMATOR}finite_difference(0.1, every=2)",
+]  # fmt: skip
 
 
 def cases(networks):

@@ -15,6 +15,7 @@ from gan.errors import UserError
 from gan.networks.layers import INITIALIZERS, Dropout, initializer
 
 SHAPE = (32, 32, 1)
+ESTIMATED = {"penalties__r1": 1.0, "discriminator__batch_norm": False}
 
 
 def build(image_shape=SHAPE, **overrides):
@@ -52,6 +53,30 @@ def test_a_game_is_frozen_and_hashable():
         ({"microbatches": 3}, "config.microbatches=3 does not divide config.batch_size=8; legal: 1, 2, 4, 8"),
         ({"augment__policy": "adda", "augment__p": 1.0}, "config.augment.policy='adda' is unknown; nearest: 'ada'"),
         ({"augment__policy": "ada"}, "config.augment.p=0 leaves config.augment.policy='ada' idle"),
+        ({"gradient_estimator": "exakt"}, "config.gradient_estimator='exakt' is unknown; nearest: 'exact'"),
+        ({"gradient_estimator": "finite_difference(2, 3, 4)"}, "config.gradient_estimator=.*legal: finite_difference"),
+        ({"gradient_estimator": "finite_difference('x')"}, "config.gradient_estimator=.*sigma='x'; legal: a number"),
+        ({"gradient_estimator": "finite_difference(0)"}, "finite_difference's sigma=0 must be above 0"),
+        ({"gradient_estimator": "finite_difference(-0.1)"}, "finite_difference's sigma=-0.1 must be above 0"),
+        ({"gradient_estimator": "finite_difference(every=0)"}, "finite_difference's every=0 must be at least 1"),
+        ({"gradient_estimator": "finite_difference(every=0.5)"}, "every=0.5; legal: a whole number"),
+        ({"gradient_estimator": "finite_difference"}, "has no effect without R1 or R2; set config.penalties.r1 or r2"),
+        (
+            {"gradient_estimator": "finite_difference", "penalties__wgan_gp": 1.0, "discriminator__batch_norm": False},
+            "has no effect without R1 or R2; set config.penalties.r1 or r2",
+        ),
+        (
+            {"gradient_estimator": "finite_difference", "penalties__r1": 1.0},
+            "config.penalties.r1 needs .* without batch normalisation",
+        ),
+        (
+            ESTIMATED | {"gradient_estimator": "finite_difference(every=3)"},
+            "every=3 does not divide the 8 examples of a microbatch; expected one of 1, 2, 4, 8$",
+        ),
+        (
+            ESTIMATED | {"gradient_estimator": "finite_difference(every=8)", "microbatches": 2},
+            "every=8 does not divide the 4 examples of a microbatch; expected one of 1, 2, 4$",
+        ),
         ({"augment__p": 0.5}, "config.augment.policy='none'; legal: .*ada"),
     ],
 )

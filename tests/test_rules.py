@@ -8,8 +8,9 @@ import pytest
 from flax import linen as nn
 from players import PointDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
-from gan import penalties, state, steps
+from gan import state, steps
 from gan.augment import AUGMENTS
+from gan.estimators import Exact, finite_difference, normal
 from gan.game import SPECTRAL_NORM
 from gan.optimizers import sgd
 
@@ -31,11 +32,19 @@ def assert_close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
-@pytest.mark.parametrize("player, step", [("discriminator", discriminator_step), ("generator", generator_step)])
-def test_an_update_in_parts_is_the_update_of_the_whole_batch(player, step):
-    penalties = ("r1", "r2") if player == "discriminator" else ("orthogonal",)
-    whole = point_game(**{player: {**PLAIN, "penalties": penalties}})
-    settings = hyperparams(0.1, **dict.fromkeys(penalties, 0.1))
+@pytest.mark.parametrize(
+    "player, step, estimator",
+    [
+        ("discriminator", discriminator_step, Exact()),
+        ("discriminator", discriminator_step, finite_difference(0.1)),
+        ("discriminator", discriminator_step, finite_difference(0.1, every=2)),
+        ("generator", generator_step, Exact()),
+    ],
+)
+def test_an_update_in_parts_is_the_update_of_the_whole_batch(player, step, estimator):
+    names = ("r1", "r2") if player == "discriminator" else ("orthogonal",)
+    whole = point_game(**{player: {**PLAIN, "penalties": names}}, gradient_estimator=estimator)
+    settings = hyperparams(0.1, **dict.fromkeys(names, 0.1))
     batch = first_batch(whole)
     start = state.create(whole, settings, seed=0)
     once, metrics = step(start, batch, settings, game=whole)
@@ -139,7 +148,7 @@ def test_path_length_is_taken_by_the_styles_of_a_generator_that_has_some():
     after, metrics = generator_step(start, batch, settings, game=game)
     # J^T y is 2 y by either layer, so 2 |y| is the length: of every second example, with the noise y of its key.
     keys = state.example_keys(state.named_key(jax.random.split(start.key)[1], "penalty"), batch["row"])[::2]
-    lengths = 2 * np.linalg.norm(penalties._normal(keys, "path_length", (1, 1, 2)), axis=-1)
+    lengths = 2 * np.linalg.norm(normal(keys, "path_length", (1, 1, 2)), axis=-1)
     np.testing.assert_allclose(after.memory["path_length"]["length"], 0.01 * lengths.mean(), rtol=1e-4)
     # The mean is still 0, and what is due counts for four turns.
     np.testing.assert_allclose(metrics["path_length"], 4 * np.square(lengths).mean(), rtol=1e-4)

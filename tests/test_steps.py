@@ -9,9 +9,19 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from players import NoisyDiscriminator, PointGenerator, batches, hyperparams, noisy_game, point_game
+from players import (
+    DropoutDiscriminator,
+    NoisyDiscriminator,
+    PointGenerator,
+    batches,
+    hyperparams,
+    noisy_game,
+    point_game,
+)
 
 from gan import sharding, state, steps
+from gan.errors import UserError
+from gan.estimators import finite_difference
 
 discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
 generator_step = jax.jit(steps.generator_step, static_argnames="game")
@@ -174,9 +184,9 @@ def test_in_evaluation_a_sample_does_not_depend_on_its_batch_mates():
     assert jnp.abs(trained - together).max() > 1e-3  # the check can fail: training mode does look at the batch
 
 
-def play_on(devices, wrapper, game, *, in_parts=False, turns=3):
+def play_on(devices, wrapper, game, *, in_parts=False, turns=3, **weights):
     """Plays turns with dropout and batch statistics on the first so many devices: state and metrics, as they lie."""
-    mesh, settings = meshes.first(devices), hyperparams()
+    mesh, settings = meshes.first(devices), hyperparams(**weights)
     start = state.create(game, settings, seed=0)
     layout = sharding.of_state(start, mesh, in_parts=in_parts)
     if in_parts:
@@ -235,6 +245,24 @@ def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, in_parts):
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_pmap_changes_nothing_but_the_order_of_a_sum(devices):
     assert_close(jax.device_get(play_on(devices, "pmap", noisy_game())), played_on_one(), atol=2e-4)
+
+
+@pytest.mark.parametrize("wrapper", ["jit", "pmap"])
+def test_a_part_of_the_batch_is_the_same_examples_on_every_number_of_devices(wrapper):
+    rules = {"module": DropoutDiscriminator(), "penalties": ("r1", "r2")}
+    game = noisy_game(discriminator=rules, gradient_estimator=finite_difference(0.1, every=2))
+    played, alone = (
+        jax.device_get(play_on(devices, way, game, turns=2, r1=1.0, r2=1.0))
+        for devices, way in ((4, wrapper), (1, "jit"))
+    )
+    assert_close(played, alone, atol=2e-4)
+    np.testing.assert_allclose(*(metrics[name] for _, metrics in (played, alone) for name in ("r1",)), rtol=1e-4)
+
+
+def test_a_device_without_an_even_part_is_refused():
+    game = point_game(discriminator={"penalties": ("r1",)}, gradient_estimator=finite_difference(0.1, every=8))
+    with pytest.raises(UserError, match="every=8 does not divide a device's 4 examples .*use config.parallel='jit'"):
+        play_on(4, "pmap", game, r1=1.0)
 
 
 @pytest.mark.slow

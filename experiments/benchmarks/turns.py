@@ -2,13 +2,17 @@
 
 python -m experiments.benchmarks.turns
 python -m experiments.benchmarks.turns --configs configs/dcgan.py --override generator.width=64 --json=turns.json
+python -m experiments.benchmarks.turns --override discriminator.batch_norm=False --vary penalties.r1=1.0
 
 Every turn is timed to its end on the host; data are resident. Each round times all configs once, `--turns` turns
-each, so that a drift of the machine's speed meets all of them alike.
+each, so that a drift of the machine's speed meets all of them alike. With `--vary` each config is timed as it is and
+with each of these changes alone: the last column is the median over rounds of the time relative to the config as it is.
 """
 
 import argparse
 import functools
+import operator
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,21 +33,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", default=["configs/dcgan.py"], help="config files, FILE or FILE:ARG")
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE, for all of them")
+    parser.add_argument("--vary", nargs="*", default=[], help="FIELD=VALUE, each of them for a row of its own")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    programs = {name: build(load(name, arguments.override)) for name in arguments.configs}
+    programs, plain = {}, {}
+    for name in arguments.configs:
+        for changes in [[], *([change] for change in arguments.vary)]:
+            row = " ".join([name, *changes])
+            programs[row], plain[row] = build(load(name, [*arguments.override, *changes])), name
     plays = {name: program.compile() for name, program in programs.items()}
     measured = timing.alternate(plays, dict.fromkeys(plays, arguments.turns), arguments.rounds)
     rows = []
     for name, seconds in measured.items():
         row = {"config": name, **timing.spread(seconds)}
-        rows.append(row | {"images_per_second": 1000 * programs[name].images / row["median_ms"]})
+        row["images_per_second"] = 1000 * programs[name].images / row["median_ms"]
+        row["gflop"] = programs[name].operations() / 1e9
+        row["relative"] = statistics.median(map(operator.truediv, seconds, measured[plain[name]]))
+        rows.append(row)
     print(", ".join(map(str, facts().values())))
-    columns = [(row["config"], *(f"{value:.1f}" for value in list(row.values())[1:])) for row in rows]
-    print(timing.table(("config", "ms per turn: median", "min", "max", "images/s"), columns))
+    columns = [(row["config"], *(f"{value:.4g}" for value in list(row.values())[1:])) for row in rows]
+    print(timing.table(("config", "ms a step: median", "min", "max", "images/s", "GFLOP a step", "relative"), columns))
     timing.write(arguments.json, timing.machine() | facts() | {"rows": rows})
 
 

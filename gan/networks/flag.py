@@ -12,6 +12,7 @@ from jax import Array
 from gan.errors import UserError
 from gan.networks.conv import Conv
 from gan.networks.layers import BatchNorm, Dropout, LabelledLatent, LabelledLogit, initializer, leaky_relu
+from gan.rows import ALL, Rows
 
 
 class Generator(nn.Module):
@@ -73,6 +74,7 @@ class Discriminator(nn.Module):
     kernel_init: str = "xavier_uniform"
     conditioning: str = "none"
     axis_name: str | None = None
+    rows: Rows = ALL
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
@@ -80,7 +82,7 @@ class Discriminator(nn.Module):
         init = initializer(self.kernel_init)
 
         def dropped(x: Array) -> Array:
-            return Dropout(self.dropout, self.axis_name)(x, train)
+            return Dropout(self.dropout, self.axis_name, self.rows)(x, train)
 
         x = image
         for maps in self.maps:

@@ -1,7 +1,8 @@
 """What several architectures share: initialisers by name, resampling, normalisation, dropout. Below every network file.
 
 Layers that look at more than one example, or draw random numbers, know the mapped axis that the batch is split
-over (`axis_name`), so that several devices compute what one would.
+over (`axis_name`), so that several devices compute what one would. Those that draw also know which rows of the batch
+they are given (`rows`), so that an example's draws are the same with and without its batch-mates.
 """
 
 import math
@@ -15,6 +16,7 @@ from jax import Array
 
 from gan import names
 from gan.errors import UserError
+from gan.rows import ALL, Rows
 
 Initializer = Callable[..., Array]
 
@@ -158,13 +160,14 @@ class Dropout(nn.Module):
     """Zeroes each element with probability `rate` and scales the rest by 1 / (1 - rate), in training only.
 
     Each example has a key of its own, made from its row in the whole batch, so that a batch split over devices
-    loses the same elements as a batch on one.
+    loses the same elements as a batch on one, and a part of its rows the same as all of them.
 
     Reference: Srivastava et al. 2014, JMLR 15, section 10 (inverted form).
     """
 
     rate: float
     axis_name: str | None = None
+    rows: Rows = ALL
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -172,15 +175,15 @@ class Dropout(nn.Module):
             raise UserError(f"dropout={self.rate} is no share; legal: 0 <= dropout < 1")
         if not train or self.rate == 0.0:
             return x
-        keys = row_keys(self.make_rng("dropout"), x.shape[0], self.axis_name)
+        keys = row_keys(self.make_rng("dropout"), x.shape[0], self.axis_name, self.rows)
         words = jax.vmap(_random_words, in_axes=(0, None))(keys, x.shape[1:])
         return jnp.where(words >= jnp.uint32(self.rate * 2**32), x / (1.0 - self.rate), 0.0)
 
 
-def row_keys(key: Array, examples: int, axis_name: str | None) -> Array:
-    """A key for each of the device's examples, [B], made from its row in the whole batch."""
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * examples
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(examples))
+def row_keys(key: Array, examples: int, axis_name: str | None, rows: Rows = ALL) -> Array:
+    """A key for each of the device's examples, [B], made from its row in the whole batch, of which they are `rows`."""
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * examples * rows.every
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + rows.places(examples))
 
 
 class LabelledLatent(nn.Module):

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.networks.layers import Dropout, LabelledLatent, LabelledLogit, initializer, leaky_relu
+from gan.rows import ALL, Rows
 
 
 class Generator(nn.Module):
@@ -54,6 +55,7 @@ class Discriminator(nn.Module):
     kernel_init: str = "xavier_uniform"
     conditioning: str = "none"
     axis_name: str | None = None
+    rows: Rows = ALL
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
@@ -61,6 +63,6 @@ class Discriminator(nn.Module):
         x = image.reshape(len(image), -1)
         for multiple in self.layers:
             x = leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
-            x = Dropout(self.dropout, self.axis_name)(x, train)
+            x = Dropout(self.dropout, self.axis_name, self.rows)(x, train)
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
