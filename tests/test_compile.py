@@ -48,6 +48,8 @@ def compiled(folder, config, target, *overrides):
     if load(config).data.name == "folder":
         flags += [f"--{name}={value}" for name, value in FOLDER.items()]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    if target == TPU:  # which calls there are does not depend on libtpu's search for their tiles, 2 to 4 s of CPU each
+        environment["JAX_EXEC_TIME_OPTIMIZATION_EFFORT"] = "-1.0"
     command = [sys.executable, "-m", "experiments.plan", *flags, "--override", *overrides]
     subprocess.run(command, cwd=systems.ROOT, env=environment, check=True, capture_output=True)
     return json.loads((folder / "plan.json").read_text())
