@@ -1,0 +1,244 @@
+"""Milliseconds a step of every system of the benchmarks, and PyTorch's beside them where it is installed.
+
+First comes what says most: each system in both types, ours and PyTorch's variants that need no compiler. Then, with the
+time that is left, PyTorch's compiled variants of the same rows in the same order. Each side has a process of its own,
+which is begun anew where it dies or takes too long.
+"""
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from experiments.benchmarks import sides, systems, timing, torch_variants
+from experiments.benchmarks.against_torch import matrix_size
+from experiments.on_gpu.stage import Stage, StageFailed, failure_of
+
+ROUNDS = 3
+SECONDS_PER_ROUND = 0.4
+DTYPES = ("bfloat16", "float32")
+ORDER = (
+    ("dcgan64", 1024), ("dcgan64", 64), ("dcgan32_r1", 64), ("mlp_gan", 64), ("r3gan", 64), ("stylegan2", 64),
+    ("sngan", 64), ("biggan", 64), ("r3gan", 1024), ("stylegan2", 1024), ("flag_gan", 64), ("sngan", 1024),
+    ("biggan", 1024), ("wgan_gp", 64), ("sagan", 64), ("conv_gan", 64), ("dcgan32_r1", 1024), ("mlp_gan", 1024),
+    ("flag_gan", 1024), ("wgan_gp", 1024), ("sagan", 1024), ("conv_gan", 1024), ("dcgan32", 64), ("dcgan32", 1024),
+    ("smooth_gan", 64), ("smooth_gan", 1024), ("vanilla_gan", 64), ("vanilla_gan", 1024),
+)  # fmt: skip
+"""Systems and batches, the most informative first."""
+
+SLOWER = frozenset({"eager", "foreach", "fused+one_thread"})
+"""Variants that are not timed here: `fused` is the same with fewer launches."""
+
+LEAST_SECONDS = 15.0
+"""Less time than this does for no row of ours; a compiled variant of PyTorch's needs more."""
+
+LEAST_SECONDS_COMPILED = 40.0
+
+TINY_ORDER = (("dcgan32", 8), ("mlp_gan", 4))
+TINY_OVERRIDES = ("generator.width=8", "discriminator.width=8")
+
+
+class Row(NamedTuple):
+    """What is timed: a system with a batch, in a type."""
+
+    system: str
+    batch: int
+    dtype: str
+
+    def overrides(self, tiny: bool) -> list[str]:
+        """FIELD=VALUE of the system's config."""
+        return [f"batch_size={self.batch}", f"compute_dtype={self.dtype}", *(TINY_OVERRIDES if tiny else ())]
+
+    def told(self) -> str:
+        """The row's name."""
+        return f"{self.system} batch {self.batch} {self.dtype}"
+
+
+class Side:
+    """A process that plays one side, begun anew when it is asked after it has died."""
+
+    def __init__(self, kind: type):
+        self._kind, self._process = kind, None
+
+    def ask(self, question: str, *arguments: Any, timeout: float) -> Any:
+        """What the side answers; raises what `sides.Apart.ask` does."""
+        if self._process is None:
+            self._process = sides.Apart(self._kind)
+        try:
+            return self._process.ask(question, *arguments, timeout=max(timeout, 1.0))
+        except (RuntimeError, TimeoutError, OSError):
+            self.close()  # it may be dead, and after an error its memory may be full
+            raise
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+
+class Table:
+    """Times rows on both sides, and records them as they come."""
+
+    def __init__(self, stage: Stage):
+        self.stage, self.rows, self.failed = stage, [], []
+        self._ours, self._torch, self.has_torch = Side(sides.Ours), Side(sides.Torch), False
+        self._operations: dict[tuple[str, int], int] = {}
+        self._parameters: dict[Row, tuple[int, int]] = {}
+        self._peak: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Notes what is compared, and how fast each side multiplies matrices."""
+        stage = self.stage
+        facts = self._ours.ask("facts", timeout=stage.left())
+        stage.note(**{f"our_{name}": value for name, value in facts.items()}, torch="not installed")
+        both = [self._ours]
+        if importlib.util.find_spec("torch"):
+            self.has_torch = True
+            stage.note(torch=self._torch.ask("facts", timeout=stage.left()))
+            both.append(self._torch)
+        size = 256 if stage.tiny else matrix_size(facts["platform"])
+        for dtype in DTYPES:
+            self._peak[dtype] = max(side.ask("matrix_rate", size, dtype, timeout=stage.left()) for side in both)
+        stage.note(peak_product=self._peak, matrix_size=size, rounds=ROUNDS)
+
+    def time_ours(self, row: Row) -> None:
+        """Our side of a row."""
+        self._record(row, "ours", self._ours, [])
+
+    def time_torch(self, row: Row, variant: str) -> None:
+        """A variant of PyTorch's."""
+        self._record(row, variant, self._torch, [variant])
+
+    def _record(self, row: Row, program: str, side: Side, variants: list[str]) -> None:
+        entry = {**row._asdict(), "program": program}
+        try:
+            entry |= self._measure(row, program, side, variants)
+        except TimeoutError as error:
+            self.stage.drop(f"{row.told()} {program}: {error}")
+            return
+        except Exception as error:  # one row's failure is its own
+            entry["failure"] = failure_of(error)
+            if program == "ours":
+                self.failed.append(f"{row.told()}: {entry['failure']}")
+        self.rows.append(entry)
+        self.stage.add(**entry)
+        self.stage.headline(*headlines(self.rows))
+        (self.stage.out / "speed.md").write_text(markdown(self.rows))
+
+    def _measure(self, row: Row, program: str, side: Side, variants: list[str]) -> dict[str, Any]:
+        stage, overrides = self.stage, row.overrides(self.stage.tiny)
+        begun = time.monotonic()
+        prepared = side.ask("prepare", row.system, overrides, variants, timeout=stage.left())
+        if prepared.refused:
+            return {"refused": prepared.refused[program]}
+        if self._parameters.setdefault(row, prepared.parameters) != prepared.parameters:
+            raise ValueError(f"{prepared.parameters} parameters, and {self._parameters[row]} on the other side")
+        ready = time.monotonic() - begun
+        steps = timing.turns_in(0.02 if stage.tiny else SECONDS_PER_ROUND, prepared.seconds[program])
+        seconds = [side.ask("play", program, steps, timeout=stage.left()) for _ in range(ROUNDS)]
+        found = timing.spread(seconds)
+        where = (row.system, row.batch)
+        if where not in self._operations:
+            self._operations[where] = self._ours.ask("operations", row.system, overrides, timeout=stage.left())
+        return found | {
+            "images_per_second": 1000 * prepared.images / found["median_ms"],
+            "share_of_peak": 1000 * self._operations[where] / found["median_ms"] / self._peak[row.dtype],
+            "gflop": self._operations[where] / 1e9,
+            "steps_per_round": steps,
+            "seconds_to_prepare": round(ready, 1),
+        }
+
+    def close(self) -> None:
+        """Ends both sides."""
+        self._ours.close()
+        self._torch.close()
+
+
+def run(stage: Stage) -> None:
+    """Times everything that there is time for, and writes the table `speed.md` as it grows."""
+    from gan import data
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(data.cache.cache_folder() / "programs"))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")  # the rest of the device is PyTorch's
+    table = Table(stage)
+    try:
+        table.begin()
+        jobs = list(plan(table, [Row(*where, dtype) for where in order(stage) for dtype in DTYPES]))
+        for what, least, job in jobs:
+            if stage.left() < (0.0 if stage.tiny else least):
+                stage.drop(what)
+            else:
+                job()
+    finally:
+        table.close()
+    if table.failed:
+        raise StageFailed("; ".join(table.failed))
+
+
+def order(stage: Stage) -> tuple[tuple[str, int], ...]:
+    """The systems and batches of a stage."""
+    return TINY_ORDER if stage.tiny else ORDER
+
+
+def plan(table: Table, rows: list[Row]) -> Iterable[tuple[str, float, Callable[[], None]]]:
+    """(name, seconds that it needs at least, what to do) of everything, in its order."""
+    device = "cpu" if table.stage.record["facts"]["our_platform"] == "cpu" else "cuda"
+
+    def variants(row: Row, compiled: bool) -> list[str]:
+        if not table.has_torch or (compiled and table.stage.tiny):  # a compiler takes longer than all else that is tiny
+            return []
+        names = torch_variants.variants_of(systems.configured(row.system), device)
+        return [name for name in names if name not in SLOWER and torch_variants.is_compiled(name) == compiled]
+
+    for row in rows:
+        yield row.told(), LEAST_SECONDS, lambda row=row: table.time_ours(row)
+        for name in variants(row, compiled=False):
+            yield f"{row.told()} {name}", LEAST_SECONDS, lambda row=row, name=name: table.time_torch(row, name)
+    for row in rows:
+        for name in variants(row, compiled=True):
+            yield f"{row.told()} {name}", LEAST_SECONDS_COMPILED, lambda row=row, name=name: table.time_torch(row, name)
+
+
+def compared(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Each of our rows that was timed, with the fastest of PyTorch's."""
+    timed = [row for row in rows if "median_ms" in row]
+
+    def best(ours: dict[str, Any]) -> dict[str, Any] | None:
+        key = [ours[name] for name in Row._fields]
+        peers = [row for row in timed if row["program"] != "ours" and [row[name] for name in Row._fields] == key]
+        return min(peers, key=lambda row: row["median_ms"], default=None)
+
+    return [(row, best(row)) for row in timed if row["program"] == "ours"]
+
+
+def headlines(rows: list[dict[str, Any]]) -> list[str]:
+    """A line of the summary for each row of ours."""
+    lines = []
+    for ours, best in compared(rows):
+        beside = (
+            f"; PyTorch {best['median_ms']:.2f} ({best['program']}): {_ratio(ours, best):.2f} times" if best else ""
+        )
+        name = Row(*(ours[field] for field in Row._fields)).told()
+        lines.append(f"{name}: {ours['median_ms']:.2f} ms, {100 * ours['share_of_peak']:.0f}% of the product{beside}")
+    return lines
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for docs/benchmarks.md."""
+    lines = [
+        "| system | batch | type | ms a step | images/s | of the product | PyTorch's best, ms | its variant | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for ours, best in compared(rows):
+        beside = (f"{best['median_ms']:.2f}", best["program"], f"{_ratio(ours, best):.2f}") if best else ("", "", "")
+        cells = (f"`{ours['system']}`", ours["batch"], ours["dtype"], f"{ours['median_ms']:.2f}",
+                 f"{ours['images_per_second']:,.0f}", f"{100 * ours['share_of_peak']:.0f}%", *beside)  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(ours: dict[str, Any], best: dict[str, Any]) -> float:
+    """Above 1: ours is faster."""
+    return best["median_ms"] / ours["median_ms"]
