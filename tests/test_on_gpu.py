@@ -184,7 +184,7 @@ def test_rows_of_the_speed_table(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
     monkeypatch.setenv("XLA_FLAGS", os.environ["GAN_TEST_XLA_FLAGS"])  # one device
     kept = stage.Stage("speed", tmp_path, 600.0, tiny=True)
-    with pytest.raises(stage.StageFailed, match="dcgan32 batch 3 bfloat16: config.microbatches=2 does not divide"):
+    with pytest.raises(stage.StageFailed, match="dcgan32 batch 3 bfloat16: UserError: config.micro"):
         speed.run(kept)
     found = record_of(tmp_path, "speed")
     row, failed = found["rows"]
@@ -195,6 +195,35 @@ def test_rows_of_the_speed_table(tmp_path, monkeypatch):
     )
     assert "failure" in failed and found["facts"]["torch"] == "not installed"
     assert (tmp_path / "speed.md").read_text().count("`mlp_gan` | 4 | bfloat16") == 1
+
+
+def test_rows_that_were_too_much_together_are_timed_alone(tmp_path, monkeypatch):
+    asked = []
+
+    class Answers:
+        """A side on which two programs do not fit."""
+
+        def ask(self, question, *arguments, timeout):
+            if question == "play":
+                return 0.5
+            (requests,) = arguments
+            asked.append(list(requests))
+            if len(requests) == 1:
+                return {name: speed.sides.Prepared({name: 1.0}, {}, (2, 3), 64, 10**9) for name in requests}
+            first, *others = requests
+            fits = {first: speed.sides.Prepared({first: 1.0}, {}, (2, 3), 64, 10**9)}
+            return fits | dict.fromkeys(others, "out of memory (RESOURCE_EXHAUSTED: ...): reduce config.batch_size")
+
+    table = speed.Table(stage.Stage("speed", tmp_path, 600.0))
+    table._ours, table._peak = Answers(), {"float32": 1e10}
+    rows = [speed.Row(name, 64, "float32") for name in ("dcgan64", "sngan", "biggan")]
+    table.time_ours(rows)
+    assert asked == [[row.told() for row in rows], [rows[1].told()], [rows[2].told()]] and not table.failed
+    found = record_of(tmp_path, "speed")["rows"]
+    # 64 images and 1e9 operations in half a second, where 1e10 a second are possible.
+    assert [(row["system"], row["images_per_second"], row["share_of_peak"]) for row in found] == [
+        (row.system, 128.0, 0.2) for row in rows
+    ]
 
 
 def test_what_the_speed_table_says_of_pytorch():
@@ -213,13 +242,21 @@ def test_what_the_speed_table_says_of_pytorch():
     assert len(set(speed.ORDER)) == len(speed.ORDER) == 2 * len(speed.systems.SYSTEMS)
 
 
-def test_compiled_variants_of_pytorch_s_come_after_all_others(tmp_path):
+def test_rows_are_compiled_together_where_there_are_cores():
+    rows = list(range(20))
+    assert [list(part) for part in speed.waves(rows, 1)] == [[row] for row in rows]
+    found = [list(part) for part in speed.waves(rows, 8)]
+    assert [len(part) for part in found] == [2, 6, 6, 6] and sum(found, []) == rows
+
+
+def test_compiled_variants_of_pytorch_s_come_after_all_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     kept = stage.Stage("speed", tmp_path, 600.0)
     kept.note(our_platform="gpu")
     table = speed.Table(kept)
     table.has_torch = True
     rows = [speed.Row("dcgan64", 64, "float32"), speed.Row("mlp_gan", 64, "float32")]
-    names = [name for name, _, _ in speed.plan(table, rows)]
+    names = [name for what, _, _ in speed.plan(table, rows) for name in what]
     assert names[:3] == ["dcgan64 batch 64 float32", "dcgan64 batch 64 float32 fused",
                          "dcgan64 batch 64 float32 fused+channels_last"]  # fmt: skip
     is_slow = ["compile" in name or "reduce_overhead" in name for name in names]

@@ -1,14 +1,16 @@
 """Milliseconds a step of every system of the benchmarks, and PyTorch's beside them where it is installed.
 
 First comes what says most: each system in both types, ours and PyTorch's variants that need no compiler. Then, with the
-time that is left, PyTorch's compiled variants of the same rows in the same order. Each side has a process of its own,
-which is begun anew where it dies or takes too long.
+time that is left, PyTorch's compiled variants of the same rows in the same order. Of ours several rows are compiled
+together, and then timed one by one with nothing beside them. Each side has a process of its own, which is begun anew
+where it dies or takes too long.
 """
 
+import functools
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import sides, systems, timing, torch_variants
@@ -34,6 +36,9 @@ LEAST_SECONDS = 15.0
 """Less time than this does for no row of ours; a compiled variant of PyTorch's needs more."""
 
 LEAST_SECONDS_COMPILED = 40.0
+
+MOST_AT_ONCE = 6
+"""Rows of ours that are compiled together, where there are two cores for each."""
 
 TINY_ORDER = (("dcgan32", 8), ("mlp_gan", 4))
 TINY_OVERRIDES = ("generator.width=8", "discriminator.width=8")
@@ -103,18 +108,39 @@ class Table:
             self._peak[dtype] = max(side.ask("matrix_rate", size, dtype, timeout=stage.left()) for side in both)
         stage.note(peak_product=self._peak, matrix_size=size, rounds=ROUNDS)
 
-    def time_ours(self, row: Row) -> None:
-        """Our side of a row."""
-        self._record(row, "ours", self._ours, [])
+    def time_ours(self, rows: Sequence[Row]) -> None:
+        """Our side of rows that are compiled together and timed one by one."""
+        requests = {}
+        for row in rows:
+            is_new = (row.system, row.batch) not in self._operations
+            requests[row.told()] = sides.Request(row.system, row.overrides(self.stage.tiny), is_new)
+        try:
+            prepared = self._ours.ask("prepare_all", requests, timeout=self.stage.left())
+        except TimeoutError as error:
+            for name in requests:
+                self.stage.drop(f"{name}: {error}")
+            return
+        except Exception as error:  # the process died: each row may have been the reason
+            prepared = dict.fromkeys(requests, f"out of memory, or another end of the process: {failure_of(error)}")
+        # Several first steps at once need more memory than one: what was too much together is tried by itself.
+        is_alone = {
+            row: len(rows) > 1 and isinstance(prepared[row.told()], str) and "out of memory" in prepared[row.told()]
+            for row in rows
+        }
+        for row in sorted(rows, key=is_alone.get):
+            if is_alone[row]:
+                self.time_ours([row])
+                continue
+            self._record(row, "ours", functools.partial(self._time_ours, row, prepared[row.told()], len(rows)))
 
     def time_torch(self, row: Row, variant: str) -> None:
         """A variant of PyTorch's."""
-        self._record(row, variant, self._torch, [variant])
+        self._record(row, variant, functools.partial(self._time_torch, row, variant))
 
-    def _record(self, row: Row, program: str, side: Side, variants: list[str]) -> None:
+    def _record(self, row: Row, program: str, measure: Callable[[], dict[str, Any]]) -> None:
         entry = {**row._asdict(), "program": program}
         try:
-            entry |= self._measure(row, program, side, variants)
+            entry |= measure()
         except TimeoutError as error:
             self.stage.drop(f"{row.told()} {program}: {error}")
             return
@@ -127,28 +153,35 @@ class Table:
         self.stage.headline(*headlines(self.rows))
         (self.stage.out / "speed.md").write_text(markdown(self.rows))
 
-    def _measure(self, row: Row, program: str, side: Side, variants: list[str]) -> dict[str, Any]:
-        stage, overrides = self.stage, row.overrides(self.stage.tiny)
+    def _time_ours(self, row: Row, prepared: sides.Prepared | str, together: int) -> dict[str, Any]:
+        if isinstance(prepared, str):
+            raise StageFailed(prepared)
+        self._operations.setdefault((row.system, row.batch), prepared.operations)  # the same in every type
+        name = row.told()
+        estimate = self._ours.ask("play", name, 1, timeout=self.stage.left())
+        found = self._timed(row, self._ours, name, estimate, prepared)
+        return found | {"seconds_to_prepare": round(prepared.seconds[name], 1), "prepared_together": together}
+
+    def _time_torch(self, row: Row, variant: str) -> dict[str, Any]:
         begun = time.monotonic()
-        prepared = side.ask("prepare", row.system, overrides, variants, timeout=stage.left())
+        asked = (row.system, row.overrides(self.stage.tiny), [variant])
+        prepared = self._torch.ask("prepare", *asked, timeout=self.stage.left())
         if prepared.refused:
-            return {"refused": prepared.refused[program]}
+            return {"refused": prepared.refused[variant]}
+        ready = time.monotonic() - begun
+        found = self._timed(row, self._torch, variant, prepared.seconds[variant], prepared)
+        return found | {"seconds_to_prepare": round(ready, 1)}
+
+    def _timed(self, row: Row, side: Side, program: str, estimate: float, prepared: sides.Prepared) -> dict[str, Any]:
         if self._parameters.setdefault(row, prepared.parameters) != prepared.parameters:
             raise ValueError(f"{prepared.parameters} parameters, and {self._parameters[row]} on the other side")
-        ready = time.monotonic() - begun
-        steps = timing.turns_in(0.02 if stage.tiny else SECONDS_PER_ROUND, prepared.seconds[program])
-        seconds = [side.ask("play", program, steps, timeout=stage.left()) for _ in range(ROUNDS)]
-        found = timing.spread(seconds)
-        where = (row.system, row.batch)
-        if where not in self._operations:
-            self._operations[where] = self._ours.ask("operations", row.system, overrides, timeout=stage.left())
-        return found | {
-            "images_per_second": 1000 * prepared.images / found["median_ms"],
-            "share_of_peak": 1000 * self._operations[where] / found["median_ms"] / self._peak[row.dtype],
-            "gflop": self._operations[where] / 1e9,
-            "steps_per_round": steps,
-            "seconds_to_prepare": round(ready, 1),
-        }
+        steps = timing.turns_in(0.02 if self.stage.tiny else SECONDS_PER_ROUND, estimate)
+        found = timing.spread(side.ask("play", program, steps, timeout=self.stage.left()) for _ in range(ROUNDS))
+        found |= {"images_per_second": 1000 * prepared.images / found["median_ms"], "steps_per_round": steps}
+        if operations := self._operations.get((row.system, row.batch)):  # unknown where our side failed
+            rate = 1000 * operations / found["median_ms"]
+            found |= {"share_of_peak": rate / self._peak[row.dtype], "gflop": operations / 1e9}
+        return found
 
     def close(self) -> None:
         """Ends both sides."""
@@ -165,10 +198,11 @@ def run(stage: Stage) -> None:
     table = Table(stage)
     try:
         table.begin()
-        jobs = list(plan(table, [Row(*where, dtype) for where in order(stage) for dtype in DTYPES]))
-        for what, least, job in jobs:
+        rows = [Row(*where, dtype) for where in (TINY_ORDER if stage.tiny else ORDER) for dtype in DTYPES]
+        for what, least, job in plan(table, rows):
             if stage.left() < (0.0 if stage.tiny else least):
-                stage.drop(what)
+                for name in what:
+                    stage.drop(name)
             else:
                 job()
     finally:
@@ -177,28 +211,31 @@ def run(stage: Stage) -> None:
         raise StageFailed("; ".join(table.failed))
 
 
-def order(stage: Stage) -> tuple[tuple[str, int], ...]:
-    """The systems and batches of a stage."""
-    return TINY_ORDER if stage.tiny else ORDER
-
-
-def plan(table: Table, rows: list[Row]) -> Iterable[tuple[str, float, Callable[[], None]]]:
-    """(name, seconds that it needs at least, what to do) of everything, in its order."""
+def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[list[str], float, Callable[[], None]]]:
+    """(what, seconds that it needs at least, what to do) of everything, in its order."""
     device = "cpu" if table.stage.record["facts"]["our_platform"] == "cpu" else "cuda"
 
-    def variants(row: Row, compiled: bool) -> list[str]:
+    def of_torch(rows: Sequence[Row], *, compiled: bool) -> Iterator[tuple[list[str], float, Callable[[], None]]]:
         if not table.has_torch or (compiled and table.stage.tiny):  # a compiler takes longer than all else that is tiny
-            return []
-        names = torch_variants.variants_of(systems.configured(row.system), device)
-        return [name for name in names if name not in SLOWER and torch_variants.is_compiled(name) == compiled]
+            return
+        for row in rows:
+            for name in torch_variants.variants_of(systems.configured(row.system), device):
+                if name not in SLOWER and torch_variants.is_compiled(name) == compiled:
+                    least = LEAST_SECONDS_COMPILED if compiled else LEAST_SECONDS
+                    yield [f"{row.told()} {name}"], least, functools.partial(table.time_torch, row, name)
 
-    for row in rows:
-        yield row.told(), LEAST_SECONDS, lambda row=row: table.time_ours(row)
-        for name in variants(row, compiled=False):
-            yield f"{row.told()} {name}", LEAST_SECONDS, lambda row=row, name=name: table.time_torch(row, name)
-    for row in rows:
-        for name in variants(row, compiled=True):
-            yield f"{row.told()} {name}", LEAST_SECONDS_COMPILED, lambda row=row, name=name: table.time_torch(row, name)
+    for together in waves(rows, max(1, (os.cpu_count() or 1) // 2)):
+        yield [row.told() for row in together], LEAST_SECONDS, functools.partial(table.time_ours, together)
+        yield from of_torch(together, compiled=False)
+    yield from of_torch(rows, compiled=True)
+
+
+def waves(rows: Sequence[Row], at_once: int) -> Iterator[Sequence[Row]]:
+    """The rows in parts that are compiled together: few at first, for they say most, then as many as there may be."""
+    first = min(len(DTYPES), at_once)
+    yield rows[:first]
+    for begin in range(first, len(rows), min(at_once, MOST_AT_ONCE)):
+        yield rows[begin : begin + min(at_once, MOST_AT_ONCE)]
 
 
 def compared(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
