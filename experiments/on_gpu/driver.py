@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from experiments.benchmarks import timing
 from experiments.on_gpu.stage import tail_of, write_json
+from gan import workdir
 
 ROOT = Path(__file__).parents[2]
 LEAST_SECONDS = 10.0
-"""A stage with less time than this is dropped."""
+"""No stage is begun with less time than this."""
 
 GRACE_SECONDS = 5.0
 """Between the signal that asks a stage to end and the one that ends it."""
@@ -33,6 +34,8 @@ class StageSpec(NamedTuple):
     """Its `run(stage)` is called."""
     seconds: float
     """What it needs at most on an H100; more where the budget is larger than all stages need."""
+    least: float = 0.0
+    """With less it would show nothing, and is dropped."""
 
 
 class Ended(NamedTuple):
@@ -64,7 +67,7 @@ def run_all(
         left = seconds - (time.monotonic() - started)
         is_last = index == len(specs) - 1
         limit = left if is_last else min(left, stretch * spec.seconds)
-        if limit < LEAST_SECONDS:
+        if limit < max(LEAST_SECONDS, spec.least):
             (out / f"{name}.json").unlink(missing_ok=True)  # of an earlier command
             ended.append(Ended(name, "dropped", 0.0, f"{max(left, 0.0):.0f} s were left of {seconds:.0f}", [], []))
         else:
@@ -72,9 +75,20 @@ def run_all(
             ended.append(run_one(name, spec.module, out, limit, flags))
         last = ended[-1]
         print(f"{name}: {last.status} after {last.seconds:.0f} s {last.failure}".rstrip(), flush=True)
-        record = timing.machine() | {"seconds_given": seconds, "seconds": round(time.monotonic() - started, 1)}
-        write_json(out / "summary.json", record | {"stages": [entry._asdict() for entry in ended]})
+        record = timing.machine() | {"gpus": gpus(), "versions": workdir.versions(), "seconds_given": seconds}
+        record |= {"seconds": round(time.monotonic() - started, 1), "stages": [entry._asdict() for entry in ended]}
+        write_json(out / "summary.json", record)
     return ended
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of each GPU of NVIDIA's; none where its tool is not there."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return found.stdout.strip().splitlines()
 
 
 def run_one(name: str, module: str, out: Path, limit: float, flags: Sequence[str] = ()) -> Ended:

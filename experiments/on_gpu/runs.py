@@ -94,14 +94,15 @@ def progress(folder: Path) -> dict[str, Any]:
     """How far the run in `folder` came, and how fast: the median over its log lines but the first."""
     path = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    if not lines:
-        return {"steps": 0}
-    last = lines[-1]
-    found = {"steps": last["step"], "seconds_to_first_log": lines[0]["seconds"], "run_seconds": last["seconds"]}
+    saved = [int(entry.name) for entry in (folder / "checkpoints").glob("*") if entry.name.isdigit()]
+    found = {"steps": max([*saved, *(line["step"] for line in lines)], default=0)}
+    if lines:
+        found |= {"seconds_to_first_log": lines[0]["seconds"], "run_seconds": lines[-1]["seconds"]}
+        found |= {name: lines[-1][name] for name in ("discriminator_loss", "generator_loss") if name in lines[-1]}
     if rest := lines[1:]:
         found["ms_per_step"] = 1000 * statistics.median(line["seconds_per_step"] for line in rest)
         found["images_per_second"] = statistics.median(line["images_per_second"] for line in rest)
-    return found | {name: last[name] for name in ("discriminator_loss", "generator_loss") if name in last}
+    return found
 
 
 def copy_pictures(folder: Path, out: Path, name: str) -> dict[str, Any]:
