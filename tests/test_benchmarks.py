@@ -5,6 +5,7 @@ Nothing is timed here.
 
 import collections
 import itertools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.benchmarks import flops, growth, run_costs, systems, timing
+from experiments.benchmarks import flops, growth, run_costs, sides, systems, timing, torch_variants, turns
 from gan import game as rules
 from gan.networks import conv, dcgan, spectral
 
@@ -268,6 +269,93 @@ def test_a_variant_that_pytorch_refuses_is_told(monkeypatch):
     programs, refused = torch_peers.prepare(config, images, ["eager", "fused+compile"])
     assert list(programs) == ["eager"]
     assert refused == {"fused+compile": "RuntimeError: no compiler"}
+
+
+def test_variants_are_those_that_make_a_difference_and_the_slow_ones_come_last():
+    image, flat = (systems.configured(name) for name in ("dcgan32", "mlp_gan"))
+    assert not any("reduce_overhead" in name for name in torch_variants.variants_of(image, "cpu"))
+    assert {"fused+reduce_overhead", "fused+channels_last+reduce_overhead"} < {
+        *torch_variants.variants_of(image, "cuda")
+    }
+    assert not any("one_thread" in name for name in torch_variants.variants_of(image, "cuda"))
+    assert not any("channels_last" in name for name in torch_variants.variants_of(flat, "cuda"))
+    is_slow = [torch_variants.is_compiled(name) for name in torch_variants.VARIANTS]
+    assert is_slow == sorted(is_slow) and 0 < sum(is_slow) < len(is_slow)
+
+
+def test_pytorch_computes_in_the_type_that_the_config_names():
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks import torch_peers
+
+    images = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 3), np.uint8)
+    small = [*SMALL["dcgan32"], "batch_size=4", "data.image_size=(28, 28)"]
+    kept = {}
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        program = torch_peers.Program(
+            systems.configured("dcgan32", [*small, f"compute_dtype={dtype}"]), images, "fused"
+        )
+        images_made = []
+        generate = program._generate
+        program._generate = lambda latent, generate=generate, made=images_made: (
+            made.append(generate(latent)) or made[-1]
+        )
+        program.play(1)
+        assert {made.dtype for made in images_made} == {getattr(torch, dtype)}
+        kept[dtype] = [leaf.detach().clone() for leaf in program._generator.parameters()]
+        assert {leaf.dtype for leaf in kept[dtype]} == {torch.float32} and all(
+            leaf.isfinite().all() for leaf in kept[dtype]
+        )
+    assert any((a != b).any() for a, b in zip(*kept.values(), strict=True))
+
+
+@pytest.mark.slow  # the compiler of PyTorch's programs is a C++ compiler: a minute
+def test_compiled_programs_of_pytorch_s_move_every_parameter():
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks import torch_peers
+
+    images = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 3), np.uint8)
+    small = [*SMALL["dcgan32"], "batch_size=4", "data.image_size=(28, 28)", "latent.shared=True"]
+    for dtype in ("float32", "bfloat16"):
+        config = systems.configured("dcgan32", [*small, f"compute_dtype={dtype}"])
+        torch.manual_seed(0)
+        program = torch_peers.Program(config, images, "fused+channels_last+reduce_overhead")  # on a CPU without graphs
+        players = (program._generator, program._discriminator)
+        before = [leaf.detach().clone() for player in players for leaf in player.parameters()]
+        program.play(3)
+        after = [leaf for player in players for leaf in player.parameters()]
+        assert all((old != new).any() for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_both_sides_measure_a_product_of_each_type(dtype):
+    assert turns.matrix_rate(64, dtype) > 0
+    pytest.importorskip("torch")
+    from experiments.benchmarks import torch_device
+
+    assert torch_device.matrix_rate(64, dtype) > 0
+    assert torch_device.facts()["float32"] == ("TF32" if torch_device.DEVICE.type == "cuda" else "float32")
+
+
+class Waiting:
+    """A side that answers late."""
+
+    def wait(self, seconds):
+        """Waits."""
+        time.sleep(seconds)
+        return seconds
+
+
+def test_a_side_that_takes_too_long_is_ended():
+    side = sides.Apart(Waiting)
+    try:
+        assert side.ask("wait", 0.0) == side.ask("wait", 0.0, timeout=60) == 0.0
+        with pytest.raises(TimeoutError, match="wait had no answer within 0 s"):
+            side.ask("wait", 600.0, timeout=0.1)
+        with pytest.raises((RuntimeError, OSError)):
+            side.ask("wait", 0.0)
+    finally:
+        side.close()
 
 
 def test_the_operations_of_a_generator_by_hand():

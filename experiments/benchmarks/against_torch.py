@@ -5,11 +5,13 @@ python -m experiments.benchmarks.against_torch --systems dcgan32 dcgan64 --round
 
 Ours and every variant of PyTorch's are played in turn, `--seconds` each, for several rounds: a row says the median,
 the least and the most of them. `times ours` is a program's median over ours. `of the machine` is its share of the
-fastest product of two large float32 matrices that either side has shown in these rounds, with the operations of a turn
+fastest product of two large matrices that either side has shown in these rounds, with the operations of a turn
 counted from our program before compilation (see flops.py) for both sides alike. Each side has a process of its own
 (see sides.py); `--together` plays both in this one.
 
-What is in a row of PyTorch's: see torch_peers.py. It needs PyTorch: pip install -e '.[peers]'
+`--override compute_dtype=bfloat16` takes both sides to bfloat16, PyTorch's by autocast; the product of matrices then is
+one of bfloat16 too. In float32 both sides compute in TF32 on a GPU. What is in a row of PyTorch's: see torch_peers.py
+and torch_variants.py. It needs PyTorch: pip install -e '.[peers]'
 """
 
 import argparse
@@ -19,6 +21,9 @@ from typing import Any
 
 from experiments import cli
 from experiments.benchmarks import sides, systems, timing
+
+MATRIX_SIDES = {"cpu": 2048}
+MATRIX_HELP = "side of the matrices that show the machine's rate; default: 2048 on a CPU, 8192 elsewhere"
 
 
 def main() -> None:
@@ -45,11 +50,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(systems.SYSTEMS)
     parser.add_argument("--systems", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--variants", nargs="+", default=[], help="of torch_peers.py; default: all that apply")
+    parser.add_argument("--variants", nargs="+", default=[], help="of torch_variants.py; default: all that apply")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement, about")
     parser.add_argument("--turns", type=int, default=0, help="of one measurement, in place of its seconds")
-    parser.add_argument("--matrix", type=int, default=2048, help="side of the matrices that show the machine's rate")
+    parser.add_argument("--matrix", type=int, default=0, help=MATRIX_HELP)
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE of the config, for all systems")
     parser.add_argument("--together", action="store_true", help="both sides in one process")
     parser.add_argument("--json", type=Path)
@@ -69,10 +74,11 @@ def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace, o
     }
     seconds = mine.seconds | theirs.seconds
     turns = {name: arguments.turns or timing.turns_in(arguments.seconds, seconds[name]) for name in plays}
-    rates = []
+    rates, dtype = [], systems.configured(system, overrides).compute_dtype
+    size = arguments.matrix or matrix_size(ours.ask("facts")["platform"])
 
     def product(side: Any, _: int) -> float:
-        rates.append(side.ask("matrix_rate", arguments.matrix))
+        rates.append(side.ask("matrix_rate", size, dtype))
         return 0.0
 
     products = {side: functools.partial(product, side) for side in (ours, torch)}
@@ -88,11 +94,17 @@ def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace, o
         "parameters": mine.parameters,
         "images": mine.images,
         "operations": operations,
+        "compute_dtype": dtype,
         "matrix_rate": max(rates),
         "programs": programs,
         "refused": theirs.refused,
         "best_torch_over_ours": min((row["times_ours"] for row in programs[1:]), default=None),
     }
+
+
+def matrix_size(platform: str) -> int:
+    """The side of matrices whose product is long beside its launch."""
+    return MATRIX_SIDES.get(platform, 8192)
 
 
 def told(found: dict) -> str:
@@ -108,7 +120,7 @@ def told(found: dict) -> str:
     (generator, discriminator), best = found["parameters"], found["best_torch_over_ours"]
     lines = [
         f"{found['system']}: G {generator:,}, D {discriminator:,} parameters, {found['operations'] / 1e9:.3g} GFLOP "
-        f"a turn; the machine's product {found['matrix_rate'] / 1e9:.0f} GFLOP/s",
+        f"a turn; the machine's product in {found['compute_dtype']} {found['matrix_rate'] / 1e9:.0f} GFLOP/s",
         timing.table(heads, rows),
         *(f"PyTorch {name} could not be played: {why}" for name, why in found["refused"].items()),
     ]

@@ -5,13 +5,16 @@ that more comes. So a side plays only when it is told to, and waits on a pipe, w
 `Here` answers the same questions within this process, to see what that separation changes.
 """
 
+import concurrent.futures
 import multiprocessing
 import os
+import time
 import traceback
 from typing import Any, NamedTuple
 
+from experiments.benchmarks import torch_variants
 from experiments.benchmarks.systems import configured
-from gan.errors import UserError
+from gan.errors import UserError, machine_failure
 
 
 class Prepared(NamedTuple):
@@ -25,6 +28,16 @@ class Prepared(NamedTuple):
     """Of G and of D."""
     images: int
     """Real images in a turn."""
+    operations: int = 0
+    """Floating point operations of a turn, where they were asked for."""
+
+
+class Request(NamedTuple):
+    """A system to be prepared beside others."""
+
+    system: str
+    overrides: list[str]
+    counts_operations: bool
 
 
 class Ours:
@@ -46,13 +59,36 @@ class Ours:
         play = self._plays["ours"] = program.compile()
         return Prepared({"ours": play(1)}, {}, program.parameters, program.images)
 
+    def prepare_all(self, requests: dict[str, Request]) -> dict[str, Prepared | str]:
+        """Compiles several systems at once, each in a thread; a program has its request's name.
+
+        What fails is told in a line in the place of its record. The seconds of a record are those of its preparation,
+        not of a turn. Compilers of accelerators leave most cores idle.
+        """
+        self._plays.clear()
+
+        def prepare(name: str) -> Prepared | str:
+            request = requests[name]
+            try:
+                begun = time.perf_counter()
+                program = self._turns.build(configured(request.system, request.overrides))
+                operations = program.operations() if request.counts_operations else 0
+                self._plays[name] = program.compile()
+            except Exception as error:  # told to whom asked
+                return machine_failure(error) or f"{type(error).__name__}: {error}".splitlines()[0]
+            seconds = time.perf_counter() - begun
+            return Prepared({name: seconds}, {}, program.parameters, program.images, operations)
+
+        with concurrent.futures.ThreadPoolExecutor(len(requests)) as threads:
+            return dict(zip(requests, threads.map(prepare, requests), strict=True))
+
     def play(self, program: str, turns: int) -> float:
         """Plays so many turns; the seconds that one took."""
         return self._plays[program](turns)
 
-    def matrix_rate(self, size: int) -> float:
-        """Operations a second of a product of two float32 matrices [size, size]."""
-        return self._turns.matrix_rate(size)
+    def matrix_rate(self, size: int, dtype: str) -> float:
+        """Operations a second of a product of two matrices [size, size]."""
+        return self._turns.matrix_rate(size, dtype)
 
     def facts(self) -> dict[str, Any]:
         """What plays this side."""
@@ -63,18 +99,18 @@ class Torch:
     """PyTorch's side: the variants of a system. One system at a time, as on ours."""
 
     def __init__(self):
-        from experiments.benchmarks import torch_peers
+        from experiments.benchmarks import torch_device, torch_peers
 
-        self._peers, self._programs = torch_peers, {}
+        self._device, self._peers, self._programs = torch_device, torch_peers, {}
 
     def prepare(self, system: str, overrides: list[str], variants: list[str]) -> Prepared:
         """Builds, and compiles where that is the variant, the programs of a system; no variants: all that apply."""
         from gan.evaluation import open_dataset
 
         config = configured(system, overrides)
-        legal = self._peers.variants_of(config)
-        variants = [name for name in variants if name in legal] if variants else legal
-        self._programs.clear()
+        applicable = torch_variants.variants_of(config, self._device.DEVICE.type)
+        variants = [name for name in variants if name in applicable] if variants else applicable
+        self.release_memory()
         self._programs, refused = self._peers.prepare(config, open_dataset(config).arrays()[0], variants)
         counts = {program.parameters for program in self._programs.values()}
         seconds = {name: program.play(1) for name, program in self._programs.items()}
@@ -85,13 +121,18 @@ class Torch:
         """Plays so many turns; the seconds that one took."""
         return self._programs[program].play(turns)
 
-    def matrix_rate(self, size: int) -> float:
-        """Operations a second of a product of two float32 matrices [size, size]."""
-        return self._peers.matrix_rate(size)
+    def matrix_rate(self, size: int, dtype: str) -> float:
+        """Operations a second of a product of two matrices [size, size]."""
+        return self._device.matrix_rate(size, dtype)
+
+    def release_memory(self) -> None:
+        """Drops the programs, and gives back their device memory."""
+        self._programs.clear()
+        self._device.release_memory()
 
     def facts(self) -> dict[str, Any]:
         """What plays this side."""
-        return self._peers.facts()
+        return self._device.facts()
 
 
 class Here:
@@ -120,13 +161,17 @@ class Apart:
         self._process.start()
         theirs.close()
 
-    def ask(self, question: str, *arguments: Any) -> Any:
+    def ask(self, question: str, *arguments: Any, timeout: float | None = None) -> Any:
         """What the side's method of that name answers.
 
-        Raises a `UserError` of the side's, and `RuntimeError` with the traceback of whatever else failed there.
+        Raises a `UserError` of the side's, `RuntimeError` with the traceback of whatever else failed there, and
+        `TimeoutError` where the answer takes longer than `timeout` seconds: the process has then been ended.
         """
         self._pipe.send((question, arguments))
         try:
+            if timeout is not None and not self._pipe.poll(timeout):
+                self._process.kill()
+                raise TimeoutError(f"{question} had no answer within {timeout:.0f} s")
             answer, failure = self._pipe.recv()
         except EOFError as error:
             raise RuntimeError(f"{question}: the process ended, as one does that runs out of memory") from error

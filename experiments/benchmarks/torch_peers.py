@@ -4,13 +4,8 @@ Same layers, sizes, initialisation, losses, optimiser, batch and number of updat
 the same arithmetic; tests/test_benchmarks.py carries our weights over and compares what the networks say. A player is
 made for a config by its network's name; images are [B, C, H, W] here.
 
-A variant is named by what is done to it: `eager`, or any of these with a plus between them:
-
-  foreach, fused   Adam over all tensors at once, or in one kernel a tensor
-  channels_last    images and kernels with their channels innermost
-  compile          torch.compile of both networks
-  one_thread       no threads beside this one, which small networks are quicker without (on a CPU only)
-  bfloat16         autocast (on a GPU only)
+How a program is tuned is its variant (torch_variants.py). Its precision is the config's: with `compute_dtype` bfloat16
+the networks run under autocast; float32 is TF32 on a GPU, as it is by JAX's default.
 """
 
 import contextlib
@@ -26,31 +21,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from experiments.benchmarks import timing, torch_modern, torch_players, torch_residual
+from experiments.benchmarks import torch_modern, torch_players, torch_residual, torch_variants
+from experiments.benchmarks.torch_device import DEVICE, THREADS, allow_tf32, synchronize
 from gan import names
 from gan.errors import UserError, lookup
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-THREADS = torch.get_num_threads()
-
-VARIANTS = (
-    "eager", "foreach", "fused", "fused+one_thread", "fused+channels_last", "fused+compile",
-    "fused+channels_last+compile", "fused+bfloat16", "fused+channels_last+bfloat16",
-    "fused+channels_last+compile+bfloat16",
-)  # fmt: skip
-
-WITHOUT_CONVOLUTIONS = ("mlp",)
-"""Networks to which the order of an image's axes means nothing."""
-
-
-def variants_of(config: ConfigDict) -> tuple[str, ...]:
-    """The variants that say something of a config on this machine."""
-    idle = {"bfloat16"} if DEVICE.type == "cpu" else {"one_thread"}
-    if config.generator.network in WITHOUT_CONVOLUTIONS:
-        idle |= {"channels_last"}
-    return tuple(name for name in VARIANTS if not idle & set(name.split("+")))
-
+WARM_UP = {"reduce_overhead": 4}
+"""Steps before a variant is timed, 2 for others: CUDA graphs are recorded at the third."""
 
 GENERATORS = {
     "mlp": torch_players.mlp_generator,
@@ -144,8 +121,8 @@ class Program:
 
     def __init__(self, config: ConfigDict, images: np.ndarray, variant: str):
         _check(config)
-        words = set(variant.split("+"))
-        self._config, self._has_bfloat16 = config, "bfloat16" in words
+        words = torch_variants.words_of(variant)
+        self._config, self._has_bfloat16 = config, config.compute_dtype == "bfloat16"
         self._threads = 1 if "one_thread" in words else THREADS
         self._layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
         self._images = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
@@ -156,8 +133,10 @@ class Program:
         self._generator, self._discriminator = (player.to(DEVICE, memory_format=self._layout) for player in made)
         self.parameters = parameter_count(self._generator), parameter_count(self._discriminator)
         self._generate, self._judge = self._generator, self._discriminator
-        if "compile" in words:
-            self._generate, self._judge = (torch.compile(player, dynamic=False, fullgraph=True) for player in made)
+        self._has_graphs = "reduce_overhead" in words
+        if torch_variants.is_compiled(variant):
+            how = {"mode": "reduce-overhead" if self._has_graphs else None, "dynamic": False, "fullgraph": True}
+            self._generate, self._judge = (torch.compile(player, **how) for player in made)
         adam = {"foreach": "foreach" in words, "fused": "fused" in words}
         self._generator_optimizer = _adam(self._generator, config.generator, adam)
         self._discriminator_optimizer = _adam(self._discriminator, config.discriminator, adam)
@@ -172,11 +151,11 @@ class Program:
     def play(self, turns: int) -> float:
         """Plays so many turns; the seconds that one took."""
         torch.set_num_threads(self._threads)
-        _synchronize()
+        synchronize()
         begun = time.perf_counter()
         for _ in range(turns):
             self._turn()
-        _synchronize()
+        synchronize()
         return (time.perf_counter() - begun) / turns
 
     @torch.no_grad()
@@ -191,6 +170,8 @@ class Program:
         return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
     def _turn(self) -> None:
+        if self._has_graphs:  # what the graphs wrote in the last step may be overwritten, and nothing of this one
+            torch.compiler.cudagraph_mark_step_begin()
         shared = self._latents() if self._config.latent.shared else None
         for update in range(1, self._config.discriminator_steps + 1):
             # Where latents are shared, the fakes of D's last update are those of G's first, drawn with their graph.
@@ -212,8 +193,9 @@ class Program:
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> None:
         weights = self._weights("discriminator")
         with self._judging():
-            on_real = self._logits(real.requires_grad_(weights["r1"] > 0))
-            on_fake = self._logits(fake.requires_grad_(weights["r2"] > 0))
+            with self._autocast():  # one around both casts D's weights once
+                on_real = self._logits(real.requires_grad_(weights["r1"] > 0))
+                on_fake = self._logits(fake.requires_grad_(weights["r2"] > 0))
             loss = self._loss.discriminator(on_real, on_fake)
             for name, image, logits in (("r1", real, on_real), ("r2", fake, on_fake)):
                 if weights[name]:
@@ -281,20 +263,18 @@ def prepare(
 
     Without `variants` all that say something of the config.
     """
-    if DEVICE.type == "cuda":  # TF32, as XLA has it by default
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
+    allow_tf32()
     # All compiled networks share one list of programs, which is searched at each call: it starts empty. And one that
     # gave up and went on without a word would be timed under a wrong name.
     torch.compiler.reset()
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     programs, refused = {}, {}
-    for variant in variants or variants_of(config):
+    for variant in variants or torch_variants.variants_of(config, DEVICE.type):
         torch.manual_seed(config.seed)
         try:
             program = Program(config, images, variant)
-            program.play(2)
+            program.play(max(WARM_UP.get(word, 2) for word in torch_variants.words_of(variant)))
         except UserError:
             raise
         except Exception as error:  # whatever a variant cannot do is told in its row of the table
@@ -303,24 +283,6 @@ def prepare(
         else:
             programs[variant] = program
     return programs, refused
-
-
-def facts() -> dict[str, Any]:
-    """What plays this side."""
-    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
-    return {"device": device, "torch": torch.__version__, "threads": THREADS}
-
-
-def matrix_rate(size: int) -> float:
-    """Operations a second of PyTorch's product of two float32 matrices [size, size]."""
-    torch.set_num_threads(THREADS)
-    left, right = torch.randn(2, size, size, device=DEVICE)
-
-    def product() -> None:
-        torch.mm(left, right)
-        _synchronize()
-
-    return timing.best_rate(product, 2 * size**3)
 
 
 def _adam(player: nn.Module, settings: ConfigDict, how: dict[str, bool]) -> torch.optim.Adam:
@@ -356,8 +318,3 @@ def _check(config: ConfigDict) -> None:
     unknown += ["augment.policy"] if config.augment.policy != "none" else []
     if unknown:
         raise UserError(f"the PyTorch programs have no peer of this config's {', '.join(unknown)}")
-
-
-def _synchronize() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()

@@ -133,12 +133,13 @@ def player(played: Callable, position: Any, arrays: Any) -> timing.Play:
 
 def facts() -> dict[str, str]:
     """What plays our side."""
-    return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    device = jax.devices()[0]
+    return {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__}
 
 
-def matrix_rate(size: int) -> float:
-    """Operations a second of our product of two float32 matrices [size, size]."""
-    left, right = jax.random.normal(jax.random.key(0), (2, size, size))
+def matrix_rate(size: int, dtype: str = "float32") -> float:
+    """Operations a second of our product of two matrices [size, size]."""
+    left, right = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
     product = jax.jit(lambda a, b: a @ b)
     return timing.best_rate(lambda: product(left, right).block_until_ready(), 2 * size**3)
 

@@ -1,0 +1,90 @@
+"""Checks and measures this code on a GPU within minutes, and writes what it finds.
+
+python -m experiments.on_gpu --out=DIR
+python -m experiments.on_gpu --out=DIR --stages=parity,speed --seconds=300
+python -m experiments.on_gpu --out=DIR --flags=FOLDER
+
+The stages, in this order:
+
+  parity         convolutions with their derivatives, and a step of each network, against the CPU
+  speed          milliseconds a step of every system of the benchmarks, PyTorch beside it where it is installed
+  tutorials      the five tutorials at full length, with their samples
+  stacked_mnist  configs/stacked_mnist.py to its end, with modes and KL
+  r3gan          R3GAN's StackedMNIST preset for the time that is left: images a second, and memory
+
+Each writes DIR/STAGE.json as it goes, its pictures, and DIR/STAGE.log; DIR/summary.json says how all of them ended.
+What does not fit into the seconds is dropped from the end, and listed as dropped. MNIST is read through TFDS_DATA_DIR.
+The exit status is 0 where every stage that ran passed, 1 where one failed, 2 for a mistake in the flags.
+"""
+
+import time
+
+STARTED = time.monotonic()  # the budget counts from here
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import NoReturn  # noqa: E402
+
+from experiments import cli  # noqa: E402
+from experiments.on_gpu import driver  # noqa: E402
+from experiments.on_gpu.driver import LEAST_SECONDS, StageSpec  # noqa: E402
+from gan.errors import UserError, nearest  # noqa: E402
+
+STAGES = {
+    "parity": StageSpec("experiments.on_gpu.parity", seconds=90.0),
+    "speed": StageSpec("experiments.on_gpu.speed", seconds=130.0, least=30.0),
+    "tutorials": StageSpec("experiments.on_gpu.tutorials", seconds=190.0, least=40.0),
+    "stacked_mnist": StageSpec("experiments.on_gpu.stacked_mnist", seconds=290.0, least=120.0),
+    "r3gan": StageSpec("experiments.on_gpu.r3gan", seconds=90.0, least=45.0),
+}
+
+FLAGS_HELP = "images for flag_gan; default: the variable GAN_FLAGS, else the bundled digits"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells of a mistake as the other experiments do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a `UserError`."""
+        raise UserError(message)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the flags, runs the stages, prints how they ended; the exit status."""
+    given = parse(arguments)
+    chosen = {name: STAGES[name]._replace(**({"least": 0.0} if given.tiny else {})) for name in given.stages}
+    flags = [*(["--tiny"] if given.tiny else []), *([f"--flags={given.flags}"] if given.flags else [])]
+    try:
+        ended = driver.run_all(chosen, given.out, seconds=given.seconds, started=STARTED, flags=flags)
+    except OSError as error:
+        raise UserError(f"--out={given.out} cannot be written: {error.strerror}") from error
+    print(f"\n{driver.table(ended)}\n\n{given.out / 'summary.json'}")
+    return int(any(stage.status == "failed" for stage in ended) or all(stage.status == "dropped" for stage in ended))
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The flags. Raises `UserError` for a stage that there is not, and for a folder or seconds of no use."""
+    parser = Parser(prog="python -m experiments.on_gpu", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="the folder of records, pictures and logs")
+    parser.add_argument("--stages", default=",".join(STAGES), help="names with commas between them; default: all")
+    parser.add_argument("--seconds", type=float, default=480.0, help="of wall time for everything")
+    parser.add_argument("--flags", default=os.environ.get("GAN_FLAGS", ""), metavar="FOLDER", help=FLAGS_HELP)
+    parser.add_argument("--tiny", action="store_true", help="everything at tiny sizes, to try the command on a CPU")
+    given = parser.parse_args(arguments)
+    names = [name for name in given.stages.split(",") if name]
+    for name in names or [given.stages]:
+        if name not in STAGES:
+            raise UserError(f"--stages: {name!r} is unknown{nearest(name, STAGES)}; expected: {', '.join(STAGES)}")
+    given.stages = [name for name in STAGES if name in names]
+    if not given.seconds >= LEAST_SECONDS:
+        raise UserError(f"--seconds={given.seconds:g}: a stage needs at least {LEAST_SECONDS:g}")
+    if given.flags and not Path(given.flags).is_dir():
+        raise UserError(f"--flags={given.flags} is not a folder")
+    given.flags = given.flags and str(Path(given.flags).absolute())
+    return given
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,281 @@
+"""Milliseconds a step of every system of the benchmarks, and PyTorch's beside them where it is installed.
+
+First comes what says most: each system in both types, ours and PyTorch's variants that need no compiler. Then, with the
+time that is left, PyTorch's compiled variants of the same rows in the same order. Of ours several rows are compiled
+together, and then timed one by one with nothing beside them. Each side has a process of its own, which is begun anew
+where it dies or takes too long.
+"""
+
+import functools
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from experiments.benchmarks import sides, systems, timing, torch_variants
+from experiments.benchmarks.against_torch import matrix_size
+from experiments.on_gpu.stage import Stage, StageFailed, failure_of
+
+ROUNDS = 3
+SECONDS_PER_ROUND = 0.4
+DTYPES = ("bfloat16", "float32")
+ORDER = (
+    ("dcgan64", 1024), ("dcgan64", 64), ("dcgan32_r1", 64), ("mlp_gan", 64), ("r3gan", 64), ("stylegan2", 64),
+    ("sngan", 64), ("biggan", 64), ("r3gan", 1024), ("stylegan2", 1024), ("flag_gan", 64), ("sngan", 1024),
+    ("biggan", 1024), ("wgan_gp", 64), ("sagan", 64), ("conv_gan", 64), ("dcgan32_r1", 1024), ("mlp_gan", 1024),
+    ("flag_gan", 1024), ("wgan_gp", 1024), ("sagan", 1024), ("conv_gan", 1024), ("dcgan32", 64), ("dcgan32", 1024),
+    ("smooth_gan", 64), ("smooth_gan", 1024), ("vanilla_gan", 64), ("vanilla_gan", 1024),
+)  # fmt: skip
+"""Systems and batches, the most informative first."""
+
+SLOWER = frozenset({"eager", "foreach", "fused+one_thread"})
+"""Variants that are not timed here: `fused` is the same with fewer launches."""
+
+LEAST_SECONDS = 15.0
+"""Less time than this does for no row of ours; a compiled variant of PyTorch's needs more."""
+
+LEAST_SECONDS_COMPILED = 40.0
+
+MOST_AT_ONCE = 6
+"""Rows of ours that are compiled together, where there are two cores for each."""
+
+TINY_ORDER = (("dcgan32", 8), ("mlp_gan", 4))
+TINY_OVERRIDES = ("generator.width=8", "discriminator.width=8")
+
+
+class Row(NamedTuple):
+    """What is timed: a system with a batch, in a type."""
+
+    system: str
+    batch: int
+    dtype: str
+
+    def overrides(self, tiny: bool) -> list[str]:
+        """FIELD=VALUE of the system's config."""
+        return [f"batch_size={self.batch}", f"compute_dtype={self.dtype}", *(TINY_OVERRIDES if tiny else ())]
+
+    def told(self) -> str:
+        """The row's name."""
+        return f"{self.system} batch {self.batch} {self.dtype}"
+
+
+class Side:
+    """A process that plays one side, begun anew when it is asked after it has died."""
+
+    def __init__(self, kind: type):
+        self._kind, self._process = kind, None
+
+    def ask(self, question: str, *arguments: Any, timeout: float) -> Any:
+        """What the side answers; raises what `sides.Apart.ask` does."""
+        if self._process is None:
+            self._process = sides.Apart(self._kind)
+        try:
+            return self._process.ask(question, *arguments, timeout=max(timeout, 1.0))
+        except (RuntimeError, TimeoutError, OSError):
+            self.close()  # it may be dead, and after an error its memory may be full
+            raise
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+
+class Table:
+    """Times rows on both sides, and records them as they come."""
+
+    def __init__(self, stage: Stage):
+        self.stage, self.rows, self.failed = stage, [], []
+        self._ours, self._torch, self.has_torch = Side(sides.Ours), Side(sides.Torch), False
+        self._operations: dict[tuple[str, int], int] = {}
+        self._parameters: dict[Row, tuple[int, int]] = {}
+        self._peak: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Notes what is compared, and how fast each side multiplies matrices."""
+        stage = self.stage
+        facts = self._ours.ask("facts", timeout=stage.left())
+        stage.note(**{f"our_{name}": value for name, value in facts.items()}, torch="not installed")
+        both = [self._ours]
+        if importlib.util.find_spec("torch"):
+            self.has_torch = True
+            stage.note(torch=self._torch.ask("facts", timeout=stage.left()))
+            both.append(self._torch)
+        size = 256 if stage.tiny else matrix_size(facts["platform"])
+        for dtype in DTYPES:
+            self._peak[dtype] = max(side.ask("matrix_rate", size, dtype, timeout=stage.left()) for side in both)
+        stage.note(peak_product=self._peak, matrix_size=size, rounds=ROUNDS)
+
+    def time_ours(self, rows: Sequence[Row]) -> None:
+        """Our side of rows that are compiled together and timed one by one."""
+        requests = {}
+        for row in rows:
+            is_new = (row.system, row.batch) not in self._operations
+            requests[row.told()] = sides.Request(row.system, row.overrides(self.stage.tiny), is_new)
+        try:
+            prepared = self._ours.ask("prepare_all", requests, timeout=self.stage.left())
+        except TimeoutError as error:
+            for name in requests:
+                self.stage.drop(f"{name}: {error}")
+            return
+        except Exception as error:  # the process died: each row may have been the reason
+            prepared = dict.fromkeys(requests, f"out of memory, or another end of the process: {failure_of(error)}")
+        # Several first steps at once need more memory than one: what was too much together is tried by itself.
+        is_alone = {
+            row: len(rows) > 1 and isinstance(prepared[row.told()], str) and "out of memory" in prepared[row.told()]
+            for row in rows
+        }
+        for row in sorted(rows, key=is_alone.get):
+            if is_alone[row]:
+                self.time_ours([row])
+                continue
+            self._record(row, "ours", functools.partial(self._time_ours, row, prepared[row.told()], len(rows)))
+
+    def time_torch(self, row: Row, variant: str) -> None:
+        """A variant of PyTorch's."""
+        self._record(row, variant, functools.partial(self._time_torch, row, variant))
+
+    def _record(self, row: Row, program: str, measure: Callable[[], dict[str, Any]]) -> None:
+        entry = {**row._asdict(), "program": program}
+        try:
+            entry |= measure()
+        except TimeoutError as error:
+            self.stage.drop(f"{row.told()} {program}: {error}")
+            return
+        except Exception as error:  # one row's failure is its own
+            entry["failure"] = failure_of(error)
+            if program == "ours":
+                self.failed.append(f"{row.told()}: {entry['failure']}")
+        self.rows.append(entry)
+        self.stage.add(**entry)
+        self.stage.headline(*headlines(self.rows))
+        (self.stage.out / "speed.md").write_text(markdown(self.rows))
+
+    def _time_ours(self, row: Row, prepared: sides.Prepared | str, together: int) -> dict[str, Any]:
+        if isinstance(prepared, str):
+            raise StageFailed(prepared)
+        self._operations.setdefault((row.system, row.batch), prepared.operations)  # the same in every type
+        name = row.told()
+        estimate = self._ours.ask("play", name, 1, timeout=self.stage.left())
+        found = self._timed(row, self._ours, name, estimate, prepared)
+        return found | {"seconds_to_prepare": round(prepared.seconds[name], 1), "prepared_together": together}
+
+    def _time_torch(self, row: Row, variant: str) -> dict[str, Any]:
+        begun = time.monotonic()
+        asked = (row.system, row.overrides(self.stage.tiny), [variant])
+        prepared = self._torch.ask("prepare", *asked, timeout=self.stage.left())
+        if prepared.refused:
+            return {"refused": prepared.refused[variant]}
+        ready = time.monotonic() - begun
+        found = self._timed(row, self._torch, variant, prepared.seconds[variant], prepared)
+        return found | {"seconds_to_prepare": round(ready, 1)}
+
+    def _timed(self, row: Row, side: Side, program: str, estimate: float, prepared: sides.Prepared) -> dict[str, Any]:
+        if self._parameters.setdefault(row, prepared.parameters) != prepared.parameters:
+            raise ValueError(f"{prepared.parameters} parameters, and {self._parameters[row]} on the other side")
+        steps = timing.turns_in(0.02 if self.stage.tiny else SECONDS_PER_ROUND, estimate)
+        found = timing.spread(side.ask("play", program, steps, timeout=self.stage.left()) for _ in range(ROUNDS))
+        found |= {"images_per_second": 1000 * prepared.images / found["median_ms"], "steps_per_round": steps}
+        if operations := self._operations.get((row.system, row.batch)):  # unknown where our side failed
+            rate = 1000 * operations / found["median_ms"]
+            found |= {"share_of_peak": rate / self._peak[row.dtype], "gflop": operations / 1e9}
+        return found
+
+    def close(self) -> None:
+        """Ends both sides."""
+        self._ours.close()
+        self._torch.close()
+
+
+def run(stage: Stage) -> None:
+    """Times everything that there is time for, and writes the table `speed.md` as it grows."""
+    from gan import data
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(data.cache.cache_folder() / "programs"))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")  # the rest of the device is PyTorch's
+    table = Table(stage)
+    try:
+        table.begin()
+        rows = [Row(*where, dtype) for where in (TINY_ORDER if stage.tiny else ORDER) for dtype in DTYPES]
+        for what, least, job in plan(table, rows):
+            if stage.left() < (0.0 if stage.tiny else least):
+                for name in what:
+                    stage.drop(name)
+            else:
+                job()
+    finally:
+        table.close()
+    if table.failed:
+        raise StageFailed("; ".join(table.failed))
+
+
+def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[list[str], float, Callable[[], None]]]:
+    """(what, seconds that it needs at least, what to do) of everything, in its order."""
+    device = "cpu" if table.stage.record["facts"]["our_platform"] == "cpu" else "cuda"
+
+    def of_torch(rows: Sequence[Row], *, compiled: bool) -> Iterator[tuple[list[str], float, Callable[[], None]]]:
+        if not table.has_torch or (compiled and table.stage.tiny):  # a compiler takes longer than all else that is tiny
+            return
+        for row in rows:
+            for name in torch_variants.variants_of(systems.configured(row.system), device):
+                if name not in SLOWER and torch_variants.is_compiled(name) == compiled:
+                    least = LEAST_SECONDS_COMPILED if compiled else LEAST_SECONDS
+                    yield [f"{row.told()} {name}"], least, functools.partial(table.time_torch, row, name)
+
+    for together in waves(rows, max(1, (os.cpu_count() or 1) // 2)):
+        yield [row.told() for row in together], LEAST_SECONDS, functools.partial(table.time_ours, together)
+        yield from of_torch(together, compiled=False)
+    yield from of_torch(rows, compiled=True)
+
+
+def waves(rows: Sequence[Row], at_once: int) -> Iterator[Sequence[Row]]:
+    """The rows in parts that are compiled together: few at first, for they say most, then as many as there may be."""
+    first = min(len(DTYPES), at_once)
+    yield rows[:first]
+    for begin in range(first, len(rows), min(at_once, MOST_AT_ONCE)):
+        yield rows[begin : begin + min(at_once, MOST_AT_ONCE)]
+
+
+def compared(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Each of our rows that was timed, with the fastest of PyTorch's."""
+    timed = [row for row in rows if "median_ms" in row]
+
+    def best(ours: dict[str, Any]) -> dict[str, Any] | None:
+        key = [ours[name] for name in Row._fields]
+        peers = [row for row in timed if row["program"] != "ours" and [row[name] for name in Row._fields] == key]
+        return min(peers, key=lambda row: row["median_ms"], default=None)
+
+    return [(row, best(row)) for row in timed if row["program"] == "ours"]
+
+
+def headlines(rows: list[dict[str, Any]]) -> list[str]:
+    """A line of the summary for each row of ours."""
+    lines = []
+    for ours, best in compared(rows):
+        beside = (
+            f"; PyTorch {best['median_ms']:.2f} ({best['program']}): {_ratio(ours, best):.2f} times" if best else ""
+        )
+        name = Row(*(ours[field] for field in Row._fields)).told()
+        lines.append(f"{name}: {ours['median_ms']:.2f} ms, {100 * ours['share_of_peak']:.0f}% of the product{beside}")
+    return lines
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for docs/benchmarks.md."""
+    lines = [
+        "| system | batch | type | ms a step | images/s | of the product | PyTorch's best, ms | its variant | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for ours, best in compared(rows):
+        beside = (f"{best['median_ms']:.2f}", best["program"], f"{_ratio(ours, best):.2f}") if best else ("", "", "")
+        cells = (f"`{ours['system']}`", ours["batch"], ours["dtype"], f"{ours['median_ms']:.2f}",
+                 f"{ours['images_per_second']:,.0f}", f"{100 * ours['share_of_peak']:.0f}%", *beside)  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(ours: dict[str, Any], best: dict[str, Any]) -> float:
+    """Above 1: ours is faster."""
+    return best["median_ms"] / ours["median_ms"]

@@ -1,0 +1,148 @@
+"""One stage, in a process of its own: what it is given, what it records, and how it ends.
+
+A stage is a module with `run(stage)`. It adds rows to its record, which is written after each of them, so that whatever
+ends the process leaves the rows that were measured. The driver starts it as
+
+python -m experiments.on_gpu.stage --name=NAME --module=MODULE --out=DIR --seconds=SECONDS [--tiny] [--flags=DIR]
+"""
+
+import time
+
+STARTED = time.monotonic()  # before slow imports: a stage's seconds count from here
+
+import argparse  # noqa: E402
+import importlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+import traceback  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from gan.errors import UserError, machine_failure  # noqa: E402
+
+TRACEBACK_LINES = 12
+"""Of a failure's traceback, the last ones, that are kept."""
+
+
+class StageFailed(Exception):
+    """A stage came to its end and what it found is not as it should be. The message is one line."""
+
+
+class Stage:
+    """What a stage is given, and its record `OUT/NAME.json`. Rows may be added by several threads."""
+
+    def __init__(self, name: str, out: Path, seconds: float, *, tiny: bool = False, flags: str = ""):
+        self.name, self.out, self.tiny, self.flags = name, out, tiny, flags
+        self._end = STARTED + seconds
+        self._lock = threading.Lock()
+        self.record: dict[str, Any] = {
+            "stage": name, "status": "running", "failure": "", "seconds": 0.0, "seconds_given": round(seconds, 1),
+            "tiny": tiny, "headline": [], "facts": {}, "rows": [], "dropped": [],
+        }  # fmt: skip
+        self.write()
+
+    def left(self) -> float:
+        """Seconds until the stage should have come to its end; negative once it is late."""
+        return self._end - time.monotonic()
+
+    def add(self, **row: Any) -> None:
+        """Records a row, prints it into the stage's log, and writes the record."""
+        with self._lock:
+            self.record["rows"].append(row)
+            self._write()
+        print(json.dumps(row), flush=True)
+
+    def replace_last(self, **row: Any) -> None:
+        """Replaces the last row, of something that is still under way."""
+        with self._lock:
+            self.record["rows"][-1:] = [row]
+            self._write()
+
+    def drop(self, what: str) -> None:
+        """Records that something was not done because the time is over."""
+        with self._lock:
+            self.record["dropped"].append(what)
+            self._write()
+
+    def note(self, **facts: Any) -> None:
+        """Records what holds for all rows, such as the device."""
+        with self._lock:
+            self.record["facts"] |= facts
+            self._write()
+
+    def headline(self, *lines: str) -> None:
+        """What the summary says of the stage; replaces what was said before."""
+        with self._lock:
+            self.record["headline"] = list(lines)
+            self._write()
+
+    def end(self, status: str, failure: str = "", tail: str = "") -> None:
+        """Records how the stage ended: "passed", or "failed" with one line and the tail of a traceback."""
+        with self._lock:
+            self.record |= {"status": status, "failure": failure} | ({"traceback": tail} if tail else {})
+            self._write()
+
+    def write(self) -> None:
+        """Writes the record."""
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
+        self.record["seconds"] = round(time.monotonic() - STARTED, 1)
+        write_json(self.out / f"{self.name}.json", self.record)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Writes a record, whole or not at all."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps(record, indent=1) + "\n")
+    draft.replace(path)
+
+
+def failure_of(error: BaseException) -> str:
+    """One line for what a stage, or a row of it, failed of."""
+    if isinstance(error, UserError | StageFailed):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # A process that answers another one sends its traceback, whose last line says what happened.
+    line = lines[-1 if lines and lines[0].startswith("Traceback") else 0] if lines else ""
+    return machine_failure(error) or f"{type(error).__name__}: {line}"[:400]
+
+
+def tail_of(text: str) -> str:
+    """The last lines of a traceback or a log."""
+    return "\n".join(text.strip().splitlines()[-TRACEBACK_LINES:])
+
+
+def run(stage: Stage, module: str) -> int:
+    """Runs a stage to its end; its exit status: 0 passed, 1 failed."""
+    try:
+        importlib.import_module(module).run(stage)
+    except Exception as error:  # recorded for whoever reads the record; the next stage runs all the same
+        stage.end("failed", failure_of(error), tail_of(traceback.format_exc()))
+        traceback.print_exc()
+        return 1
+    stage.end("passed")
+    return 0
+
+
+def main() -> int:
+    """Parses the flags that the driver gives, and runs the stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for flag in ("--name", "--module", "--out"):
+        parser.add_argument(flag, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--flags", default="")
+    given = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own start-up lines
+    stage = Stage(given.name, Path(given.out), given.seconds, tiny=given.tiny, flags=given.flags)
+    return run(stage, given.module)
+
+
+if __name__ == "__main__":
+    from experiments.on_gpu import stage as imported  # the module that stages import, and not a copy of it
+
+    sys.exit(imported.main())

@@ -1,0 +1,76 @@
+"""The five tutorials at full length, as a user runs them, two at a time: flag_gan beside the small ones."""
+
+import concurrent.futures
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks import systems
+from experiments.on_gpu import runs
+from experiments.on_gpu.stage import Stage, StageFailed
+
+TUTORIALS = ("flag_gan", "conv_gan", "mlp_gan", "smooth_gan", "vanilla_gan")
+"""In the order in which they begin: the one that takes longest, then the others by their length."""
+
+AT_ONCE = 2
+LEAST_SECONDS = 20.0
+"""Less time than this does for no run."""
+
+TINY = {
+    "flag_gan": {"generator.maps": (4, 4, 4), "discriminator.maps": (4, 4)},
+    "conv_gan": {"generator.width": 4, "discriminator.width": 2},
+    "mlp_gan": {"generator.width": 8, "discriminator.width": 8},
+    "smooth_gan": {"generator.width": 8, "discriminator.width": 8},
+    "vanilla_gan": {"generator.width": 4, "discriminator.width": 4},
+}
+
+
+def run(stage: Stage) -> None:
+    """Trains each of them, and copies their last samples and losses."""
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
+        rows = list(threads.map(lambda name: train(stage, name), TUTORIALS))
+    stage.headline(*(told(row) for row in rows if row))
+    failed = [f"{row['tutorial']}: {row['failure']}" for row in rows if row and row["failure"]]
+    if failed:
+        raise StageFailed("; ".join(failed))
+
+
+def train(stage: Stage, name: str) -> dict[str, Any] | None:
+    """Trains one tutorial for as long as there is time, and records how far it came; None where there was none."""
+    if stage.left() < (0.0 if stage.tiny else LEAST_SECONDS):
+        stage.drop(name)
+        return None
+    overrides, data = settings(name, tiny=stage.tiny, flags=stage.flags)
+    folder, log = stage.out / "runs" / f"{stage.name}_{name}", stage.out / f"{stage.name}_{name}.log"
+    runs.remove(folder, log)
+    ended, found = runs.train(
+        f"configs/{name}.py", overrides, folder, seconds=stage.left() - runs.GRACE_SECONDS / 2, log=log
+    )
+    row = {"tutorial": name, "data": data, "steps_wanted": overrides["steps"], "status": ended.status,
+           "failure": ended.failure, "seconds": ended.seconds, **found,
+           **runs.copy_pictures(folder, stage.out, f"{stage.name}_{name}")}  # fmt: skip
+    stage.add(**row)
+    if not ended.failure and row["steps"] < overrides["steps"]:
+        stage.drop(f"{name} from step {row['steps']} of {overrides['steps']}")
+    return row
+
+
+def settings(name: str, *, tiny: bool, flags: str) -> tuple[dict[str, Any], str]:
+    """The fields in which a tutorial is run otherwise than its config says, and a line on its data."""
+    config = systems.load(f"configs/{name}.py")
+    overrides = runs.paced(8 if tiny else config.steps)
+    if tiny:
+        overrides |= TINY[name] | {"batch_size": 4}
+    if name == "flag_gan" and flags:
+        return overrides | {"data.dir": flags}, f"the images of {Path(flags).name}, as the config has them"
+    if name == "flag_gan":
+        # Of digits there is no color; with three channels the step has the size that color flags would have.
+        return overrides | runs.ON_DIGITS | {"data.channels": 3}, "no --flags: bundled digits at 64x64, 3 channels"
+    if tiny:
+        return overrides | runs.ON_DIGITS, "bundled digits"
+    return overrides, config.data.name
+
+
+def told(row: dict[str, Any]) -> str:
+    """A line of the summary."""
+    speed = f", {row['ms_per_step']:.2f} ms a step" if "ms_per_step" in row else ""
+    return f"{row['tutorial']} {row['steps']} of {row['steps_wanted']} steps in {row['seconds']:.0f} s{speed}"

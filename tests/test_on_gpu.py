@@ -1,0 +1,329 @@
+"""experiments.on_gpu: stages end as they should whatever happens in them, and each of them works at tiny sizes."""
+
+import importlib.util
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import cli
+from experiments.on_gpu import __main__ as command
+from experiments.on_gpu import driver, parity, parity_cases, r3gan, runs, speed, stacked_mnist, stage, tutorials
+from experiments.on_gpu.driver import StageSpec
+from gan.errors import UserError
+
+HERE = Path(__file__).parent
+
+
+def specs(*names, seconds=60.0):
+    return {name: StageSpec("on_gpu_stages", seconds) for name in names}
+
+
+@pytest.fixture
+def run_all(tmp_path, monkeypatch):
+    """Runs stages of tests/on_gpu_stages.py; how they ended, by name, and the folder."""
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setattr(driver, "gpus", lambda: [])  # whatever this machine has
+
+    def run(chosen, seconds=600.0):
+        ended = driver.run_all(chosen, tmp_path, seconds=seconds, started=time.monotonic())
+        return {entry.name: entry for entry in ended}, tmp_path
+
+    return run
+
+
+def record_of(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_a_stage_that_fails_stops_no_other_and_its_record_says_why(run_all):
+    ended, folder = run_all(specs("raises", "runs_out_of_memory", "exits", "is_killed", "passes"))
+    assert [entry.status for entry in ended.values()] == ["failed"] * 4 + ["passed"]
+    failures = [entry.failure for entry in ended.values()]
+    assert failures[0] == "ValueError: the third layer"
+    assert failures[1].startswith("out of memory (RESOURCE_EXHAUSTED: Out of memory while trying")
+    assert failures[2] == "its process ended with status 3 before the stage did"
+    assert failures[3] == "it was ended by SIGKILL, as the system does where memory runs out"
+    assert "ValueError: the third layer" in record_of(folder, "raises")["traceback"]
+    assert record_of(folder, "exits")["traceback"].endswith("the driver is gone")
+    for name in ended:
+        found = record_of(folder, name)
+        assert (found["status"], found["failure"]) == (ended[name].status, ended[name].failure)
+        assert found["rows"] == [{"what": name}]  # written before the failure
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [entry["name"] for entry in summary["stages"]] == list(ended) and summary["cores"] > 0
+    assert summary["gpus"] == [] and summary["versions"]["jax"] == jax.__version__
+    lines = driver.table(list(ended.values())).splitlines()
+    assert lines[0].split() == ["stage", "status", "seconds"]
+    assert lines[1].startswith("raises") and lines[-1].endswith("all is well")
+
+
+def test_a_budget_is_kept_by_dropping_the_last_stages(run_all, monkeypatch):
+    monkeypatch.setattr(driver, "LEAST_SECONDS", 6.0)
+    begun = time.monotonic()
+    needs_more = {"raises": StageSpec("on_gpu_stages", 60.0, least=20.0)}
+    ended, folder = run_all(needs_more | specs("takes_its_time", "passes"), seconds=10.0)
+    assert time.monotonic() - begun < 11.0
+    assert [entry.status for entry in ended.values()] == ["dropped", "passed", "dropped"]
+    assert ended["takes_its_time"].dropped == record_of(folder, "takes_its_time")["dropped"] == ["the rest"]
+    assert "were left of 10" in ended["passes"].failure and not (folder / "passes.json").exists()
+
+
+def test_a_stage_that_hangs_is_ended_with_all_that_it_started(run_all, monkeypatch):
+    monkeypatch.setattr(driver, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(driver, "LEAST_SECONDS", 1.0)
+    ended, folder = run_all(specs("hangs", "passes", seconds=4.0), seconds=8.0)
+    assert [entry.status for entry in ended.values()] == ["failed", "passed"]
+    found = record_of(folder, "hangs")
+    assert found["failure"] == "it was ended at its limit of 4 s" and found["rows"] == [{"what": "hangs"}]
+    with pytest.raises(ProcessLookupError):
+        os.kill(found["facts"]["child"], signal.SIGKILL)
+
+
+def test_mistakes_in_the_flags_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("GAN_FLAGS", raising=False)
+    known = "expected: parity, speed, tutorials, stacked_mnist, r3gan"
+    for flags, message in (
+        (["--stages=sped"], f"--stages: 'sped' is unknown; nearest: 'speed'; {known}"),
+        (["--stages=,"], f"--stages: ',' is unknown; {known}"),
+        (["--seconds=9"], "--seconds=9: a stage needs at least 10"),
+        (["--seconds=nan"], "--seconds=nan: a stage needs at least 10"),
+        ([f"--flags={tmp_path}/none"], f"--flags={tmp_path}/none is not a folder"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            cli.run(lambda flags=flags: command.main([f"--out={tmp_path}", *flags]))
+        assert end.value.code == 2 and capsys.readouterr().err == f"error: {message}\n"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written: (Not a directory|File exists)"):
+        command.main([f"--out={tmp_path}/file", "--stages=parity"])
+    given = command.parse([f"--out={tmp_path}", "--stages=r3gan,parity", f"--flags={tmp_path}"])
+    assert given.stages == ["parity", "r3gan"] and given.flags == str(tmp_path)
+
+
+@pytest.mark.parametrize("statuses, expected", [
+    (["passed", "dropped"], 0), (["passed", "failed"], 1), (["dropped", "dropped"], 1),
+])  # fmt: skip
+def test_the_exit_status(statuses, expected, tmp_path, monkeypatch):
+    ended = [driver.Ended(str(index), status, 1.0, "", [], []) for index, status in enumerate(statuses)]
+    monkeypatch.setattr(driver, "run_all", lambda *_, **__: ended)
+    assert command.main([f"--out={tmp_path}"]) == expected
+
+
+def test_a_record_outlives_a_writer_that_is_ended(tmp_path):
+    kept = stage.Stage("name", tmp_path, 60.0)
+    kept.add(row=1)
+    kept.replace_last(row=2)
+    kept.drop("the rest")
+    found = record_of(tmp_path, "name")
+    assert (found["status"], found["rows"], found["dropped"]) == ("running", [{"row": 2}], ["the rest"])
+    assert [path.name for path in tmp_path.iterdir()] == ["name.json"]  # no draft is left
+    assert 0 < kept.left() < 60
+
+
+def test_errors_by_hand():
+    found, expected = [np.float32([1.0, 4.5]), np.float32([2.0])], [np.float64([1.0, 5.0]), np.float64([2.5])]
+    assert parity.largest_error(found, expected) == pytest.approx(0.2)  # 0.5 / 5 and 0.5 / 2.5
+    # |(0, 0.5, 0.5)| / |(1, 5, 2.5)| = sqrt(0.5 / 32.25)
+    assert parity.norm_error(found, expected) == pytest.approx((0.5 / 32.25) ** 0.5)
+    assert parity.norm_error([np.float32([3.0, 4.0])], [np.float64([0.0, 0.0])]) == 5.0
+    mode = parity.MODES[0]
+    assert parity.row_of("what", "value", mode, 1e-6, 1e-5)["passed"]
+    assert not parity.row_of("what", "value", mode, 2e-5, 1e-5)["passed"]
+    assert not parity.row_of("what", "value", mode, float("nan"), 1e-5)["passed"]
+
+
+def test_a_wrong_convolution_is_found(tmp_path, monkeypatch):
+    case, (cpu, device, *_) = parity_cases.TINY_CASES[0], jax.devices("cpu")
+    rows = parity.compare_case(case, device, cpu)
+    assert len(rows) == 9 and all(row["passed"] for row in rows)
+    # In bfloat16 the result is rounded by 2^-8 at most, and somewhere by more than a tenth of that.
+    assert all(row["error"] > 2**-12 for row in rows if row["dtype"] == "bfloat16")
+    right = parity_cases.Case.apply
+
+    def wrong(self, image, kernel):
+        scale = 1.0 if image.dtype == np.float64 else 1.01  # the reference is as it was
+        return right(self, image, kernel) * np.asarray(scale, image.dtype)
+
+    monkeypatch.setattr(parity_cases.Case, "apply", wrong)
+    rows = parity.compare_case(case, device, cpu)
+    assert not any(row["passed"] for row in rows if row["precision"] == "highest")
+
+
+def test_a_comparison_that_fails_stops_no_other(tmp_path, monkeypatch):
+    right = parity_cases.TINY_CASES[0]
+    monkeypatch.setattr(parity_cases, "TINY_CASES", (right._replace(name="3 channels in 2 groups", groups=2), right))
+    monkeypatch.setattr(parity_cases, "TINY_FAMILIES", {})
+    kept = stage.Stage("parity", tmp_path, 600.0, tiny=True)
+    with pytest.raises(stage.StageFailed, match="^3 channels in 2 groups: ValueError: [^;]*$"):
+        parity.run(kept)
+    found = record_of(tmp_path, "parity")
+    assert sorted(row["passed"] for row in found["rows"]) == [False] + [True] * 9
+    assert found["headline"] == ["9 of 10 comparisons within their tolerance"]
+
+
+def test_what_is_compared_of_a_step_are_its_gradients():
+    family, (cpu, device, *_) = parity_cases.TINY_FAMILIES["dcgan with R1"], jax.devices("cpu")
+    network = parity.Network(family, device, cpu)  # two devices: the reference is compiled as it is beside a GPU
+    rows = parity.compare_step("dcgan with R1", network, (parity.MODES[0], parity.MODES[2]))
+    assert len(rows) == 8 and all(row["passed"] for row in rows)
+    assert all(row["error"] < 1e-5 for row in rows if row["dtype"] == "float32")
+    gradients = [row["error"] for row in rows if row["dtype"] == "bfloat16" and row["quantity"].startswith("grad")]
+    assert len(gradients) == 2 and all(1e-4 < error < 0.2 for error in gradients)
+    # The momentum after one step is the gradient, whose norm is a metric of the step.
+    found = network.references()[1]["float32"]
+    for player, quantity in (("discriminator", "gradients of D"), ("generator", "gradients of G")):
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in found[quantity]))
+        assert norm == pytest.approx(float(found["metrics"][f"{player}_gradient_norm"]), rel=1e-4) and norm > 0
+
+
+def test_rows_of_the_speed_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side has tests of its own
+    monkeypatch.setattr(speed, "TINY_ORDER", (("mlp_gan", 4), ("dcgan32", 3)))
+    monkeypatch.setattr(speed, "DTYPES", ("bfloat16",))
+    monkeypatch.setattr(speed, "TINY_OVERRIDES", ("generator.width=8", "discriminator.width=8", "microbatches=2"))
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
+    monkeypatch.setenv("XLA_FLAGS", os.environ["GAN_TEST_XLA_FLAGS"])  # one device
+    kept = stage.Stage("speed", tmp_path, 600.0, tiny=True)
+    with pytest.raises(stage.StageFailed, match="dcgan32 batch 3 bfloat16: UserError: config.micro"):
+        speed.run(kept)
+    found = record_of(tmp_path, "speed")
+    row, failed = found["rows"]
+    assert row["images_per_second"] == pytest.approx(4 * 1000 / row["median_ms"]) and row["program"] == "ours"
+    seconds = row["median_ms"] / 1000
+    assert row["share_of_peak"] == pytest.approx(
+        row["gflop"] * 1e9 / seconds / found["facts"]["peak_product"]["bfloat16"]
+    )
+    assert "failure" in failed and found["facts"]["torch"] == "not installed"
+    assert (tmp_path / "speed.md").read_text().count("`mlp_gan` | 4 | bfloat16") == 1
+
+
+def test_rows_that_were_too_much_together_are_timed_alone(tmp_path, monkeypatch):
+    asked = []
+
+    class Answers:
+        """A side on which two programs do not fit."""
+
+        def ask(self, question, *arguments, timeout):
+            if question == "play":
+                return 0.5
+            (requests,) = arguments
+            asked.append(list(requests))
+            if len(requests) == 1:
+                return {name: speed.sides.Prepared({name: 1.0}, {}, (2, 3), 64, 10**9) for name in requests}
+            first, *others = requests
+            fits = {first: speed.sides.Prepared({first: 1.0}, {}, (2, 3), 64, 10**9)}
+            return fits | dict.fromkeys(others, "out of memory (RESOURCE_EXHAUSTED: ...): reduce config.batch_size")
+
+    table = speed.Table(stage.Stage("speed", tmp_path, 600.0))
+    table._ours, table._peak = Answers(), {"float32": 1e10}
+    rows = [speed.Row(name, 64, "float32") for name in ("dcgan64", "sngan", "biggan")]
+    table.time_ours(rows)
+    assert asked == [[row.told() for row in rows], [rows[1].told()], [rows[2].told()]] and not table.failed
+    found = record_of(tmp_path, "speed")["rows"]
+    # 64 images and 1e9 operations in half a second, where 1e10 a second are possible.
+    assert [(row["system"], row["images_per_second"], row["share_of_peak"]) for row in found] == [
+        (row.system, 128.0, 0.2) for row in rows
+    ]
+
+
+def test_what_the_speed_table_says_of_pytorch():
+    ours = {"system": "dcgan64", "batch": 64, "dtype": "float32", "program": "ours", "median_ms": 2.0,
+            "images_per_second": 32000.0, "share_of_peak": 0.25}  # fmt: skip
+    others = [ours | {"program": "fused", "median_ms": 5.0}, ours | {"program": "fused+compile", "median_ms": 3.0},
+              ours | {"program": "fused", "dtype": "bfloat16", "median_ms": 1.0},
+              ours | {"program": "eager", "median_ms": 0.0, "failure": "refused"}]  # fmt: skip
+    others[-1].pop("median_ms")
+    assert speed.headlines([ours, *others]) == [
+        "dcgan64 batch 64 float32: 2.00 ms, 25% of the product; PyTorch 3.00 (fused+compile): 1.50 times"
+    ]
+    line = "| `dcgan64` | 64 | float32 | 2.00 | 32,000 | 25% | 3.00 | fused+compile | 1.50 |"
+    assert speed.markdown([ours, *others]).splitlines()[2:] == [line]
+    assert {name for name, _ in speed.ORDER} == set(speed.systems.SYSTEMS)  # every system, with both batches
+    assert len(set(speed.ORDER)) == len(speed.ORDER) == 2 * len(speed.systems.SYSTEMS)
+
+
+def test_rows_are_compiled_together_where_there_are_cores():
+    rows = list(range(20))
+    assert [list(part) for part in speed.waves(rows, 1)] == [[row] for row in rows]
+    found = [list(part) for part in speed.waves(rows, 8)]
+    assert [len(part) for part in found] == [2, 6, 6, 6] and sum(found, []) == rows
+
+
+def test_compiled_variants_of_pytorch_s_come_after_all_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    kept = stage.Stage("speed", tmp_path, 600.0)
+    kept.note(our_platform="gpu")
+    table = speed.Table(kept)
+    table.has_torch = True
+    rows = [speed.Row("dcgan64", 64, "float32"), speed.Row("mlp_gan", 64, "float32")]
+    names = [name for what, _, _ in speed.plan(table, rows) for name in what]
+    assert names[:3] == ["dcgan64 batch 64 float32", "dcgan64 batch 64 float32 fused",
+                         "dcgan64 batch 64 float32 fused+channels_last"]  # fmt: skip
+    is_slow = ["compile" in name or "reduce_overhead" in name for name in names]
+    assert is_slow == sorted(is_slow) and sum(is_slow) == 6
+    assert sum("reduce_overhead" in name for name in names) == 3  # of MLPs the order of axes says nothing
+
+
+def test_what_the_runs_are_given(tmp_path):
+    overrides, data = tutorials.settings("flag_gan", tiny=False, flags="")
+    assert overrides["data.channels"] == 3 and overrides["data.name"] == "digits" and "64x64" in data
+    assert overrides["steps"] == 16_000 and overrides["sample_every"] == 2000 and overrides["log_every"] == 400
+    overrides, data = tutorials.settings("flag_gan", tiny=False, flags="/images/flags")
+    assert overrides["data.dir"] == "/images/flags" and "data.channels" not in overrides
+    assert tutorials.settings("vanilla_gan", tiny=False, flags="")[0]["steps"] == 120_000
+    config, microbatches = r3gan.configured(tiny=False)
+    assert config.batch_size == 512 and config.data.name == "stacked_mnist" and microbatches in r3gan.MICROBATCHES
+
+
+def test_a_run_that_fails_or_is_stopped_says_so(tmp_path):
+    ended = runs.launch(["--config=configs/none.py"], seconds=60.0, log=tmp_path / "log")
+    assert ended.status == 2 and ended.failure.startswith(
+        "exit status 2: error: --config=configs/none.py is not a file"
+    )
+    ended = runs.launch(["--config=configs/toy.py"], seconds=0.3, log=tmp_path / "log")
+    assert ended.is_stopped and not ended.failure
+    assert runs.progress(tmp_path) == {"steps": 0} and runs.copy_pictures(tmp_path, tmp_path, "name") == {}
+
+
+def test_progress_is_the_median_of_the_lines_after_the_first(tmp_path):
+    losses = {"discriminator_loss": 1.0, "generator_loss": 2.0}
+    lines = [
+        {"step": 10 * number, "seconds": 8.0 + number, "seconds_per_step": value, "images_per_second": 1 / value}
+        | losses
+        for number, value in enumerate([5.0, 0.1, 0.2, 0.9], start=1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = runs.progress(tmp_path)
+    assert found["steps"] == 40 and found["ms_per_step"] == pytest.approx(200.0)
+    assert found["images_per_second"] == pytest.approx(5.0) and found["seconds_to_first_log"] == 9.0
+    (tmp_path / "checkpoints" / "43").mkdir(parents=True)  # where it was stopped between two lines
+    assert runs.progress(tmp_path)["steps"] == 43
+
+
+@pytest.mark.parametrize("name, pictures", [
+    ("r3gan", ["r3gan"]),
+    pytest.param("stacked_mnist", ["stacked_mnist"], marks=pytest.mark.slow),
+    pytest.param("tutorials", [f"tutorials_{name}" for name in tutorials.TUTORIALS], marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_stage_of_runs_from_the_command_to_its_pictures(name, pictures, tmp_path, monkeypatch):
+    monkeypatch.delenv("GAN_FLAGS", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", os.environ["GAN_TEST_XLA_FLAGS"])
+    assert command.main([f"--out={tmp_path}", f"--stages={name}", "--tiny", "--seconds=600"]) == 0
+    found = record_of(tmp_path, name)
+    assert found["status"] == "passed" and found["headline"] and not found["dropped"]
+    for picture in pictures:
+        last = tmp_path / "runs" / picture / "samples" / "00000008.png"
+        assert (tmp_path / f"{picture}_samples.png").read_bytes() == last.read_bytes()
+        Image.open(tmp_path / f"{picture}_losses.png").close()
+    if name == "stacked_mnist":
+        evaluated = found["rows"][-1]
+        assert evaluated["last"]["modes"] >= 1 and evaluated["last"]["reverse_kl"] > 0
+        assert found["facts"]["published"] == stacked_mnist.PUBLISHED
+    if name == "r3gan":
+        assert found["rows"][0]["steps"] == 8 and found["rows"][0]["images_per_second"] > 0
