@@ -88,7 +88,7 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started(run_all, monkeypat
 
 def test_mistakes_in_the_flags_are_told(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("GAN_FLAGS", raising=False)
-    known = "expected: parity, speed, tutorials, stacked_mnist, r3gan"
+    known = "expected: parity, speed, tutorials, stacked_mnist, r3gan, launch"
     for flags, message in (
         (["--stages=sped"], f"--stages: 'sped' is unknown; nearest: 'speed'; {known}"),
         (["--stages=,"], f"--stages: ',' is unknown; {known}"),
@@ -308,6 +308,7 @@ def test_progress_is_the_median_of_the_lines_after_the_first(tmp_path):
 
 @pytest.mark.parametrize("name, pictures", [
     ("r3gan", ["r3gan"]),
+    pytest.param("launch", [], marks=pytest.mark.slow),
     pytest.param("stacked_mnist", ["stacked_mnist"], marks=pytest.mark.slow),
     pytest.param("tutorials", [f"tutorials_{name}" for name in tutorials.TUTORIALS], marks=pytest.mark.slow),
 ])  # fmt: skip

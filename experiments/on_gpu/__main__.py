@@ -11,6 +11,7 @@ The stages, in this order:
   tutorials      the five tutorials at full length, with their samples
   stacked_mnist  configs/stacked_mnist.py to its end, with modes and KL
   r3gan          R3GAN's StackedMNIST preset for the time that is left: images a second, and memory
+  launch         seconds to a run's first steps, with an empty compilation cache and with a full one
 
 Each writes DIR/STAGE.json as it goes, its pictures, and DIR/STAGE.log; DIR/summary.json says how all of them ended.
 What does not fit into the seconds is dropped from the end, and listed as dropped. MNIST is read through TFDS_DATA_DIR.
@@ -37,6 +38,7 @@ STAGES = {
     "tutorials": StageSpec("experiments.on_gpu.tutorials", seconds=190.0, least=40.0),
     "stacked_mnist": StageSpec("experiments.on_gpu.stacked_mnist", seconds=290.0, least=120.0),
     "r3gan": StageSpec("experiments.on_gpu.r3gan", seconds=90.0, least=45.0),
+    "launch": StageSpec("experiments.on_gpu.launch", seconds=110.0, least=60.0),
 }
 
 FLAGS_HELP = "images for flag_gan; default: the variable GAN_FLAGS, else the bundled digits"

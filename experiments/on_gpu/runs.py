@@ -34,11 +34,14 @@ class Launch(NamedTuple):
     """One line; empty where it came to its end, or stopped when it was asked to."""
 
 
-def launch(flags: Sequence[str], *, seconds: float, log: Path) -> Launch:
-    """Runs `gan.main` with these flags for at most so many seconds, then stops it; its lines are added to `log`."""
+def launch(flags: Sequence[str], *, seconds: float, log: Path, variables: Mapping[str, str] | None = None) -> Launch:
+    """Runs `gan.main` with these flags for at most so many seconds, then stops it; its lines are added to `log`.
+
+    `variables` are added to the environment.
+    """
     command = [sys.executable, "-m", "gan.main", *flags]
     # Two runs share a device.
-    variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
+    variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ | dict(variables or {})
     begun, is_stopped = time.monotonic(), False
     with open(log, "a+") as lines:
         first = lines.tell()
@@ -71,12 +74,18 @@ def _stop(process: subprocess.Popen) -> int | None:
 
 
 def train(
-    config: str, overrides: Mapping[str, Any], folder: Path, *, seconds: float, log: Path
+    config: str,
+    overrides: Mapping[str, Any],
+    folder: Path,
+    *,
+    seconds: float,
+    log: Path,
+    variables: Mapping[str, str] | None = None,
 ) -> tuple[Launch, dict[str, Any]]:
     """Trains a config in `folder` for at most so many seconds; how that ended, and what `progress` says of it."""
     flags = [f"--config={config}", f"--workdir={folder}"]
     flags += [f"--config.{field}={_text(value)}" for field, value in overrides.items()]
-    ended = launch(flags, seconds=seconds, log=log)
+    ended = launch(flags, seconds=seconds, log=log, variables=variables)
     return ended, progress(folder)
 
 

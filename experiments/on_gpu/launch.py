@@ -1,0 +1,65 @@
+"""Seconds from a launch to its first steps, with nothing compiled before and again, and what a flag of XLA's changes.
+
+A run's steps are a loop in one compiled function, and XLA leaves loops out of its command buffers (CUDA graphs) by
+default. The variant `loop_in_command_buffer` puts them in: a flag that no run sets until it is shown to help here.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from experiments.on_gpu import runs
+from experiments.on_gpu.stage import Stage, StageFailed
+
+CONFIG = "configs/dcgan.py"
+VARIANTS = {"default": "", "loop_in_command_buffer": "--xla_gpu_enable_command_buffer=+WHILE"}
+TARGETS = {"first": 15.0, "second": 8.0}
+"""Seconds to the first log line, after at most `STEPS // 40` steps."""
+
+STEPS = 2000
+TINY = {"generator.width": 4, "discriminator.width": 4, "batch_size": 8}
+
+
+def run(stage: Stage) -> None:
+    """Launches each variant twice, the second time with the first one's compiled programs."""
+    log = stage.out / f"{stage.name}_run.log"
+    runs.remove(log)
+    stage.note(config=CONFIG, targets=TARGETS, variants=VARIANTS)
+    failures = []
+    for variant, flag in VARIANTS.items():
+        cache = stage.out / "runs" / f"{stage.name}_{variant}_cache"
+        runs.remove(cache)
+        for launch in TARGETS:
+            if stage.left() < runs.GRACE_SECONDS:
+                stage.drop(f"{variant}, {launch} launch")
+                continue
+            row = _launched(stage, f"{stage.name}_{variant}_{launch}", flag, cache, log)
+            stage.add(variant=variant, launch=launch, **row)
+            if row["failure"]:
+                failures.append(f"{variant}, {launch} launch: {row['failure']}")
+        shutil.rmtree(cache, ignore_errors=True)
+    stage.headline(*(_headline(row) for row in stage.record["rows"] if not row["failure"]))
+    if failures:
+        raise StageFailed("; ".join(failures))
+
+
+def _launched(stage: Stage, name: str, flag: str, cache: Path, log: Path) -> dict[str, Any]:
+    folder = stage.out / "runs" / name
+    runs.remove(folder)
+    overrides = runs.paced(40 if stage.tiny else STEPS) | {"sample_every": 0} | (TINY if stage.tiny else {})
+    variables = {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute())}
+    if flag:
+        variables["XLA_FLAGS"] = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), flag)))
+    seconds = stage.left() - runs.GRACE_SECONDS / 2
+    ended, found = runs.train(CONFIG, overrides, folder, seconds=seconds, log=log, variables=variables)
+    stopped = "its time was over" if ended.is_stopped else ""
+    return {"failure": ended.failure or stopped, "status": ended.status, "seconds": ended.seconds, **found}
+
+
+def _headline(row: dict[str, Any]) -> str:
+    target = f" (target {TARGETS[row['launch']]:g})" if row["variant"] == "default" else ""
+    return (
+        f"{row['variant']}, {row['launch']} launch: first steps after {row['seconds_to_first_log']:.1f} s{target}, "
+        f"{row['ms_per_step']:.2f} ms a step"
+    )
