@@ -66,10 +66,10 @@ def test_a_stage_that_fails_stops_no_other_and_its_record_says_why(run_all):
 
 def test_a_budget_is_kept_by_dropping_the_last_stages(run_all, monkeypatch):
     monkeypatch.setattr(driver, "LEAST_SECONDS", 6.0)
-    begun = time.monotonic()
+    start = time.monotonic()
     needs_more = {"raises": StageSpec("on_gpu_stages", 60.0, least=20.0)}
     ended, folder = run_all(needs_more | specs("takes_its_time", "passes"), seconds=10.0)
-    assert time.monotonic() - begun < 11.0
+    assert time.monotonic() - start < 11.0
     assert [entry.status for entry in ended.values()] == ["dropped", "passed", "dropped"]
     assert ended["takes_its_time"].dropped == record_of(folder, "takes_its_time")["dropped"] == ["the rest"]
     assert "were left of 10" in ended["passes"].failure and not (folder / "passes.json").exists()
@@ -86,7 +86,7 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started(run_all, monkeypat
         os.kill(found["facts"]["child"], signal.SIGKILL)
 
 
-def test_mistakes_in_the_flags_are_told(tmp_path, monkeypatch, capsys):
+def test_mistakes_in_the_flags_are_describe(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("GAN_FLAGS", raising=False)
     known = "expected: parity, speed, tutorials, stacked_mnist, r3gan, launch"
     for flags, message in (
@@ -122,7 +122,7 @@ def test_a_record_outlives_a_writer_that_is_ended(tmp_path):
     kept.drop("the rest")
     found = record_of(tmp_path, "name")
     assert (found["status"], found["rows"], found["dropped"]) == ("running", [{"row": 2}], ["the rest"])
-    assert [path.name for path in tmp_path.iterdir()] == ["name.json"]  # no draft is left
+    assert [path.name for path in tmp_path.iterdir()] == ["name.json"]  # no temporary file is left
     assert 0 < kept.left() < 60
 
 
@@ -203,33 +203,41 @@ def test_rows_of_the_speed_table(tmp_path, monkeypatch):
     assert (tmp_path / "speed.md").read_text().count("`mlp_gan` | 4 | bfloat16") == 1
 
 
-def test_rows_that_were_too_much_together_are_timed_alone(tmp_path, monkeypatch):
-    asked = []
+class Answers:
+    """Our side, which has no room for `too_large` beside others, and dies of `deadly` once."""
 
-    class Answers:
-        """A side on which two programs do not fit."""
+    def __init__(self, too_large=(), deadly=""):
+        self.asked, self.session, self._too_large, self._deadly = [], 1, too_large, deadly
 
-        def ask(self, question, *arguments, timeout):
-            if question == "play":
-                return 0.5
-            (requests,) = arguments
-            asked.append(list(requests))
-            if len(requests) == 1:
-                return {name: speed.sides.Prepared({name: 1.0}, {}, (2, 3), 64, 10**9) for name in requests}
-            first, *others = requests
-            fits = {first: speed.sides.Prepared({first: 1.0}, {}, (2, 3), 64, 10**9)}
-            return fits | dict.fromkeys(others, "out of memory (RESOURCE_EXHAUSTED: ...): reduce config.batch_size")
+    def ask(self, question, *arguments, timeout):
+        if question == "play" and self._deadly and arguments[0].startswith(self._deadly):
+            self.session, self._deadly = 0, ""
+            raise RuntimeError("play: the process ended, as one does that runs out of memory")
+        if question == "play":
+            return 0.5
+        (requests,) = arguments
+        self.asked.append([request.system for request in requests.values()])
+        self.session = len(self.asked)
+        fits = {name: speed.sides.Prepared({name: 1.0}, {}, (2, 3), 64, 10**9) for name in requests}
+        failed = [name for name in requests if len(requests) > 1 and name.startswith(self._too_large)]
+        return fits | dict.fromkeys(failed, "out of memory (RESOURCE_EXHAUSTED: ...): reduce config.batch_size")
 
+
+@pytest.mark.parametrize("answers, asked, timed", [
+    (Answers(too_large=("dcgan64", "biggan")), [["dcgan64"], ["biggan"]], ["sngan", "dcgan64", "biggan"]),
+    (Answers(deadly="dcgan64"), [["sngan"], ["biggan"]], ["sngan", "biggan"]),
+])  # fmt: skip
+def test_rows_that_were_too_much_together_are_timed_alone(answers, asked, timed, tmp_path):
     table = speed.Table(stage.Stage("speed", tmp_path, 600.0))
-    table._ours, table._peak = Answers(), {"float32": 1e10}
-    rows = [speed.Row(name, 64, "float32") for name in ("dcgan64", "sngan", "biggan")]
-    table.time_ours(rows)
-    assert asked == [[row.told() for row in rows], [rows[1].told()], [rows[2].told()]] and not table.failed
-    found = record_of(tmp_path, "speed")["rows"]
+    table._ours, table._peak = answers, {"float32": 1e10}
+    table.time_ours([speed.Row(name, 64, "float32") for name in ("dcgan64", "sngan", "biggan")])
+    assert answers.asked == [["dcgan64", "sngan", "biggan"], *asked]
+    found = [row for row in record_of(tmp_path, "speed")["rows"] if "failure" not in row]
     # 64 images and 1e9 operations in half a second, where 1e10 a second are possible.
     assert [(row["system"], row["images_per_second"], row["share_of_peak"]) for row in found] == [
-        (row.system, 128.0, 0.2) for row in rows
+        (name, 128.0, 0.2) for name in timed
     ]
+    assert [line.split(":")[0] for line in table.failed] == ["dcgan64 batch 64 float32"] * (3 - len(found))
 
 
 def test_what_the_speed_table_says_of_pytorch():

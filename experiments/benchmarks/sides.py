@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     images: int
     """Real images in a turn."""
     operations: int = 0
-    """Floating point operations of a turn, where they were asked for."""
+    """Floating point operations of a step, where they were asked for."""
 
 
 class Request(NamedTuple):
@@ -62,21 +62,21 @@ class Ours:
     def prepare_all(self, requests: dict[str, Request]) -> dict[str, Prepared | str]:
         """Compiles several systems at once, each in a thread; a program has its request's name.
 
-        What fails is told in a line in the place of its record. The seconds of a record are those of its preparation,
-        not of a turn. Compilers of accelerators leave most cores idle.
+        A failure is one line in the place of a record. The seconds of a record are those of its preparation, not of a
+        step. Compilers of accelerators leave most cores idle.
         """
         self._plays.clear()
 
         def prepare(name: str) -> Prepared | str:
             request = requests[name]
             try:
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 program = self._turns.build(configured(request.system, request.overrides))
                 operations = program.operations() if request.counts_operations else 0
                 self._plays[name] = program.compile()
-            except Exception as error:  # told to whom asked
+            except Exception as error:  # returned to whom asked
                 return machine_failure(error) or f"{type(error).__name__}: {error}".splitlines()[0]
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             return Prepared({name: seconds}, {}, program.parameters, program.images, operations)
 
         with concurrent.futures.ThreadPoolExecutor(len(requests)) as threads:

@@ -45,7 +45,7 @@ FLAGS_HELP = "images for flag_gan; default: the variable GAN_FLAGS, else the bun
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells of a mistake as the other experiments do."""
+    """Reports a mistake as the other experiments do."""
 
     def error(self, message: str) -> NoReturn:
         """Raises a `UserError`."""

@@ -21,7 +21,7 @@ from gan import workdir
 
 ROOT = Path(__file__).parents[2]
 LEAST_SECONDS = 10.0
-"""No stage is begun with less time than this."""
+"""No stage is started with less time than this."""
 
 GRACE_SECONDS = 5.0
 """Between the signal that asks a stage to end and the one that ends it."""
@@ -93,7 +93,7 @@ def gpus() -> list[str]:
 
 def run_one(name: str, module: str, out: Path, limit: float, flags: Sequence[str] = ()) -> Ended:
     """Runs one stage in its own process group, which is ended after `limit` seconds; how it ended."""
-    path, begun = out / f"{name}.json", time.monotonic()
+    path, start = out / f"{name}.json", time.monotonic()
     path.unlink(missing_ok=True)
     # What the stage knows of is shorter, so that it comes to an end by itself.
     command = [sys.executable, "-m", "experiments.on_gpu.stage", f"--name={name}", f"--module={module}",
@@ -111,7 +111,7 @@ def run_one(name: str, module: str, out: Path, limit: float, flags: Sequence[str
     record = _read(path)
     failure = _failure(record, status, limit)
     record |= {"stage": name, "status": "failed" if failure else "passed", "failure": failure}
-    record["seconds"] = round(time.monotonic() - begun, 1)
+    record["seconds"] = round(time.monotonic() - start, 1)
     if failure and "traceback" not in record:
         record["traceback"] = tail_of((out / f"{name}.log").read_text(errors="replace"))
     write_json(path, record)
@@ -120,7 +120,7 @@ def run_one(name: str, module: str, out: Path, limit: float, flags: Sequence[str
 
 
 def environment() -> dict[str, str]:
-    """The environment of a stage: this project on the path, and the CPU beside an accelerator that JAX is told of."""
+    """The environment of a stage: this project on the path, and the CPU too where JAX_PLATFORMS names a device."""
     variables = dict(os.environ)
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH", "")]))
     platforms = variables.get("JAX_PLATFORMS", "")

@@ -67,7 +67,7 @@ def run(stage: Stage) -> None:
     networks = {name: Network(family, device, cpu) for name, family in families.items()}
     for modes in ((MODES[0], MODES[2]), (MODES[1],)):  # what is compiled last is what the least is learned from
         jobs += [
-            (f"step of {name}, {told_modes(modes)}", functools.partial(compare_step, name, network, modes))
+            (f"step of {name}, {describe_modes(modes)}", functools.partial(compare_step, name, network, modes))
             for name, network in networks.items()
         ]
     with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as threads:
@@ -78,9 +78,11 @@ def run(stage: Stage) -> None:
         (row for row in rows if "error" in row), key=lambda row: row["error"] / row["tolerance"], default=None
     )
     lines = [f"{len(rows) - len(failed)} of {len(rows)} comparisons within their tolerance"]
-    stage.headline(*lines, *([f"nearest to it: {told(nearest)}"] if nearest and not failed else []))
+    stage.headline(*lines, *([f"nearest to it: {describe(nearest)}"] if nearest and not failed else []))
     if failed:
-        raise StageFailed("; ".join(map(told, failed[:5])) + (f"; and {len(failed) - 5} more" if failed[5:] else ""))
+        raise StageFailed(
+            "; ".join(map(describe, failed[:5])) + (f"; and {len(failed) - 5} more" if failed[5:] else "")
+        )
 
 
 def _done(stage: Stage, name: str, job: Callable[[], list[dict[str, Any]]]) -> None:
@@ -95,7 +97,7 @@ def _done(stage: Stage, name: str, job: Callable[[], list[dict[str, Any]]]) -> N
         stage.add(**row)
 
 
-def told(row: Mapping[str, Any]) -> str:
+def describe(row: Mapping[str, Any]) -> str:
     """A row in a few words."""
     if "error" not in row:
         return f"{row['what']}: {row['failure']}"
@@ -199,7 +201,7 @@ def compare_step(name: str, network: Network, modes: Sequence[Mode]) -> list[dic
     return rows
 
 
-def told_modes(modes: Sequence[Mode]) -> str:
+def describe_modes(modes: Sequence[Mode]) -> str:
     """Their names."""
     return ", ".join(" ".join(mode) for mode in modes)
 
@@ -236,7 +238,7 @@ def step_of(family: tuple[str, ...], dtype: str) -> Callable:
     _, game, course = built(family, dtype)
 
     def step(before: state.TrainState, batches: dict) -> dict[str, Any]:
-        after, metrics = steps.train_step(before, batches, course(jnp.uint32(0)), game=game)
+        after, metrics = steps.train_step(before, batches, course(before.images), game=game)
         return {
             "gradients of D": _numbers(after.discriminator.opt_state),
             "gradients of G": _numbers(after.generator.opt_state),

@@ -64,7 +64,7 @@ def run(stage: Stage) -> None:
         watch.join()
     row = reached(folder, device, config.steps)
     stage.replace_last(**row, status=status, **runs.copy_pictures(folder, stage.out, stage.name))
-    stage.headline(told(row, config.batch_size, microbatches))
+    stage.headline(describe(row, config.batch_size, microbatches))
     if status not in (0, runs.STOPPED):
         raise StageFailed(f"training ended with status {status}")
     if row["steps"] < config.steps:
@@ -94,7 +94,7 @@ def reached(folder: Path, device: Any, steps: int) -> dict[str, Any]:
     return {"what": "training", "steps_wanted": steps, **runs.progress(folder), **kept}
 
 
-def told(row: dict[str, Any], batch_size: int, microbatches: str) -> str:
+def describe(row: dict[str, Any], batch_size: int, microbatches: str) -> str:
     """The line of the summary."""
     peak = f"{row['peak_bytes_in_use'] / 2**30:.1f} GiB at most" if "peak_bytes_in_use" in row else "memory unknown"
     speed = f"{row['images_per_second']:.0f} images/s" if "images_per_second" in row else "no speed yet"

@@ -42,7 +42,7 @@ def launch(flags: Sequence[str], *, seconds: float, log: Path, variables: Mappin
     command = [sys.executable, "-m", "gan.main", *flags]
     # Two runs share a device.
     variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ | dict(variables or {})
-    begun, is_stopped = time.monotonic(), False
+    start, is_stopped = time.monotonic(), False
     with open(log, "a+") as lines:
         first = lines.tell()
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=lines, stderr=subprocess.STDOUT)
@@ -60,7 +60,7 @@ def launch(flags: Sequence[str], *, seconds: float, log: Path, variables: Mappin
     elif status not in (0, *expected):
         line = next((line for line in reversed(said) if line.startswith(("error:", "diverged:"))), (said or [""])[-1])
         failure = f"exit status {status}: {line}"
-    return Launch(status, round(time.monotonic() - begun, 1), is_stopped, failure)
+    return Launch(status, round(time.monotonic() - start, 1), is_stopped, failure)
 
 
 def _stop(process: subprocess.Popen) -> int | None:

@@ -2,7 +2,7 @@
 
 First comes what says most: each system in both types, ours and PyTorch's variants that need no compiler. Then, with the
 time that is left, PyTorch's compiled variants of the same rows in the same order. Of ours several rows are compiled
-together, and then timed one by one with nothing beside them. Each side has a process of its own, which is begun anew
+together, and then timed one by one with nothing beside them. Each side has a process of its own, which is started anew
 where it dies or takes too long.
 """
 
@@ -55,21 +55,26 @@ class Row(NamedTuple):
         """FIELD=VALUE of the system's config."""
         return [f"batch_size={self.batch}", f"compute_dtype={self.dtype}", *(TINY_OVERRIDES if tiny else ())]
 
-    def told(self) -> str:
+    def label(self) -> str:
         """The row's name."""
         return f"{self.system} batch {self.batch} {self.dtype}"
 
 
 class Side:
-    """A process that plays one side, begun anew when it is asked after it has died."""
+    """A process that runs one side, started anew when it is asked after it has died."""
 
     def __init__(self, kind: type):
-        self._kind, self._process = kind, None
+        self._kind, self._process, self._starts = kind, None, 0
+
+    @property
+    def session(self) -> int:
+        """The number of the process that runs now, 0 where none does: what was prepared in another one is lost."""
+        return self._starts if self._process is not None else 0
 
     def ask(self, question: str, *arguments: Any, timeout: float) -> Any:
         """What the side answers; raises what `sides.Apart.ask` does."""
         if self._process is None:
-            self._process = sides.Apart(self._kind)
+            self._process, self._starts = sides.Apart(self._kind), self._starts + 1
         try:
             return self._process.ask(question, *arguments, timeout=max(timeout, 1.0))
         except (RuntimeError, TimeoutError, OSError):
@@ -113,7 +118,7 @@ class Table:
         requests = {}
         for row in rows:
             is_new = (row.system, row.batch) not in self._operations
-            requests[row.told()] = sides.Request(row.system, row.overrides(self.stage.tiny), is_new)
+            requests[row.label()] = sides.Request(row.system, row.overrides(self.stage.tiny), is_new)
         try:
             prepared = self._ours.ask("prepare_all", requests, timeout=self.stage.left())
         except TimeoutError as error:
@@ -124,14 +129,15 @@ class Table:
             prepared = dict.fromkeys(requests, f"out of memory, or another end of the process: {failure_of(error)}")
         # Several first steps at once need more memory than one: what was too much together is tried by itself.
         is_alone = {
-            row: len(rows) > 1 and isinstance(prepared[row.told()], str) and "out of memory" in prepared[row.told()]
+            row: len(rows) > 1 and isinstance(prepared[row.label()], str) and "out of memory" in prepared[row.label()]
             for row in rows
         }
+        session = self._ours.session
         for row in sorted(rows, key=is_alone.get):
-            if is_alone[row]:
+            if is_alone[row] or (len(rows) > 1 and self._ours.session != session):
                 self.time_ours([row])
                 continue
-            self._record(row, "ours", functools.partial(self._time_ours, row, prepared[row.told()], len(rows)))
+            self._record(row, "ours", functools.partial(self._time_ours, row, prepared[row.label()], len(rows)))
 
     def time_torch(self, row: Row, variant: str) -> None:
         """A variant of PyTorch's."""
@@ -142,12 +148,12 @@ class Table:
         try:
             entry |= measure()
         except TimeoutError as error:
-            self.stage.drop(f"{row.told()} {program}: {error}")
+            self.stage.drop(f"{row.label()} {program}: {error}")
             return
         except Exception as error:  # one row's failure is its own
             entry["failure"] = failure_of(error)
             if program == "ours":
-                self.failed.append(f"{row.told()}: {entry['failure']}")
+                self.failed.append(f"{row.label()}: {entry['failure']}")
         self.rows.append(entry)
         self.stage.add(**entry)
         self.stage.headline(*headlines(self.rows))
@@ -157,18 +163,18 @@ class Table:
         if isinstance(prepared, str):
             raise StageFailed(prepared)
         self._operations.setdefault((row.system, row.batch), prepared.operations)  # the same in every type
-        name = row.told()
+        name = row.label()
         estimate = self._ours.ask("play", name, 1, timeout=self.stage.left())
         found = self._timed(row, self._ours, name, estimate, prepared)
         return found | {"seconds_to_prepare": round(prepared.seconds[name], 1), "prepared_together": together}
 
     def _time_torch(self, row: Row, variant: str) -> dict[str, Any]:
-        begun = time.monotonic()
+        start = time.monotonic()
         asked = (row.system, row.overrides(self.stage.tiny), [variant])
         prepared = self._torch.ask("prepare", *asked, timeout=self.stage.left())
         if prepared.refused:
             return {"refused": prepared.refused[variant]}
-        ready = time.monotonic() - begun
+        ready = time.monotonic() - start
         found = self._timed(row, self._torch, variant, prepared.seconds[variant], prepared)
         return found | {"seconds_to_prepare": round(ready, 1)}
 
@@ -222,10 +228,10 @@ def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[list[str], float, 
             for name in torch_variants.variants_of(systems.configured(row.system), device):
                 if name not in SLOWER and torch_variants.is_compiled(name) == compiled:
                     least = LEAST_SECONDS_COMPILED if compiled else LEAST_SECONDS
-                    yield [f"{row.told()} {name}"], least, functools.partial(table.time_torch, row, name)
+                    yield [f"{row.label()} {name}"], least, functools.partial(table.time_torch, row, name)
 
     for together in waves(rows, max(1, (os.cpu_count() or 1) // 2)):
-        yield [row.told() for row in together], LEAST_SECONDS, functools.partial(table.time_ours, together)
+        yield [row.label() for row in together], LEAST_SECONDS, functools.partial(table.time_ours, together)
         yield from of_torch(together, compiled=False)
     yield from of_torch(rows, compiled=True)
 
@@ -257,7 +263,7 @@ def headlines(rows: list[dict[str, Any]]) -> list[str]:
         beside = (
             f"; PyTorch {best['median_ms']:.2f} ({best['program']}): {_ratio(ours, best):.2f} times" if best else ""
         )
-        name = Row(*(ours[field] for field in Row._fields)).told()
+        name = Row(*(ours[field] for field in Row._fields)).label()
         lines.append(f"{name}: {ours['median_ms']:.2f} ms, {100 * ours['share_of_peak']:.0f}% of the product{beside}")
     return lines
 

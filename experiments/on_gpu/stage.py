@@ -96,9 +96,9 @@ class Stage:
 
 def write_json(path: Path, record: Any) -> None:
     """Writes a record, whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.replace(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def failure_of(error: BaseException) -> str:

@@ -28,7 +28,7 @@ def run(stage: Stage) -> None:
     """Trains each of them, and copies their last samples and losses."""
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
         rows = list(threads.map(lambda name: train(stage, name), TUTORIALS))
-    stage.headline(*(told(row) for row in rows if row))
+    stage.headline(*(describe(row) for row in rows if row))
     failed = [f"{row['tutorial']}: {row['failure']}" for row in rows if row and row["failure"]]
     if failed:
         raise StageFailed("; ".join(failed))
@@ -70,7 +70,7 @@ def settings(name: str, *, tiny: bool, flags: str) -> tuple[dict[str, Any], str]
     return overrides, config.data.name
 
 
-def told(row: dict[str, Any]) -> str:
+def describe(row: dict[str, Any]) -> str:
     """A line of the summary."""
     speed = f", {row['ms_per_step']:.2f} ms a step" if "ms_per_step" in row else ""
     return f"{row['tutorial']} {row['steps']} of {row['steps_wanted']} steps in {row['seconds']:.0f} s{speed}"
