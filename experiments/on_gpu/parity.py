@@ -52,7 +52,7 @@ TOLERANCES: Mapping[Mode, Mapping[str, float]] = {
 STEP_TOLERANCE = 1e-3
 """Of a step in float32 without TF32: sums in another order, and rectifiers whose inputs are zero but for rounding.
 
-In the other modes the tolerance is what bfloat16 on the CPU differs from float32 by, twice that for bfloat16 itself.
+In the other modes the tolerance is what bfloat16 on the CPU differs from float32 by, three times that for bfloat16.
 """
 
 
@@ -196,7 +196,7 @@ def compare_step(name: str, network: Network, modes: Sequence[Mode]) -> list[dic
             tolerance = STEP_TOLERANCE
             if mode != MODES[0]:
                 of_bfloat16 = norm_error(references["bfloat16"][quantity], expected)
-                tolerance = max(tolerance, of_bfloat16 * (2.0 if mode.dtype == "bfloat16" else 1.0))
+                tolerance = max(tolerance, of_bfloat16 * (3.0 if mode.dtype == "bfloat16" else 1.0))
             rows.append(row_of(f"step of {name}", quantity, mode, norm_error(found[quantity], expected), tolerance))
     return rows
 
