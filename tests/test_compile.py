@@ -99,6 +99,13 @@ def test_tpus_have_the_convolutions_that_a_step_asks_for(tmp_path):
     assert found["devices"] == 4 and found["collectives"]["all-reduce"] > 0 and found["fits"]
 
 
+@pytest.mark.needs_tpu_plugin
+def test_tpus_gather_no_batch_of_a_convolution_in_groups(tmp_path):
+    found = compiled(tmp_path, "configs/r3gan.py", TPU, BFLOAT16, *GROUPED)
+    check(found, asked_for("configs/r3gan.py", BFLOAT16, *GROUPED))
+    assert set(found["collectives"]) == {"all-reduce"}
+
+
 @pytest.mark.slow
 @pytest.mark.needs_cuda_plugin
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -27,6 +27,7 @@ from gan.networks.conv_forms import (
     Geometry,
     accumulator,
     join,
+    native_groups,
     products,
     shape_of,
     sizes_of,
@@ -40,8 +41,10 @@ SHARED = {frozenset("xy"): "b", frozenset("xw"): "c", frozenset("wy"): "o"}
 
 
 def lower(blank: str, platform: str, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """The program of one primitive on one platform."""
-    return lower_cpu(blank, a, b, geometry) if platform == "cpu" else grouped(blank, a, b, geometry)
+    """The program of one primitive on one platform; "gpu" stands for all that are not listed."""
+    if platform == "cpu":
+        return lower_cpu(blank, a, b, geometry)
+    return native_groups(blank, a, b, geometry) if platform == "tpu" else grouped(blank, a, b, geometry)
 
 
 def lower_cpu(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
@@ -112,8 +115,10 @@ def primitive(blank: str) -> Primitive:
     )
     # `custom_partitioning`, in the lowering of groups, must know the devices, as JAX marks its own primitive too.
     dispatch.prim_requires_devices_during_lowering.add(made)
-    mlir.register_lowering(made, mlir.lower_fun(partial(lower, blank, "any"), multiple_results=False))
-    mlir.register_lowering(made, mlir.lower_fun(partial(lower, blank, "cpu"), multiple_results=False), platform="cpu")
+    mlir.register_lowering(made, mlir.lower_fun(partial(lower, blank, "gpu"), multiple_results=False))
+    for platform in ("cpu", "tpu"):
+        program = mlir.lower_fun(partial(lower, blank, platform), multiple_results=False)
+        mlir.register_lowering(made, program, platform=platform)
     return made
 
 

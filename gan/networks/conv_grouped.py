@@ -1,4 +1,4 @@
-"""Networks, lowest floor: convolutions on GPU and TPU, those in groups split over devices. conv.py calls `grouped`."""
+"""Networks, lowest floor: convolutions on GPU, those in groups split over devices. conv.py calls `grouped`."""
 
 import re
 from functools import partial
@@ -17,8 +17,9 @@ FACTORS = {"x": "g b h w c", "w": "g i j c o", "y": "g b p q o"}
 def grouped(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
     """The form as XLA's own convolution, in groups where there are several.
 
-    XLA's partitioner gathers the whole batch on every device for a convolution in groups (openxla/xla pull request
-    48086). Each device works on its own examples and groups here; only a weight gradient is summed over devices.
+    XLA's partitioner for GPUs gathers the whole batch on every device for a convolution in groups (openxla/xla pull
+    request 48086). Each device works on its own examples and groups here; only a weight gradient is summed over
+    devices. The partitioner of TPUs gathers nothing, and knows no `custom_partitioning`.
     """
     if len(a) == 1:
         return native_groups(blank, a, b, geometry)
