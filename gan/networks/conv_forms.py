@@ -72,11 +72,7 @@ def convolve(
     dimension_numbers: tuple[str, str, str] = ("NHWC", "HWIO", "NHWC"),
     **options: Any,
 ) -> jax.Array:
-    """XLA's convolution, NHWC and HWIO unless other axes are named, in the operands' own type.
-
-    No `preferred_element_type`: asked for float32 results, XLA on GPU converts bfloat16 operands to float32 first and
-    runs the convolution in float32. cuDNN and TPUs keep the sums of a bfloat16 convolution in float32 anyway.
-    """
+    """XLA's convolution, NHWC and HWIO unless other axes are named."""
     return lax.conv_general_dilated(image, kernel, strides, edges, dimension_numbers=dimension_numbers, **options)
 
 
@@ -128,44 +124,53 @@ def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.
     return parts.reshape(parts.shape[0], rows.taps, columns.taps, *parts.shape[2:])
 
 
-def native(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry, groups: int = 1) -> jax.Array:
+def native(
+    blank: str, a: jax.Array, b: jax.Array, geometry: Geometry, groups: int = 1, result_type: jnp.dtype | None = None
+) -> jax.Array:
     """The form as XLA itself writes a convolution and its two gradients: what cuDNN and TPUs have calls for.
 
     The groups are a part of the channels: x [B, H, W, G C], y [B, H', W', G O], and w [kh, kw, C, G O], or
     [kh, kw, G C, O] where the input is the blank. The reversed kernel must be the operand itself: with a conversion or
     a transpose in between XLA does not see that it is a gradient, and on GPU runs a forward convolution of the image
     dilated with zeros.
+
+    Without a `result_type` it is that of the operands. Asked for float32 of bfloat16 operands, XLA on GPU converts them
+    first and runs the convolution in float32; cuDNN keeps the sums in float32 anyway.
     """
+    options = {"preferred_element_type": result_type}
     strides = [axis.stride for axis in geometry]
     if blank == "y":
         edges = [(axis.before, max(axis.after, 0)) for axis in geometry]
-        return convolve(a, b, strides, edges, feature_group_count=groups)
+        return convolve(a, b, strides, edges, feature_group_count=groups, **options)
     if blank == "w":
         edges = [(axis.before, axis.after) for axis in geometry]
         axes = ("CHWN", "IHWO", "HWNC")
-        return convolve(a, b, (1, 1), edges, axes, rhs_dilation=strides, batch_group_count=groups)
+        return convolve(a, b, (1, 1), edges, axes, rhs_dilation=strides, batch_group_count=groups, **options)
     edges = [
         (axis.taps - 1 - axis.before, axis.inputs + axis.before - axis.stride * (axis.outputs - 1) - 1)
         for axis in geometry
     ]
     axes = ("NHWC", "HWOI", "NHWC")
-    return convolve(b, lax.rev(a, (0, 1)), (1, 1), edges, axes, lhs_dilation=strides, feature_group_count=groups)
+    options |= {"lhs_dilation": strides, "feature_group_count": groups}
+    return convolve(b, lax.rev(a, (0, 1)), (1, 1), edges, axes, **options)
 
 
-def native_groups(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+def native_groups(
+    blank: str, a: jax.Array, b: jax.Array, geometry: Geometry, result_type: jnp.dtype | None = None
+) -> jax.Array:
     """`native` with an axis of groups in front of both operands and of the result.
 
     cuDNN is not called for the gradient of several groups' input: with a stride XLA dilates the image instead.
     """
     groups = len(a)
     if groups == 1:
-        return native(blank, a[0], b[0], geometry)[None]
+        return native(blank, a[0], b[0], geometry, 1, result_type)[None]
     if blank == "x" and geometry[0].stride > 1:
         return inputs_by_phases(a, b, geometry)
     if blank == "x":  # the kernel's input channels are the ones that the groups share out
         a = lax.collapse(jnp.moveaxis(a, 0, 2), 2, 4)
-        return split(native(blank, a, join(b), geometry, groups), groups)
-    return split(native(blank, join(a), join(b), geometry, groups), groups)
+        return split(native(blank, a, join(b), geometry, groups, result_type), groups)
+    return split(native(blank, join(a), join(b), geometry, groups, result_type), groups)
 
 
 def split(array: jax.Array, groups: int) -> jax.Array:
