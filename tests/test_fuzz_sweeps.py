@@ -172,6 +172,25 @@ def test_a_study_on_the_disk(examples, study_folder, tmp_path):
             shutil.rmtree(copy)
 
 
+def test_a_line_that_a_killed_worker_left_unfinished_spoils_no_other(study_folder, tmp_path):
+    """Optuna appends to it, and can read neither of the two lines again."""
+    folder, plan = study_folder
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    journal = copy / storage.JOURNAL
+    whole = journal.read_bytes()
+    last = whole[:-1].rfind(b"\n") + 1
+    for cut in (last + 1, (last + len(whole)) // 2, len(whole) - 1):
+        journal.write_bytes(whole[:cut])
+        study = storage.open_study(plan, {"base": "x"}, copy)
+        with storage.planning(copy):
+            storage.plan(study, plan, copy)
+        assert journal.read_bytes().startswith(whole[:last])
+        # If it was the last of the four values, its trial is played again.
+        values = {run.value for run in reading.read(study, plan, "?", copy).runs} - {None}
+        assert {1.0, 2.0, 3.0} <= values <= {1.0, 2.0, 3.0, 4.0}
+
+
 @fuzzed(300, 20_000)
 def test_what_a_trial_reported(examples, tmp_path):
     """All reports, or all but the last; never some with others missing between."""

@@ -115,7 +115,8 @@ def test_the_exit_status(statuses, expected, tmp_path, monkeypatch):
     assert command.main([f"--out={tmp_path}"]) == expected
 
 
-def test_a_record_outlives_a_writer_that_is_ended(tmp_path):
+def test_a_record_outlives_a_writer_that_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "STARTED", time.monotonic())
     kept = stage.Stage("name", tmp_path, 60.0)
     kept.add(row=1)
     kept.replace_last(row=2)

@@ -10,6 +10,8 @@ worker's trial, an interrupted one, a half-written queue, seeds that were added 
 
 import contextlib
 import json
+import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,13 +21,15 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._heartbeat import get_heartbeat_thread  # in public only as a part of `optimize`, for one trial
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from experiments.study import space as spaces
 from experiments.study.space import Experiment, Range
 from gan import workdir
 from gan.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 30
 """How often a worker says to a database that it lives; one that has not for four times as long is taken as dead."""
@@ -262,6 +266,7 @@ def _has_values(study: optuna.Study) -> bool:
 def _open_storage(folder: Path, url: str) -> BaseStorage:
     try:
         if not url:
+            _drop_unfinished_line(folder / JOURNAL)
             return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         beats = {"heartbeat_interval": HEARTBEAT_SECONDS, "grace_period": 4 * HEARTBEAT_SECONDS}
@@ -270,6 +275,27 @@ def _open_storage(folder: Path, url: str) -> BaseStorage:
         where = f"--storage={_without_password(url)}" if url else str(folder / JOURNAL)
         line = " ".join(str(error).replace(url or "\0", where).split())[:200]
         raise UserError(f"{where} cannot be opened: {type(error).__name__}: {line}") from error
+
+
+def _drop_unfinished_line(journal: Path) -> None:
+    """Removes what a killed worker left of the line that it was writing: Optuna would append the next line to it."""
+
+    def kept() -> int | None:
+        """The bytes up to the end of the last whole line, where more follow."""
+        content = journal.read_bytes() if journal.exists() else b""
+        return content.rfind(b"\n") + 1 if content and not content.endswith(b"\n") else None
+
+    if kept() is None:
+        return
+    lock = JournalFileSymlinkLock(str(journal))
+    lock.acquire()
+    try:
+        size = kept()  # another worker may have been writing, and have come to its end
+        if size is not None:
+            os.truncate(journal, size)
+            logger.warning("%s: removed a last line that was not finished", journal)
+    finally:
+        lock.release()
 
 
 def _without_password(url: str) -> str:
