@@ -3,7 +3,7 @@
 Not a run by itself: see configs/dcgan.py.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 PENALTIES = (
     "r1", "r2", "wgan_gp", "wgan_lp", "dragan", "lecam", "consistency", "latent_consistency", "classify_real",
@@ -71,7 +71,8 @@ def get_config() -> ConfigDict:
             "discriminator_steps": 1,  # updates of D in a turn, each on a batch of its own
             "generator_steps": 1,  # updates of G in a turn
             "compute_dtype": "float32",  # of the players' layers: float32, bfloat16; all that is kept is float32
-            "microbatches": 1,  # parts in which an update takes its batch, one by one, to need less memory
+            # Parts in which an update takes its batch, to need less memory; "auto": as few as fit the device.
+            "microbatches": FieldReference(1, field_type=object),  # an int field could not be set to a string
             # Of dcgan: maps at full size, halvings of the image (0: down to about 4 pixels), initial weights.
             "generator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),
             "discriminator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),

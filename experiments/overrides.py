@@ -7,10 +7,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gan.errors import UserError, nearest
+from gan.fields import COUNT_OR_AUTO, FIELDS, check_kind
 
 
 def override(config: ConfigDict, changes: Sequence[str]) -> None:
-    """Sets fields of a config: strings as they stand, all else as Python literals. Raises `UserError` for others."""
+    """Sets fields of a config: strings as they stand, all else as Python literals. Raises `UserError` for others.
+
+    "auto" stands as it is too, for a field that takes it or a whole number.
+    """
     for change in changes:
         field, equals, text = change.partition("=")
         known = leaves(config)
@@ -19,11 +23,25 @@ def override(config: ConfigDict, changes: Sequence[str]) -> None:
         if not equals:
             raise UserError(f"--override {change} is not FIELD=VALUE")
         try:
-            value = text if isinstance(known[field], str) else ast.literal_eval(text)
-            config.update_from_flattened_dict({field: value})
+            is_text = text == "auto" if _takes_auto(field) else isinstance(known[field], str)
+            assign(config, field, text if is_text else ast.literal_eval(text))
         except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
-            kind = type(known[field]).__name__
+            kind = "whole number or 'auto'" if _takes_auto(field) else type(known[field]).__name__
             raise UserError(f"--override {change}: no {kind}, as {known[field]!r} is") from error
+
+
+def assign(config: ConfigDict, field: str, value: Any) -> None:
+    """Sets a field to a value of its kind. Raises `TypeError`, or `UserError`, for another."""
+    if not _takes_auto(field):
+        config.update_from_flattened_dict({field: value})
+        return
+    check_kind(field, value, COUNT_OR_AUTO)
+    with config.ignore_type():  # a copy of a config has the type of the value that it held
+        config.update_from_flattened_dict({field: value})
+
+
+def _takes_auto(field: str) -> bool:
+    return FIELDS.get(field) == COUNT_OR_AUTO
 
 
 def leaves(config: ConfigDict | Mapping, prefix: str = "") -> dict[str, Any]:

@@ -94,8 +94,8 @@ def _of_the_memory(error: BaseException) -> str:
         return ""
     return (
         f"out of memory ({text[:160] or type(error).__name__}): reduce config.batch_size, or raise "
-        f"config.microbatches; or reduce a player's width, or the images' size; data.resident='never' keeps "
-        f"the examples off the device"
+        f"config.microbatches ('auto': as far as the device needs); or reduce a player's width, or the images' size; "
+        f"data.resident='never' keeps the examples off the device"
     )
 
 

@@ -7,11 +7,14 @@ What each field means is told in configs/default.py.
 import itertools
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from ml_collections import ConfigDict
 
 from gan.errors import UserError, nearest
+
+COUNT_OR_AUTO = int | Literal["auto"]
+"""A whole number, or "auto": it is chosen when a run is set up."""
 
 PLAYERS = ("generator", "discriminator")
 NUMBERS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm")
@@ -23,7 +26,7 @@ PLAYER: Mapping[str, Any] = {
 """Of each player. Its other fields are its network's, which `game.build` knows."""
 
 FIELDS: Mapping[str, Any] = {
-    "seed": int, "steps": int, "batch_size": int, "microbatches": int,
+    "seed": int, "steps": int, "batch_size": int, "microbatches": COUNT_OR_AUTO,
     "data.name": str, "data.dir": str, "data.split": str, "data.image_size": tuple[int, ...], "data.channels": int,
     "data.crop": str, "data.skip_broken": bool, "data.resident": str,
     "latent.size": int, "latent.prior": str, "latent.shared": bool,
@@ -88,7 +91,7 @@ def complete(config: dict) -> None:
 
 
 def check_kind(field: str, value: Any, kind: Any) -> None:
-    """Raises `UserError` where a value is none of a kind: int, float, bool, str, or a tuple of one of them."""
+    """Raises `UserError` where a value is none of a kind: int, float, bool, str, a tuple of one, COUNT_OR_AUTO."""
     if get_origin(kind) is tuple:
         sound = isinstance(value, tuple) and all(_is(entry, get_args(kind)[0]) for entry in value)
     else:
@@ -105,6 +108,7 @@ _TOLD = {
     float: "a number",
     bool: "True or False",
     str: "a string",
+    COUNT_OR_AUTO: "a whole number or 'auto'",
     tuple[int, ...]: "a tuple of whole numbers",
     tuple[str, ...]: "a tuple of strings",
 }
@@ -113,6 +117,8 @@ _TOLD = {
 def _is(value: Any, kind: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) and abs(value) <= FLOAT32_MAX  # which nan is not
+    if kind == COUNT_OR_AUTO:
+        return type(value) is int or (type(value) is str and value == "auto")
     return type(value) is kind if kind in (int, bool, str) else True
 
 

@@ -267,7 +267,8 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
         output=output,
         **facts,
         shared_latents=config.latent.shared,
-        microbatches=config.microbatches,
+        # What "auto" stands for is found from compiled steps, for a run that is trained: see gan/memory.py.
+        microbatches=1 if config.microbatches == "auto" else config.microbatches,
         augment=names.call(AUGMENTS, config.augment.policy, "config.augment.policy"),
         adaptive_augment=bool(config.augment.target or config.schedules.augment.target),
         clips_weights=bool(config.weight_clip or config.schedules.weight_clip),

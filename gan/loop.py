@@ -1,6 +1,7 @@
 """The story of a run: build, restore, play turn after turn, and do what is due. The top of the spine below `main`."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import math
@@ -15,7 +16,20 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import checkpoint, data, evaluation, fields, hosts, report, sampling, schedules, sharding, steps, workdir
+from gan import (
+    checkpoint,
+    data,
+    evaluation,
+    fields,
+    hosts,
+    memory,
+    report,
+    sampling,
+    schedules,
+    sharding,
+    steps,
+    workdir,
+)
 from gan import game as rules
 from gan import state as states
 from gan.diagnostics import Diagnostics
@@ -64,21 +78,16 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
     dataset = hosts.first_then_others(lambda: evaluation.open_dataset(config))
-    opened = open_run(config, folder, dataset, mesh)
+    opened = find_run(config, folder, dataset, mesh)
     if opened.is_complete:
         return 0
-    game, step = opened.game, int(opened.state.step)
     source = Resident(dataset, config, mesh) if is_resident(dataset, config) else Streamed(dataset, config, mesh)
-    turns = sharding.compile_turns(
-        functools.partial(turn, game=as_played(game, config, mesh), course=opened.course, batch_of=source.batch_of),
-        mesh,
-        wrapper=config.parallel,
-        batch_size=config.batch_size,
-        data_axis=source.data_axis,
-        most=source.most_turns,
-        numbers=numbers_of(config, opened.course),
-        layout=sharding.of_state(opened.state, mesh, in_parts=config.shard_state),
-    )
+    if config.microbatches == memory.AUTO:
+        opened, turns = with_chosen_microbatches(opened, source, mesh)
+    else:
+        turns = compile_run(opened, source, mesh)
+    begin(opened, folder)
+    config, game, step = opened.config, opened.game, int(opened.state.step)
     state, run = opened.state, Run(config, folder, opened, source.real_images, launched)
     with Interruption() as interruption, run, source.opened(step, config.steps, game.discriminator.steps):
         if step == 0 and config.sample_every:
@@ -100,12 +109,18 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
 class Opened(NamedTuple):
     """A run whose folder is ready, at the position from which it goes on."""
 
+    config: ConfigDict
+    """As the run is trained: with a number of microbatches."""
     game: Game
     course: schedules.Course
     state: states.TrainState
     manager: Any
     """Of its checkpoints."""
     is_complete: bool
+    record: dict
+    """What `config.json` is to hold."""
+    was_begun: bool
+    """Whether the folder held it already."""
 
 
 def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opened:
@@ -113,6 +128,17 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
 
     Raises `UserError` where the folder holds another run.
     """
+    opened = find_run(config, folder, dataset, mesh)
+    if not opened.is_complete:
+        begin(opened, folder)
+    return opened
+
+
+def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opened:
+    """As `open_run`, without writing. In place of "auto" microbatches stand those of the run, or 1."""
+    old = hosts.from_first(lambda: workdir.read(folder))
+    if config.microbatches == memory.AUTO:
+        config = memory.with_microbatches(config, memory.recorded_number(old, config.batch_size))
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     course = schedules.build(config)
     initial = functools.partial(states.create, game)
@@ -120,25 +146,78 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     shapes = jax.eval_shape(initial, *numbers)
     layout = sharding.of_state(shapes, mesh, in_parts=config.shard_state)
     _check_memory(config, game, sharding.bytes_per_device(shapes, layout), mesh)
-    record = _record(config, dataset, shapes)
-    old = hosts.from_first(lambda: workdir.read(folder))
-    changes = [] if old is None else workdir.continue_with(folder, old, record["config"], record["dataset"])
+    record, changes = _record(config, dataset, shapes), []
+    if old is not None:
+        also = memory.fields_of_memory(game, old["config"], config)
+        changes = workdir.continue_with(folder, old, record["config"], record["dataset"], also=also)
     manager = checkpoint.open_manager(folder / "checkpoints")
     state = checkpoint.restore(manager, sharding.abstract(shapes, layout), set_aside=folder / "damaged_checkpoints")
     if state is None:
         state = jax.jit(initial, out_shardings=layout)(*numbers)
     first = int(state.step)
-    if first >= config.steps:
+    is_complete = first >= config.steps
+    if is_complete:
         if hosts.is_first():
             report.finish(folder, is_of_points=data.is_point(dataset.image_shape))
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
-        return Opened(game, course, state, manager, True)
     record["changes"] = ([] if old is None else old.get("changes", [])) + [
         {"step": first, **change} for change in changes
     ]
-    hosts.from_first(lambda: workdir.write(folder, record))
-    _announce(record, folder, first)
-    return Opened(game, course, state, manager, False)
+    return Opened(config, game, course, state, manager, is_complete, record, old is not None)
+
+
+def begin(opened: Opened, folder: Path) -> None:
+    """Writes `config.json`, and says what is trained."""
+    hosts.from_first(lambda: workdir.write(folder, opened.record))
+    _announce(opened.record, folder, int(opened.state.step))
+
+
+def with_chosen_microbatches(opened: Opened, source: Any, mesh: Any) -> tuple[Opened, sharding.Dispatch]:
+    """The run with the fewest microbatches that fit the devices, and its train steps, compiled.
+
+    A run that was begun keeps the number that it has, if it fits. Raises `UserError` where none does.
+    """
+    recorded = opened.config.microbatches if opened.was_begun else 0
+    batches = opened.game.discriminator.steps
+
+    def changed(number: int) -> Opened:
+        game = dataclasses.replace(opened.game, microbatches=number)
+        return opened._replace(config=memory.with_microbatches(opened.config, number), game=game)
+
+    def compiled(number: int) -> jax.stages.Compiled:
+        return compile_run(changed(number), source, mesh).compile(opened.state, source.abstract(batches))
+
+    fit = memory.choose(
+        opened.game,
+        batch_size=opened.config.batch_size,
+        devices=mesh.size,
+        attempt=lambda number: memory.compiled_within_memory(functools.partial(compiled, number)),
+        recorded=recorded,
+    )
+    record = opened.record | {"config": opened.record["config"] | {"microbatches": fit.microbatches}}
+    record["memory"] = fit.record()
+    if recorded not in (0, fit.microbatches):
+        change = {"field": "microbatches", "from": recorded, "to": fit.microbatches}
+        record["changes"] = [*record["changes"], {"step": int(opened.state.step), **change}]
+    opened = changed(fit.microbatches)._replace(record=record)
+    return opened, compile_run(opened, source, mesh).with_compiled(fit.compiled)
+
+
+def compile_run(opened: Opened, source: Any, mesh: Any) -> Callable:
+    """The train steps of a run: see `sharding.compile_turns`. They are compiled when they are first needed."""
+    config = opened.config
+    return sharding.compile_turns(
+        functools.partial(
+            turn, game=as_played(opened.game, config, mesh), course=opened.course, batch_of=source.batch_of
+        ),
+        mesh,
+        wrapper=config.parallel,
+        batch_size=config.batch_size,
+        data_axis=source.data_axis,
+        most=source.most_turns,
+        numbers=numbers_of(config, opened.course),
+        layout=sharding.of_state(opened.state, mesh, in_parts=config.shard_state),
+    )
 
 
 def as_played(game: Game, config: ConfigDict, mesh: Any) -> Game:
@@ -190,6 +269,10 @@ class Resident:
         """Inside the program: the turn's examples of these rows."""
         return data.gather(*arrays, seed=seed, step=step, rows=rows, batches=batches, batch_size=self._batch_size)
 
+    def abstract(self, batches: int) -> Any:
+        """What `take` gives, for compilation ahead of time."""
+        return self._arrays
+
     def opened(self, first: int, last: int, batches: int) -> contextlib.AbstractContextManager:
         """While it is open, the data of the steps first .. last - 1 can be taken."""
         return contextlib.nullcontext()
@@ -221,6 +304,14 @@ class Streamed:
     def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the examples are those that were given."""
         return arrays
+
+    def abstract(self, batches: int) -> Any:
+        """The shapes of what `take` gives, for compilation ahead of time."""
+        shape = (batches, self._order["batch_size"])
+        return {
+            "image": jax.ShapeDtypeStruct((*shape, *self.real_images.shape[1:]), self.real_images.dtype),
+            "label": jax.ShapeDtypeStruct(shape, np.int32),
+        }
 
     @contextlib.contextmanager
     def opened(self, first: int, last: int, batches: int) -> Iterator[None]:
@@ -468,6 +559,11 @@ def check_numbers(config: ConfigDict) -> None:
             f"config.shard_state=True has no meaning with config.parallel={config.parallel!r}, which keeps the state "
             f"whole on every device; legal: config.parallel='jit'"
         )
+    if config.microbatches == memory.AUTO and config.parallel != "jit":
+        raise UserError(
+            f"config.microbatches='auto' needs config.parallel='jit', and it is {config.parallel!r}; expected with it: "
+            f"a whole number"
+        )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"config.seed={config.seed} must be in 0 .. 2^32 - 1")
     images = config.steps * config.batch_size * config.discriminator_steps
@@ -511,6 +607,8 @@ def _announce(record: dict, folder: Path, first: int) -> None:
     size = "x".join(map(str, dataset["image_shape"]))
     logger.info("%s: %d images of %s", dataset["name"], dataset["examples"], size)
     logger.info("G has %s parameters, D %s", f"{parameters['generator']:,}", f"{parameters['discriminator']:,}")
+    if "memory" in record:
+        logger.info(memory.chosen(record["memory"]))
     logger.info("%s in %s", f"going on from step {first} of {total}" if first else f"{total} steps", folder)
 
 

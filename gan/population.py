@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import evaluation, loop, sharding, steps, workdir
+from gan import evaluation, loop, memory, sharding, steps, workdir
 from gan.errors import Diverged, UserError
 from gan.game import Game
 from gan.schedules import Course, Hyperparams
@@ -137,6 +137,11 @@ def _check(configs: Sequence[ConfigDict]) -> None:
     """Raises `UserError` where configs differ in more than seeds and numbers."""
     for config in configs:
         loop.check_numbers(config)
+        if config.microbatches == memory.AUTO:
+            raise UserError(
+                "config.microbatches='auto' cannot be chosen for a population, whose members share one program; "
+                "expected: a whole number"
+            )
         if config.shard_state:
             raise UserError(
                 "config.shard_state=True has no meaning in a population, whose members lie apart; "

@@ -4,6 +4,7 @@ A leaf. Global arrays under `jit` are the road; `pmap` wraps the same turn a sec
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -75,9 +76,15 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def memory_of_a_device() -> int:
-    """The bytes of memory of one device; on CPU those of the machine, which all share."""
+    """The bytes of memory of one device, as far as JAX takes them; on CPU the machine's, which its devices share."""
     found = jax.local_devices()[0].memory_stats() or {}
-    return found.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return found.get("bytes_limit") or machine // jax.local_device_count()
+
+
+def bytes_in_use() -> int:
+    """The bytes that lie on the fullest device of this process; 0 on CPU, which does not count them."""
+    return max((device.memory_stats() or {}).get("bytes_in_use", 0) for device in jax.local_devices())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -182,6 +189,28 @@ def bytes_per_device(shapes: Any, layout: Any) -> int:
     return sum(jax.tree.leaves(jax.tree.map(held, layout, shapes)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Dispatch:
+    """Several train steps in one call, `(state, data, count) -> (state, metrics)`: see `compile_turns`."""
+
+    function: Callable
+    """Of `(state, data, count, rows, numbers)`, under `jit`."""
+    rows: jax.Array
+    numbers: Any
+
+    def __call__(self, state: Any, data: Any, count: int) -> tuple[Any, Any]:
+        """Runs `count` steps on the same `data`. The given state is donated."""
+        return self.function(state, data, np.int32(count), self.rows, self.numbers)
+
+    def compile(self, state: Any, data: Any) -> jax.stages.Compiled:
+        """Its function, compiled now for a state and data of these shapes."""
+        return self.function.lower(state, data, np.int32(0), self.rows, self.numbers).compile()
+
+    def with_compiled(self, compiled: jax.stages.Compiled) -> "Dispatch":
+        """The same, by that program."""
+        return dataclasses.replace(self, function=compiled)
+
+
 def compile_turns(
     turn: Callable,
     mesh: Mesh,
@@ -205,14 +234,13 @@ def compile_turns(
     for others. Under `jit` the given state is donated.
 
     Under `jit` the state lies by `layout`, a prefix of its tree, or else whole on every device. A device works on its
-    share of the rows, unless they are not to be split: then each sees all of them.
+    share of the rows, unless they are not to be split: then each sees all of them. What is returned is a `Dispatch`.
     """
     rows = np.arange(batch_size, dtype=np.int32)
     if wrapper == "jit":
         compiled = jit_steps(turn, mesh, data_axis=data_axis, most=most, layout=layout, rows_are_split=rows_are_split)
-        numbers = replicate(numbers, mesh)
         rows = _put(rows, split_rows(mesh, 0) if rows_are_split else replicated(mesh))
-        return lambda state, data, count: compiled(state, data, np.int32(count), rows, numbers)
+        return Dispatch(compiled, rows, replicate(numbers, mesh))
     if wrapper == "pmap":
         if jax.process_count() > 1:
             raise UserError("config.parallel='pmap' is for one process; legal for several: jit")

@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,12 @@ def write(workdir: Path, record: dict, name: str = "config.json") -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> list[dict]:
+def continue_with(
+    workdir: Path, record: dict, config: dict, dataset: dict, *, also: Collection[str] = ()
+) -> list[dict]:
     """What `config` changes in the recorded run, told field by field: the changed numbers, as records to keep.
+
+    `also` names further fields that may change, and are recorded: those that change only how this run is computed.
 
     Raises `UserError` where it would be another game, or the data are not those that the run began with.
     """
@@ -97,7 +101,7 @@ def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> l
         line = f"config.{field}: {before!r} -> {after!r}"
         if field in FREE_FIELDS or field.startswith("evaluation."):
             logger.info("changed: %s", line)
-        elif _is_number_of_the_course(field, before, after):
+        elif field in also or _is_number_of_the_course(field, before, after):
             logger.warning("changed from here on: %s", line)
             changes.append({"field": field, "from": before, "to": after})
         else:

@@ -12,7 +12,7 @@ LEAVES = {
     "augment", "checkpoint", "data", "diagnostics", "losses", "metrics", "networks", "optimizers", "penalties",
     "report", "sharding", "workdir",
 }  # fmt: skip
-SPINE = ["schedules", "game", "state", "steps", "sampling", "evaluation", "loop", "population", "main"]
+SPINE = ["schedules", "game", "state", "steps", "memory", "sampling", "evaluation", "loop", "population", "main"]
 FILES = sorted((ROOT / "gan").rglob("*.py"))
 
 

@@ -21,8 +21,11 @@ from experiments.plan import hlo
 from experiments.plan.convolutions import Convolution, convolutions
 from experiments.plan.targets import OPTIONS, Target
 from experiments.plan.work import Data, program
-from gan import loop, sharding
+from gan import loop, memory, sharding
 from gan.errors import UserError
+
+TAKEN = {"cuda": 0.75, "tpu": 1.0}
+"""The share of a device's memory that JAX takes by default, and "auto" microbatches have to fit into."""
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -48,6 +51,7 @@ class Compiled:
     """What the compiler said, if it made no program."""
     text: str = ""
     """The program, as XLA prints it."""
+    microbatches: int = 1
 
     @property
     def total_bytes(self) -> int:
@@ -63,12 +67,34 @@ class Compiled:
 def compile_ahead(config: ConfigDict, data: Data, target: Target, devices: Sequence[jax.Device]) -> Compiled:
     """Compiles a config's step for the devices of a target, and reads what became of it.
 
+    With "auto" microbatches it is the step with the number that a run would choose there, by default as JAX is.
+
     Raises `UserError` where the devices do not divide the batch, or the step is wrapped by `pmap`.
     """
     if config.parallel != "jit":
         raise UserError(f"--compile is for config.parallel='jit', not {config.parallel!r}")
     mesh = sharding.device_mesh(devices)
     sharding.check_batch(config.batch_size, mesh)
+    if config.microbatches != memory.AUTO:
+        return _compile(config, data, target, mesh)
+    if target.memory_bytes is None:
+        raise UserError(
+            f"config.microbatches='auto': the memory of {target.name} is not in the table; expected: a number"
+        )
+
+    def attempt(number: int) -> tuple[memory.Footprint, Compiled]:
+        compiled = _compile(memory.with_microbatches(config, number), data, target, mesh)
+        return memory.Footprint(compiled.argument_bytes, compiled.output_bytes, compiled.temporary_bytes), compiled
+
+    step, _ = program(config, data)
+    taken = memory.Device(int(TAKEN[target.platform] * target.memory_bytes))
+    fit = memory.choose(
+        step.keywords["game"], batch_size=config.batch_size, devices=mesh.size, attempt=attempt, device=taken
+    )
+    return fit.compiled
+
+
+def _compile(config: ConfigDict, data: Data, target: Target, mesh: Mesh) -> Compiled:
     begun = time.perf_counter()
     lowered = lower_step(config, data, mesh)
     lowered_at = time.perf_counter()
@@ -90,11 +116,12 @@ def compile_ahead(config: ConfigDict, data: Data, target: Target, devices: Seque
             "text": text,
         }
     return Compiled(
-        device=devices[0].device_kind,
-        devices=len(devices),
+        device=mesh.devices.flat[0].device_kind,
+        devices=mesh.size,
         lower_seconds=lowered_at - begun,
         compile_seconds=compile_seconds,
         limit_bytes=target.memory_bytes,
+        microbatches=config.microbatches,
         **found,
     )
 
@@ -160,8 +187,8 @@ def printed(name: str, compiled: Compiled) -> str:
     else:
         limit = f" of {compiled.limit_bytes / 2**30:,.2f}:"
     lines = [
-        f"compiled for {name} ({compiled.devices} x {compiled.device}) in {compiled.compile_seconds:.1f} s, after "
-        f"{compiled.lower_seconds:.1f} s of tracing",
+        f"compiled for {name} ({compiled.devices} x {compiled.device}, microbatches={compiled.microbatches}) in "
+        f"{compiled.compile_seconds:.1f} s, after {compiled.lower_seconds:.1f} s of tracing",
         f"GiB on a device: {arguments} arguments, {temporary} temporary, {outputs} outputs; together {total}{limit} "
         f"{'fits' if compiled.fits else 'does not fit'}",
     ]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.overrides import leaves, override
+from experiments.overrides import assign, leaves, override
 from gan.errors import UserError, nearest
 from gan.fields import check_kind
 
@@ -200,7 +200,7 @@ class Experiment:
 
     def together(self, config: ConfigDict) -> int:
         """How many trials are played together at most: one where it is known that more cannot be."""
-        if self.seconds or config.data.resident == "never":
+        if self.seconds or config.data.resident == "never" or config.microbatches == "auto":
             return 1
         return AUTO if self.population == "auto" else self.population
 
@@ -250,7 +250,8 @@ def configured(experiment: Experiment, overrides: Sequence[str] = ()) -> tuple[C
 def trial_config(experiment: Experiment, config: ConfigDict, changes: Mapping[str, Any], seed: int) -> ConfigDict:
     """The config of a trial: with its setting's changes, its seed, and the budget in steps."""
     config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(dict(changes) | {"seed": seed})
+    for name, value in (dict(changes) | {"seed": seed}).items():
+        assign(config, name, value)
     if config.batch_size < 1 or config.discriminator_steps < 1:
         raise UserError(f"{config.batch_size=}, {config.discriminator_steps=}: both must be at least 1")
     if experiment.images:
@@ -377,7 +378,7 @@ def _set(config: ConfigDict, name: str, value: Any, where: str) -> None:
     sound = isinstance(value, bool) == isinstance(now, bool) and not (isinstance(value, float) and math.isnan(value))
     try:
         if sound:
-            config.update_from_flattened_dict({name: value})
+            assign(config, name, value)
     except (TypeError, ValueError, KeyError):
         sound = False
     if not sound:

@@ -1,0 +1,444 @@
+"""gan.memory: "auto" takes the fewest microbatches that fit, compiles little, and changes no number beyond rounding."""
+
+import functools
+import json
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import meshes
+import numpy as np
+import pytest
+import runs
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from players import batches, changed, hyperparams, point_game
+from test_configs import parsed
+from test_toys import SMALL
+from twins import jit
+
+from configs import r3gan, toy
+from experiments import overrides
+from experiments.study import space
+from gan import evaluation, fields, hosts, loop, losses, memory, population, sampling, sharding, state, steps
+from gan import game as rules
+from gan.augment import AUGMENTS
+from gan.errors import UserError
+from gan.estimators import finite_difference
+from gan.networks import stylegan2
+from gan.networks.layers import BatchNorm, Dropout
+from gan.optimizers import sgd
+
+# The search.
+
+
+@given(
+    count=st.integers(1, 40), border=st.integers(0, 40), guesses=st.lists(st.integers(-2, 50), min_size=9, max_size=9)
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_is_guessed_the_border_is_found_in_few_attempts(count, border, guesses):
+    tried, guesses = [], iter(guesses)
+
+    def fits(number):
+        tried.append(number)
+        return number >= border
+
+    found = memory.smallest_that_fits(range(count), fits, lambda counts: next(guesses))
+    assert found == (border if border < count else None)
+    assert tried[0] == 0 and len(set(tried)) == len(tried) <= 2 + math.ceil(math.log2(count))
+
+
+@pytest.mark.parametrize("border", range(10))
+def test_a_right_guess_needs_no_more_than_the_first_the_border_and_the_one_before(border):
+    tried = []
+    memory.smallest_that_fits(range(11), lambda index: tried.append(index) or index >= border, lambda counts: border)
+    assert set(tried) <= {0, border - 1, border}
+
+
+def test_microbatches_leave_equal_parts_on_every_device():
+    assert memory.candidates(512, 1) == [2**power for power in range(10)]
+    assert memory.candidates(48, 4) == [1, 2, 3, 4, 6, 12]  # 12 examples on each
+    assert memory.candidates(48, 4, period=4) == [1, 3]
+    for number in memory.candidates(48, 4):
+        rules.build(runs.config(batch_size=48, microbatches=number), image_shape=(8, 8, 1))
+
+
+class Compiled:
+    """In place of a compiled train step: one whose temporary bytes are 1000 + 8000 / m."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def memory_analysis(self):
+        found = type("Stats", (), {})()
+        found.argument_size_in_bytes, found.output_size_in_bytes, found.alias_size_in_bytes = 500, 400, 300
+        found.temp_size_in_bytes = 1000 + 8000 // self.number
+        return found
+
+
+def chosen(monkeypatch, device_bytes, *, compile_for=Compiled, game=None, in_use=0, **asked):
+    """What is chosen for a batch of 64, and the numbers that were compiled."""
+    monkeypatch.setattr(sharding, "memory_of_a_device", lambda: device_bytes)
+    monkeypatch.setattr(sharding, "bytes_in_use", lambda: in_use)
+    tried = []
+
+    def attempt(number):
+        tried.append(number)
+        return memory.compiled_within_memory(lambda: compile_for(number))
+
+    fit = memory.choose(game or point_game(), batch_size=64, devices=1, attempt=attempt, **asked)
+    return fit, tried
+
+
+@pytest.mark.parametrize(
+    "device_bytes, in_use, number, tried",
+    [
+        # 500 arguments + 100 new outputs + 1000 + 8000 = 9600 of 9 / 10 of the memory.
+        (10_667, 0, 1, [1]),
+        (10_666, 0, 2, [1, 2]),
+        # 5900 - 600 = 5300 are left: 8000 / m and 1000 are that from m = 1.9 on, by the first figures alone 1.7.
+        (6556, 0, 2, [1, 2]),
+        # 2200 are left for 1000 + 8000 / m, m = 8 (6.7). By the first 9000 / m it would be 4.1.
+        (3112, 0, 8, [1, 8, 4]),
+        # The same, where 1500 bytes on the device are arguments but for 1000: they do not count twice.
+        (4223, 1500, 8, [1, 8, 4]),
+    ],
+)
+def test_the_fewest_that_fit_are_chosen(monkeypatch, device_bytes, in_use, number, tried):
+    fit, compiled = chosen(monkeypatch, device_bytes, in_use=in_use)
+    assert (fit.microbatches, compiled) == (number, tried)
+    assert fit.compiled.number == number
+    assert fit.footprint == (500, 100, 1000 + 8000 // number)
+    assert fit.record()["bytes"]["total"] == 600 + 1000 + 8000 // number
+
+
+def test_what_does_not_compile_does_not_fit(monkeypatch):
+    def compile_for(number):
+        if number < 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes")
+        return Compiled(number)
+
+    assert chosen(monkeypatch, 10_000, compile_for=compile_for)[0].microbatches == 4
+
+    def broken(number):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        chosen(monkeypatch, 10_000, compile_for=broken)
+
+
+def test_what_was_recorded_is_kept_where_it_fits_and_else_more(monkeypatch, caplog):
+    assert chosen(monkeypatch, 100_000, recorded=8)[1] == [8]
+    fit, tried = chosen(monkeypatch, 3112, recorded=2)
+    assert (fit.microbatches, tried[0]) == (8, 2)
+    fit, tried = chosen(monkeypatch, 100_000, recorded=128)  # of another batch a device
+    assert (fit.microbatches, tried) == (1, [1])
+    assert "microbatches=128, which the run had" in caplog.text
+
+
+def test_where_none_fits_one_line_says_what_a_step_needs(monkeypatch):
+    with pytest.raises(UserError) as refused:
+        chosen(monkeypatch, 2**20, compile_for=lambda number: Compiled(number / 2**20))
+    line = str(refused.value)
+    assert "none fits. With 64" in line and "a step needs 125.00 MiB" in line and "a device has 1.00 MiB" in line
+    assert "data.resident='never'" in line and "\n" not in line
+
+
+def test_where_parts_change_the_numbers_the_batch_is_whole_or_refused(monkeypatch):
+    game = point_game(loss=losses.relativistic_average())
+    assert chosen(monkeypatch, 10_667, game=game)[0].microbatches == 1
+    assert chosen(monkeypatch, 10_667, game=game, recorded=4)[0].microbatches == 4  # the user's own, before
+    with pytest.raises(UserError) as refused:
+        chosen(monkeypatch, 6000, game=game)
+    line = str(refused.value)
+    assert "the loss compares the examples of a batch" in line and "such as config.microbatches=2" in line
+
+
+# What parts change.
+
+
+class Still(nn.Module):
+    """A generator of two pixels by two that may normalize, drop out, or do neither."""
+
+    batch_norm: bool = False
+    dropout: float = 0.0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latent, label, train):
+        x = nn.Dense(8)(latent)
+        x = nn.relu(BatchNorm(self.axis_name)(x, train) if self.batch_norm else x)
+        x = Dropout(self.dropout, self.axis_name)(x, train)
+        return nn.Dense(4)(x).reshape(-1, 2, 2, 1)
+
+
+class Critic(nn.Module):
+    @nn.compact
+    def __call__(self, image, label, train):
+        return nn.Dense(1)(nn.tanh(nn.Dense(8)(image.reshape(len(image), -1))))[:, 0]
+
+
+def small(*, generator=None, discriminator=None, **changes):
+    return point_game(
+        generator={"module": Still(), "optimizer": sgd, **(generator or {})},
+        discriminator={"module": Critic(), "optimizer": sgd, **(discriminator or {})},
+        image_shape=(2, 2, 1),
+        **changes,
+    )
+
+
+def in_groups(size):
+    return stylegan2.Discriminator((2, 2, 1), widths=(4,), group_size=size)
+
+
+class Styled(nn.Module):
+    @nn.compact
+    def __call__(self, latent, label, train):
+        styles = self.perturb("styles", jnp.broadcast_to(latent[:, None], (len(latent), 2, latent.shape[-1])))
+        return nn.Dense(4)(jnp.tanh(styles[:, 0]) * styles[:, 1]).reshape(-1, 2, 2, 1)
+
+
+QUICK = ("penalties", "batch normalization", "averages", "groups")
+CASES = {
+    "penalties": (
+        "discriminator",
+        small(
+            loss=losses.relativistic(), augment=AUGMENTS["apa"](), discriminator={"penalties": ("r1", "r2", "lecam")}
+        ),
+        "",
+    ),
+    "finite differences": (
+        "discriminator",
+        small(discriminator={"penalties": ("r1", "r2")}, gradient_estimator=finite_difference(sigma=1.0, every=2)),
+        "",
+    ),
+    "groups of one": ("discriminator", small(discriminator={"module": in_groups(1)}), ""),
+    "groups": ("discriminator", small(discriminator={"module": in_groups(4)}), "the discriminator compares the"),
+    "batch normalization": ("generator", small(generator={"module": Still(True)}), "the generator keeps statistics"),
+    "dropout": ("generator", small(generator={"module": Still(False, 0.3)}), "the generator draws random numbers"),
+    "spectral norm": ("discriminator", small(discriminator={"spectral_norm": True}), "the discriminator has spectral"),
+    "averages": ("generator", small(loss=losses.relativistic_average()), "the loss compares"),
+    "contrast": ("discriminator", small(loss=losses.dual_contrastive()), "the loss compares"),
+    "top k": ("generator", small(selects_top=True), "top_k"),
+    "paths": ("generator", small(generator={"penalties": ("path_length",)}), ""),
+    "paths of styles": (
+        "generator",
+        small(generator={"penalties": ("path_length",), "module": Styled()}),
+        "penalties.path_length",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_said_what_parts_change(case):
+    _, game, reason = CASES[case]
+    found = memory.what_parts_change(game)
+    assert found.startswith(reason) and bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
+def test_parts_change_the_gradient_where_it_is_said_and_only_there(case):
+    player, game, reason = CASES[case]
+    names = game.discriminator.penalties + game.generator.penalties
+    numbers = hyperparams(1.0, top_k=0.125, p=0.5, **dict.fromkeys(names, 0.5))
+    update = steps.discriminator_step if player == "discriminator" else steps.generator_step
+
+    @jit
+    def moves():
+        start = state.create(game, numbers, seed=0)
+        batch = jax.tree.map(lambda leaf: leaf[0], batches(game, size=8))
+        return [update(start, batch, numbers, game=changed(game, microbatches=parts))[0] for parts in (1, 2)]
+
+    # Gradient descent at rate 1: parameters move by the gradient. What is kept beside them counts too.
+    whole, parts = (jax.tree.leaves((getattr(after, player), after.memory)) for after in moves())
+    apart = max(float(np.max(np.abs(a - b), initial=0)) for a, b in zip(whole, parts, strict=True))
+    assert apart > 1e-4 if reason else apart < 2e-6
+
+
+def test_r3gan_can_be_cut_and_a_dcgan_with_batch_normalization_cannot():
+    whole = rules.build(r3gan.get_config("cifar10"), image_shape=(32, 32, 3), num_classes=10)
+    assert memory.what_parts_change(whole) == ""
+    assert "batches (BatchNorm_0" in memory.what_parts_change(rules.build(runs.config(), image_shape=(8, 8, 1)))
+
+
+# A run.
+
+
+def config(**overrides):
+    """A tiny run on points, streamed, of 50 examples a step, with "auto" microbatches."""
+    config = toy.get_config("unbalanced")
+    changes = {"batch_size": 50, "data.resident": "never", "microbatches": "auto", "checkpoint_every": 4}
+    changes |= {name.replace("__", "."): value for name, value in overrides.items()}
+    config.update_from_flattened_dict(SMALL | changes)
+    return config
+
+
+def train(folder, **overrides):
+    """Trains it on two devices."""
+    with meshes.on(2):
+        return loop.train(config(**overrides), folder, time.monotonic())
+
+
+def opened(folder, **overrides):
+    """The run, as it is opened on two devices."""
+    folder.mkdir(exist_ok=True)
+    with meshes.on(2):
+        run = config(**overrides)
+        found = loop.open_run(run, folder, evaluation.open_dataset(run), sharding.device_mesh())
+        found.manager.close()
+        return found
+
+
+@pytest.fixture(scope="module")
+def needs(tmp_path_factory):
+    """The bytes that the run's train step needs, by its number of microbatches."""
+
+    @functools.cache
+    def of(number):
+        run = opened(tmp_path_factory.mktemp("needs"), microbatches=number)
+        with meshes.on(2):
+            mesh = sharding.device_mesh()
+            source = loop.Streamed(evaluation.open_dataset(run.config), run.config, mesh)
+            compiled = loop.compile_run(run, source, mesh).compile(run.state, source.abstract(1))
+        return memory.footprint(compiled).total
+
+    return of
+
+
+@pytest.fixture
+def limit(monkeypatch):
+    """Makes the device as large as needed for so many bytes."""
+
+    def set_to(size):
+        monkeypatch.setattr(sharding, "memory_of_a_device", lambda: math.ceil(size / memory.SHARE))
+
+    return set_to
+
+
+@pytest.fixture
+def compilations():
+    """The compilations of train steps so far."""
+    events = []
+
+    def note(name, seconds, **details):
+        if name.endswith("backend_compile_duration") and "steps" in details.get("fun_name", ""):
+            events.append(details["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+def record(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_a_run_takes_what_fits_and_compiles_it_once(tmp_path, needs, limit, compilations, caplog):
+    sizes = {number: needs(number) for number in (1, 5)}  # of 1, 5 and 25, for 25 examples on each device
+    assert sizes[1] > sizes[5]
+    limit(sizes[5])
+    compilations.clear()
+    with caplog.at_level("INFO", "gan"):
+        train(tmp_path / "auto", steps=2)
+    left = record(tmp_path / "auto")
+    assert left["config"]["microbatches"] == 5
+    assert left["memory"]["asked"] == "auto" and left["memory"]["microbatches"] == 5
+    assert left["memory"]["bytes"]["total"] == sizes[5]
+    assert left["changes"] == []
+    assert "microbatches=auto: 5; a step needs" in caplog.text
+    assert len(compilations) in (2, 3)  # 1, which does not fit, 5, which does, and perhaps 25; the run compiles no more
+    sampling.sample(tmp_path / "auto", count=2, seed=0)  # samples know a number
+
+    # On a larger device the number stays, so that the bits do: those of a run with a number of the user's own.
+    limit(sizes[1])
+    compilations.clear()
+    train(tmp_path / "auto", steps=4)
+    train(tmp_path / "five", steps=4, microbatches=5)
+    assert len(compilations) == 2
+    assert "memory" not in record(tmp_path / "five")
+    assert runs.final_digests(tmp_path / "auto") == runs.final_digests(tmp_path / "five")
+
+    # On a smaller one it is chosen again, and recorded.
+    limit(sizes[5] - 1)
+    train(tmp_path / "auto", steps=6)
+    left = record(tmp_path / "auto")
+    assert left["config"]["microbatches"] == 25 and left["memory"]["bytes"]["total"] < sizes[5]
+    assert left["changes"] == [{"step": 4, "field": "microbatches", "from": 5, "to": 25}]
+    assert "microbatches=5, which the run had: a step needs" in caplog.text
+    # A number given later changes the memory alone, and is recorded.
+    opened(tmp_path / "five", steps=6, microbatches=2)
+    assert record(tmp_path / "five")["changes"] == [{"step": 4, "field": "microbatches", "from": 5, "to": 2}]
+
+
+def test_a_run_whose_numbers_would_change_may_not_be_cut(tmp_path, limit):
+    averages = {"loss": "relativistic_average"}
+    opened(tmp_path / "whole", **averages, microbatches=1)
+    with pytest.raises(UserError, match=r"config\.microbatches: 1 -> 2"):
+        opened(tmp_path / "whole", **averages, microbatches=2)
+    limit(2**12)
+    with pytest.raises(UserError, match="'auto' does not divide the batch.* the loss compares the examples"):
+        train(tmp_path / "auto", **averages)
+    assert not (tmp_path / "auto" / "config.json").exists()
+
+
+def test_what_cannot_choose_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"'auto' needs config\.parallel='jit'"):
+        train(tmp_path, parallel="pmap")
+    configs = [config(seed=seed, data__resident="always") for seed in (0, 1)]
+    with pytest.raises(UserError, match="'auto' cannot be chosen for a population"):
+        population.train(configs, [tmp_path / "0", tmp_path / "1"], time.monotonic())
+    for value in ("Auto", 1.5, True, None):
+        with pytest.raises(UserError, match="a whole number or 'auto'"):
+            fields.check_kind("config.microbatches", value, fields.COUNT_OR_AUTO)
+
+
+def test_the_first_process_measures_and_all_must_fit(monkeypatch):
+    told = []
+    monkeypatch.setattr(hosts, "from_first", lambda action: told.append(action()) or json.loads(json.dumps(told[-1])))
+    monkeypatch.setattr(hosts, "all_do", lambda succeeded: succeeded and len(told) > 5)  # another has less memory
+    fit, tried = chosen(monkeypatch, 100_000)
+    assert fit.microbatches == tried[-1] > 1
+    assert fit.footprint == (500, 100, 1000 + 8000 // fit.microbatches)
+
+
+# The field.
+
+
+def test_auto_and_numbers_can_be_typed_and_set():
+    path = runs.ROOT / "configs/dcgan.py"
+    for typed, value in (("auto", "auto"), ("4", 4)):
+        assert parsed(path, f"--config.microbatches={typed}").microbatches == value
+        found = overrides_of(f"microbatches={typed}")
+        assert found.microbatches == value and type(found.microbatches) is type(value)
+    fields.check(parsed(path, "--config.microbatches=auto"))
+    again = overrides_of("microbatches=auto", "microbatches=2")
+    assert again.microbatches == 2
+    for wrong in ("x", "1.5", "-"):
+        with pytest.raises(UserError, match="a whole number or 'auto'|no whole number or 'auto'"):
+            overrides_of(f"microbatches={wrong}")
+    assert rules.build(overrides_of("microbatches=auto"), image_shape=(32, 32, 1)).microbatches == 1
+
+
+def overrides_of(*changes):
+    from configs import dcgan
+
+    config = dcgan.get_config().copy_and_resolve_references()
+    overrides.override(config, changes)
+    return config
+
+
+def test_a_sweep_may_vary_it_and_plays_such_trials_one_by_one():
+    plan = space.Experiment(
+        base=str(runs.ROOT / "configs/dcgan.py"), minimise="training.generator_loss", search="grid", images=640,
+        space={"microbatches": space.among(2, "auto")}, population=4,
+    )  # fmt: skip
+    base, typed = space.configured(plan)
+    assert plan.together(typed) == 4
+    for value in (2, "auto"):
+        trial = space.trial_config(plan, typed, {"microbatches": value}, seed=0)
+        assert f"--config.microbatches={value}" in space.flags(base, trial)
+    assert plan.together(overrides_of("microbatches=auto")) == 1
