@@ -8,10 +8,12 @@ python -m gan.main --config=configs/biggan.py:deep --config.data.dir=PATH
 
 The first two are small ones on CIFAR-10 for two CPU cores, of ours. `cifar10` is that of the first author's code
 (BigGAN-PyTorch), without shared embedding, split latent or attention. `imagenet128` and `deep` are the paper's at
-128x128 (appendices B and C), for a folder of images with a folder in it for each class; config.microbatches takes the
-batch of 2048 in parts. The turn from which on the generator is averaged is BigGAN-PyTorch's everywhere. Where they
-differ from theirs: images are not mirrored, and the classes' scales and offsets of `cifar10` begin at 1 and 0. `none`
-and `none` as the players' conditioning make an unconditional game, normalised by the latent.
+128x128 (appendices B and C), for a folder of images with a folder in it for each class, and for eight GPUs of 80 GB,
+which see 256 images each, with blocks that are computed again for the gradient (remat). On fewer, config.microbatches=8
+takes the batch of 2048 in parts, and each part has statistics of its own. `cifar10` runs on one GPU. The turn from
+which on the generator is averaged is BigGAN-PyTorch's everywhere. Where they differ from theirs: images are not
+mirrored, and the classes' scales and offsets of `cifar10` begin at 1 and 0. `none` and `none` as the players'
+conditioning make an unconditional game, normalised by the latent.
 """
 
 import math
@@ -40,6 +42,7 @@ class Recipe(NamedTuple):
     orthogonal: float = 0.0
     embedding: int = 128
     average_keeps: float = 0.9999
+    remat: bool = False
 
 
 RECIPES = {
@@ -63,12 +66,12 @@ RECIPES = {
     "imagenet128": Recipe(
         network="biggan", data="folder", image_size=128, attention=(64,), widths=(96, 96), latent=120,
         conditioning="shared_embedding", batch_size=2048, steps=140_000, discriminator_steps=2,
-        learning_rates=(5e-5, 2e-4), average_after=20_000, standing_batches=100, orthogonal=1e-4,
+        learning_rates=(5e-5, 2e-4), average_after=20_000, standing_batches=100, orthogonal=1e-4, remat=True,
     ),
     "deep": Recipe(
         network="biggan_deep", data="folder", image_size=128, attention=(64,), widths=(128, 128), latent=128,
         conditioning="shared_embedding", batch_size=2048, steps=140_000, discriminator_steps=2,
-        learning_rates=(5e-5, 2e-4), average_after=20_000, standing_batches=100, orthogonal=1e-4,
+        learning_rates=(5e-5, 2e-4), average_after=20_000, standing_batches=100, orthogonal=1e-4, remat=True,
     ),
 }  # fmt: skip
 
@@ -95,6 +98,7 @@ def get_config(preset: str = "small"):
         "attention": recipe.attention,
         "kernel_init": recipe.kernel_init,
         "spectral_norm": True,
+        "remat": recipe.remat,
         "beta1": 0.0,
         "beta2": 0.999,
         **({"depth": 2} if is_deep else {}),

@@ -6,8 +6,8 @@ python -m gan.main --config=configs/sagan.py:imagenet128 --config.data.dir=PATH
 
 The first is a small one on CIFAR-10 for two CPU cores, of ours. `cifar10` is StudioGAN's recipe (Kang and Park 2020),
 `imagenet128` the authors' (section 4, and their code), for a folder of images with a folder in it for each class.
-Where they differ from theirs: images are not mirrored. There is no averaged generator: samples come from the last one.
-`none` and `none` as the players' conditioning make an unconditional game.
+Either runs on one GPU of 80 GB. Where they differ from theirs: images are not mirrored. There is no averaged generator:
+samples come from the last one. `none` and `none` as the players' conditioning make an unconditional game.
 """
 
 from typing import NamedTuple
@@ -67,6 +67,7 @@ def get_config(preset: str = "small"):
         "attention": (recipe.attention,),
         "kernel_init": recipe.kernel_init,
         "spectral_norm": True,
+        "remat": False,
         "beta1": recipe.betas[0],
         "beta2": recipe.betas[1],
     }

@@ -17,7 +17,14 @@ def get_config(variant: str = "unconditional"):
     if variant not in ("unconditional", "conditional"):
         raise ValueError(f"sngan:{variant} is unknown; legal: unconditional, conditional")
     is_conditional = variant == "conditional"
-    adam = {"network": "resnet", "widths": (), "kernel_init": "xavier_uniform", "beta1": 0.0, "beta2": 0.9}
+    adam = {
+        "network": "resnet",
+        "widths": (),
+        "kernel_init": "xavier_uniform",
+        "remat": False,
+        "beta1": 0.0,
+        "beta2": 0.9,
+    }
     config = default.get_config()
     config.steps = 50_000
     config.data.name = "cifar10"

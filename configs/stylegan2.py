@@ -6,9 +6,9 @@ python -m gan.main --config=configs/stylegan2.py:cifar_conditional
 python -m gan.main --config=configs/stylegan2.py:ffhq256 --config.data.dir=PATH
 
 The first is a small one on MNIST for two CPU cores, of ours; the others are the authors' `cifar` and `paper256`
-(stylegan2-ada-pytorch, train.py), for accelerators and days: FFHQ without augmentation, as in the paper's baseline.
-Where they differ from theirs: penalties that are due are added to the loss of the turn, where theirs are updates of
-their own, of another batch; bfloat16 stands for their float16; FFHQ is not mirrored; and what
+(stylegan2-ada-pytorch, train.py), for days on one GPU of 80 GB, or on several: FFHQ without augmentation, as in the
+paper's baseline. Where they differ from theirs: penalties that are due are added to the loss of the turn, where theirs
+are updates of their own, of another batch; bfloat16 stands for their float16; FFHQ is not mirrored; and what
 gan/networks/stylegan2.py, gan/penalties.py and gan/augment.py say.
 """
 
@@ -97,6 +97,7 @@ def get_config(preset: str = "small"):
             conditioning=conditioning if recipe.is_conditional else "none",
             widths=recipe.widths,
             bfloat16_stages=recipe.bfloat16_stages,
+            remat=False,
             conv_clamp=recipe.conv_clamp,
             learning_rate=recipe.learning_rate * share,
             beta1=0.0,

@@ -17,7 +17,14 @@ def get_config(variant: str = "unconditional"):
     if variant not in ("unconditional", "conditional"):
         raise ValueError(f"wgan_gp:{variant} is unknown; legal: unconditional, conditional")
     is_conditional = variant == "conditional"
-    adam = {"network": "resnet", "widths": (128,) * 4, "kernel_init": "xavier_uniform", "beta1": 0.0, "beta2": 0.9}
+    adam = {
+        "network": "resnet",
+        "widths": (128,) * 4,
+        "kernel_init": "xavier_uniform",
+        "remat": False,
+        "beta1": 0.0,
+        "beta2": 0.9,
+    }
     config = default.get_config()
     config.steps = 100_000
     config.data.name = "cifar10"

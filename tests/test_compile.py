@@ -19,11 +19,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from experiments.benchmarks import systems
 from experiments.benchmarks.systems import load
+from experiments.plan import compile as ahead
 from experiments.plan import targets
 from experiments.plan.__main__ import main
 from experiments.plan.compile import Compiled, _argument_bytes, _rejected, lower_step, printed, record
 from experiments.plan.convolutions import Convolution
 from experiments.plan.work import data_of, program
+from gan import sharding
 from gan.errors import UserError
 
 GPU, TPU = "h100", "v5e:2x2"
@@ -232,6 +234,27 @@ FOUND = Compiled(
     convolutions=Counter({Convolution("forward", "bfloat16", 1): 19, Convolution("backward_filter", "bfloat16", 8): 9}),
     collectives=Counter({"all-reduce": 23}), text="HloModule",
 )  # fmt: skip
+
+
+def test_auto_takes_the_microbatches_that_a_run_would_take(monkeypatch):
+    """A step with m of them needs 4 GiB beside 112 GiB / m; JAX takes 3/4 of 74.5 GiB, of which 9/10 are for a step."""
+
+    def compiled(config, data, target, mesh):
+        number = config.microbatches
+        return dataclasses.replace(
+            FOUND, argument_bytes=3 * 2**30, output_bytes=2**30, temporary_bytes=112 * 2**30 // number,
+            microbatches=number,
+        )  # fmt: skip
+
+    monkeypatch.setattr(ahead, "_compile", compiled)
+    monkeypatch.setattr(sharding, "device_mesh", lambda devices: meshes.first(len(devices)))
+    config = load("configs/r3gan.py", ["microbatches=auto"])
+    target, devices = targets.Target(GPU, "cuda", "h100", 1), jax.devices()[:1]
+    found = ahead.compile_ahead(config, data_of(config), target, devices)
+    assert found.microbatches == 4  # 56 + 4 GiB are too much for 50.3, 28 + 4 are not
+    assert "microbatches=4) in" in printed(GPU, found) and record(found)["microbatches"] == 4
+    with pytest.raises(UserError, match="the memory of v6e:2x2 is not in the table; expected: a number"):
+        ahead.compile_ahead(config, data_of(config), targets.Target("v6e:2x2", "tpu", "", 0), devices)
 
 
 def test_what_is_written_and_printed_of_a_step():

@@ -7,6 +7,8 @@ width of 96, a latent of 120 and attention at 64x64, 128x128x3 pixels take 70,43
 Besides the networks, BigGAN is spectral normalisation of both players, orthogonal regularisation of the generator
 (`config.penalties.orthogonal`), statistics of the whole batch on every device, and standing statistics for its samples
 (`config.evaluation.standing_batches`): see configs/biggan.py.
+
+With `remat` blocks and attention are computed again for the gradient: less memory, the same network.
 """
 
 import functools
@@ -26,6 +28,7 @@ from gan.networks.layers import (
     LabelledLogit,
     check_conditioning,
     initializer,
+    rematerialized,
 )
 from gan.networks.resnet import GeneratorBlock, Size, published
 from gan.networks.sagan import features, smallest
@@ -58,6 +61,7 @@ class Generator(nn.Module):
     embedding: int = 128
     kernel_init: str = "orthogonal"
     conditioning: str = "none"
+    remat: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -88,9 +92,11 @@ class Generator(nn.Module):
         for maps, vector in zip(others, vectors, strict=True):
             classes = self.num_classes if labels_normalize else 0
             vector = jnp.concatenate(vector, axis=-1) if vector else None
-            x = GeneratorBlock(maps, init, classes, self.axis_name, gain=1.0)(x, label, train, vector)
+            x = rematerialized(GeneratorBlock, self.remat)(maps, init, classes, self.axis_name, gain=1.0)(
+                x, label, train, vector
+            )
             if x.shape[1] in self.attention:
-                x = SelfAttention(init)(x)
+                x = rematerialized(SelfAttention, self.remat)(init)(x)
         x = jax.nn.relu(BatchNorm(self.axis_name)(x, train))
         return Conv(self.image_shape[-1], (3, 3), kernel_init=init)(x)
 
@@ -109,13 +115,14 @@ class Discriminator(nn.Module):
     attention: tuple[int, ...] = ()
     kernel_init: str = "orthogonal"
     conditioning: str = "none"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
         row = functools.partial(published, "discriminator", self.image_shape, SIZES, "biggan")
         widths = self.widths or tuple(self.width * multiple for multiple in row().discriminator)
-        x = features(image, widths, self.halvings or row().halvings, self.attention, init, "biggan")
+        x = features(image, widths, self.halvings or row().halvings, self.attention, init, "biggan", self.remat)
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
 

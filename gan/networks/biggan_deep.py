@@ -5,6 +5,8 @@ the image, whose shortcuts have no weights in the generator, and in the discrimi
 new. The maps are BigGAN's (SIZES in gan/networks/biggan.py). With a thousand classes, a width of 128, a latent of 128
 and attention at 64x64, 128x128x3 pixels take 50,244,484 and 34,590,210 parameters. (The paper's 50.4 million count a
 last convolution to 128 maps, of which three are used, as the published weights have it: 144,125 more.)
+
+With `remat` blocks and attention are computed again for the gradient: less memory, the same network.
 """
 
 import functools
@@ -26,6 +28,7 @@ from gan.networks.layers import (
     ModulatedBatchNorm,
     check_conditioning,
     initializer,
+    rematerialized,
 )
 from gan.networks.resnet import ResampledConv, published
 from gan.networks.sagan import sizes_after_blocks, smallest
@@ -50,6 +53,7 @@ class Generator(nn.Module):
     embedding: int = 128
     kernel_init: str = "orthogonal"
     conditioning: str = "none"
+    remat: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -70,12 +74,13 @@ class Generator(nn.Module):
         else:
             vector = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         x = nn.Dense(height * width * first, kernel_init=init)(vector).reshape(-1, height, width, first)
+        block = rematerialized(GeneratorBlock, self.remat)
         for maps in others:
             for _ in range(self.depth - 1):
-                x = GeneratorBlock(x.shape[-1], init, axis_name=self.axis_name)(x, vector, train)
-            x = GeneratorBlock(maps, init, doubles=True, axis_name=self.axis_name)(x, vector, train)
+                x = block(x.shape[-1], init, axis_name=self.axis_name)(x, vector, train)
+            x = block(maps, init, doubles=True, axis_name=self.axis_name)(x, vector, train)
             if x.shape[1] in self.attention:
-                x = SelfAttention(init)(x)
+                x = rematerialized(SelfAttention, self.remat)(init)(x)
         x = jax.nn.relu(BatchNorm(self.axis_name)(x, train))
         return Conv(self.image_shape[-1], (3, 3), kernel_init=init)(x)
 
@@ -98,6 +103,7 @@ class Discriminator(nn.Module):
     attention: tuple[int, ...] = ()
     kernel_init: str = "orthogonal"
     conditioning: str = "none"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
@@ -111,12 +117,13 @@ class Discriminator(nn.Module):
             raise UserError(f"config.discriminator.widths={widths}; legal: numbers that do not fall, for the shortcuts")
         sizes = sizes_after_blocks(image.shape[1:], len(others), halvings, self.attention, "biggan_deep")
         x = Conv(first, (3, 3), kernel_init=init)(image)
+        block = rematerialized(DiscriminatorBlock, self.remat)
         for stage, maps in enumerate(others):
-            x = DiscriminatorBlock(maps, init, halves=stage < halvings)(x)
+            x = block(maps, init, halves=stage < halvings)(x)
             for _ in range(self.depth - 1):
-                x = DiscriminatorBlock(maps, init)(x)
+                x = block(maps, init)(x)
             if x.shape[1] in self.attention and sizes[stage] not in sizes[stage + 1 :]:
-                x = SelfAttention(init)(x)
+                x = rematerialized(SelfAttention, self.remat)(init)(x)
         x = jnp.sum(jax.nn.relu(x), axis=(1, 2))
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)

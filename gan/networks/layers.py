@@ -5,9 +5,10 @@ over (`axis_name`), so that several devices compute what one would. Those that d
 they are given (`rows`), so that an example's draws are the same with and without its batch-mates.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from gan.errors import UserError
 from gan.rows import ALL, Rows
 
 Initializer = Callable[..., Array]
+B = TypeVar("B", bound=Callable)
 
 
 def _normal(stddev: float = 1e-2) -> Initializer:
@@ -65,6 +67,27 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = {
 def initializer(text: str, field: str = "kernel_init") -> Initializer:
     """The initialiser that a string such as `normal(0.02)` or `xavier_uniform` names, for the field that holds it."""
     return names.call(INITIALIZERS, text, field)
+
+
+def rematerialized(block: B, is_on: bool, static: tuple[str, ...] = ("train",)) -> B:
+    """The block, or where `is_on` one that keeps its inputs alone, and computes the rest again for the gradient.
+
+    Parameters, with their paths and initial values, and random draws are the same bits; outputs and gradients of every
+    order are the same to rounding.
+
+    Args:
+      block: a class of modules, or a function whose first argument is the module that calls it.
+      is_on: whether it is to be computed again.
+      static: those of its arguments that are no arrays.
+
+    Reference: Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, arXiv:1604.06174.
+    """
+    if not is_on:
+        return block
+    arguments = inspect.signature(block.__call__ if isinstance(block, type) else block).parameters
+    again = nn.remat(block, static_argnums=tuple(place for place, name in enumerate(arguments) if name in static))
+    again.__name__ = block.__name__  # Flax names the parameters of a class by it
+    return again
 
 
 def leaky_relu(x: Array, slope: float = 0.2) -> Array:

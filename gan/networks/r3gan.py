@@ -6,7 +6,8 @@ listed from the smallest image to the largest in both players; n of them make im
 learnt basis, which is 4x4 as published. At the sizes of configs/r3gan.py the parameters are those of the paper's
 table 9: 20,732,160 and 20,683,776 for StackedMNIST.
 
-What an image is judged by is that image alone, as slope penalties need it.
+What an image is judged by is that image alone, as slope penalties need it. With `remat` the residual blocks are
+computed again for the gradient: less memory, the same network.
 """
 
 import functools
@@ -23,6 +24,7 @@ from gan.networks.layers import (
     LabelledLatent,
     LabelledLogit,
     leaky_relu,
+    rematerialized,
     smallest_stage,
     stage_types,
 )
@@ -48,6 +50,7 @@ class Generator(nn.Module):
     group_width: int = 16
     bfloat16_stages: int = 0
     conditioning: str = "none"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
@@ -86,6 +89,7 @@ class Discriminator(nn.Module):
     group_width: int = 16
     bfloat16_stages: int = 0
     conditioning: str = "none"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
@@ -145,8 +149,9 @@ def _blocks(player: Generator | Discriminator, name: str, x: Array) -> Array:
             f"config.{name}.group_width={player.group_width} does not divide {maps} maps, expansion * width; "
             f"legal: {', '.join(str(size) for size in range(1, maps + 1) if maps % size == 0)}"
         )
+    block = rematerialized(ResidualBlock, player.remat)
     for _ in range(player.blocks):
-        x = ResidualBlock(player.expansion, player.group_width, player.blocks * len(player.widths))(x)
+        x = block(player.expansion, player.group_width, player.blocks * len(player.widths))(x)
     return x
 
 

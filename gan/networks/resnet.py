@@ -8,7 +8,7 @@ projection 4,304,387 and 1,055,105. (The last layer has a bias at every size; at
 
 The discriminator takes no statistics of the batch, so slope penalties are exact; spectral normalisation is the
 player's (`config.discriminator.spectral_norm`). Each halving and doubling is one with the 3x3 convolution beside it:
-see `ResampledConv`.
+see `ResampledConv`. With `remat` the blocks are computed again for the gradient: less memory, the same network.
 """
 
 import math
@@ -31,6 +31,7 @@ from gan.networks.layers import (
     ModulatedBatchNorm,
     check_conditioning,
     initializer,
+    rematerialized,
 )
 
 
@@ -68,6 +69,7 @@ class Generator(nn.Module):
     widths: tuple[int, ...] = ()
     kernel_init: str = "xavier_uniform"
     conditioning: str = "none"
+    remat: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -85,7 +87,7 @@ class Generator(nn.Module):
         x = nn.Dense(height * width * first, kernel_init=init)(latent).reshape(-1, height, width, first)
         for maps in others:
             classes = self.num_classes if labels_normalize else 0
-            x = GeneratorBlock(maps, init, classes, self.axis_name)(x, label, train)
+            x = rematerialized(GeneratorBlock, self.remat)(maps, init, classes, self.axis_name)(x, label, train)
         x = jax.nn.relu(BatchNorm(self.axis_name)(x, train))
         return Conv(channels, (3, 3), kernel_init=init)(x)
 
@@ -109,6 +111,7 @@ class Discriminator(nn.Module):
     layer_norm: bool = False
     kernel_init: str = "xavier_uniform"
     conditioning: str = "none"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
@@ -124,7 +127,8 @@ class Discriminator(nn.Module):
         check_size("discriminator", self.image_shape, halvings)
         x = image
         for block, maps in enumerate(widths):
-            x = DiscriminatorBlock(maps, init, block < halvings, block == 0, self.layer_norm)(x)
+            layer = rematerialized(DiscriminatorBlock, self.remat)
+            x = layer(maps, init, block < halvings, block == 0, self.layer_norm)(x)
         x = jax.nn.relu(x)
         x = jnp.sum(x, axis=(1, 2)) if self.pooling == "sum" else jnp.mean(x, axis=(1, 2))
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]

@@ -7,6 +7,8 @@ are those of the authors' code, with attention at 32x32 in both players; at 32, 
 
 The spectral normalisation is the players' (`config.generator.spectral_norm` and the discriminator's): it takes in
 every kernel and the discriminator's embedding, and not the scales of the classes, as in the authors' code.
+
+With `remat` blocks and attention are computed again for the gradient: less memory, the same network.
 """
 
 import functools
@@ -26,6 +28,7 @@ from gan.networks.layers import (
     LabelledLogit,
     check_conditioning,
     initializer,
+    rematerialized,
 )
 from gan.networks.resnet import DiscriminatorBlock, GeneratorBlock, Size, check_size, published
 
@@ -54,6 +57,7 @@ class Generator(nn.Module):
     attention: tuple[int, ...] = ()
     kernel_init: str = "xavier_uniform"
     conditioning: str = "none"
+    remat: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -70,9 +74,11 @@ class Generator(nn.Module):
         x = nn.Dense(height * width * first, kernel_init=init)(latent).reshape(-1, height, width, first)
         for maps in others:
             classes = self.num_classes if labels_normalize else 0
-            x = GeneratorBlock(maps, init, classes, self.axis_name, gain=1.0)(x, label, train)
+            x = rematerialized(GeneratorBlock, self.remat)(maps, init, classes, self.axis_name, gain=1.0)(
+                x, label, train
+            )
             if x.shape[1] in self.attention:
-                x = SelfAttention(init)(x)
+                x = rematerialized(SelfAttention, self.remat)(init)(x)
         x = jax.nn.relu(BatchNorm(self.axis_name)(x, train))
         return Conv(self.image_shape[-1], (3, 3), kernel_init=init)(x)
 
@@ -92,20 +98,22 @@ class Discriminator(nn.Module):
     attention: tuple[int, ...] = ()
     kernel_init: str = "xavier_uniform"
     conditioning: str = "none"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
         row = functools.partial(published, "discriminator", self.image_shape, SIZES, "sagan")
         widths = self.widths or tuple(self.width * multiple for multiple in row().discriminator)
-        x = features(image, widths, self.halvings or row().halvings, self.attention, init, "sagan")
+        x = features(image, widths, self.halvings or row().halvings, self.attention, init, "sagan", self.remat)
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
 
 
 def features(
-    image: Array, widths: tuple[int, ...], halvings: int, attention: tuple[int, ...], init: Initializer, network: str
-) -> Array:
+    image: Array, widths: tuple[int, ...], halvings: int, attention: tuple[int, ...], init: Initializer, network: str,
+    remat: bool,
+) -> Array:  # fmt: skip
     """Within a module: what a discriminator of wide residual blocks sees in an image [B, H, W, C], [B, F].
 
     A block for each of `widths`, of which the first `halvings` halve the image, with self-attention after the last one
@@ -114,9 +122,10 @@ def features(
     sizes = sizes_after_blocks(image.shape[1:], len(widths), halvings, attention, network)
     x = image
     for block, maps in enumerate(widths):
-        x = DiscriminatorBlock(maps, init, block < halvings, block == 0, wide=True, gain=1.0)(x)
+        layer = rematerialized(DiscriminatorBlock, remat)
+        x = layer(maps, init, block < halvings, block == 0, wide=True, gain=1.0)(x)
         if x.shape[1] in attention and sizes[block] not in sizes[block + 1 :]:
-            x = SelfAttention(init)(x)
+            x = rematerialized(SelfAttention, remat)(init)(x)
     return jnp.sum(jax.nn.relu(x), axis=(1, 2))
 
 

@@ -7,6 +7,8 @@ authors' own code, stylegan2-ada-pytorch.
 
 Every weight begins as N(0, 1) and is scaled where it is used, so that Adam moves all layers at the same relative pace
 (the equalised learning rate of Karras et al. 2018, arXiv:1710.10196, section 4.1).
+
+With `remat` the stages are computed again for the gradient: less memory, the same network.
 """
 
 import math
@@ -23,6 +25,7 @@ from gan.networks.layers import (
     LabelledLogit,
     check_conditioning,
     leaky_relu,
+    rematerialized,
     row_keys,
     smallest_stage,
     stage_types,
@@ -71,6 +74,7 @@ class Generator(nn.Module):
     conv_clamp: float = 0.0
     bfloat16_stages: int = 0
     conditioning: str = "none"
+    remat: bool = False
     truncation: float = 1.0
     axis_name: str | None = None
 
@@ -102,15 +106,9 @@ class Generator(nn.Module):
 
         constant = self.param("constant", nn.initializers.normal(1.0), (*size, self.widths[0]))
         x = jnp.broadcast_to(constant[None], (len(latent), *constant.shape))
-        image, layer = None, 0
-        for stage, (width, dtype) in enumerate(zip(self.widths, types, strict=True)):
-            x = x.astype(dtype)
-            for is_enlarging in (True, False) if stage > 0 else (False,):
-                x = StyledConv(width, layer, is_enlarging, self.conv_clamp, self.axis_name)(x, styles[:, layer], train)
-                layer += 1
-            # The next stage's first convolution sees the same style as this image.
-            part = StyledImage(self.image_shape[2], self.conv_clamp)(x, styles[:, layer]).astype(jnp.float32)
-            image = part if image is None else upsample(image) + part
+        image, made = None, rematerialized(_made, self.remat, static=("stage", "train"))
+        for stage, dtype in enumerate(types):
+            x, image = made(self, x.astype(dtype), image, styles, stage, train)
         return image
 
     def _second_latents(self, latent: Array, layers: int) -> tuple[Array, Array]:
@@ -150,6 +148,7 @@ class Discriminator(nn.Module):
     conv_clamp: float = 0.0
     bfloat16_stages: int = 0
     conditioning: str = "none"
+    remat: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -161,17 +160,10 @@ class Discriminator(nn.Module):
         check_conditioning("discriminator", self.conditioning, ("none", "projection", "classifier"), self.num_classes)
         smallest_stage("stylegan2", "discriminator", self.image_shape, self.widths)
         types = stage_types(len(self.widths), self.bfloat16_stages, image.dtype)
-        clamp = self.conv_clamp
+        clamp, seen = self.conv_clamp, rematerialized(_seen, self.remat, static=("stage",))
         x = EqualConv(self.widths[-1], 1, clamp=clamp)(image.astype(types[-1]))
         for stage in reversed(range(1, len(self.widths))):
-            x, width = x.astype(types[stage]), self.widths[stage - 1]
-            y = EqualConv(x.shape[-1], 3, clamp=clamp)(x)
-            if self.architecture == "resnet":
-                # Two terms of variance 1/2.
-                skip = EqualConv(width, 1, is_halving=True, is_linear=True, gain=math.sqrt(0.5))(x)
-                x = skip + EqualConv(width, 3, is_halving=True, gain=math.sqrt(0.5), clamp=clamp)(y)
-            else:
-                x = EqualConv(width, 3, is_halving=True, clamp=clamp)(y)
+            x = seen(self, x.astype(types[stage]), stage)
         x = x.astype(image.dtype)
         maps = x.shape[-1]
         x = EqualConv(maps, 3, clamp=clamp)(GroupDeviation(self.group_size, self.axis_name)(x))
@@ -183,6 +175,31 @@ class Discriminator(nn.Module):
         logit = EqualDense(1)(x)[:, 0]
         label_init = nn.initializers.normal(maps**-0.5)
         return LabelledLogit(self.num_classes, self.conditioning, label_init)(logit, x, label)
+
+
+def _made(
+    generator: Generator, x: Array, image: Array | None, styles: Array, stage: int, train: bool
+) -> tuple[Array, Array]:
+    """Within the generator: a stage, from x [B, h, w, C] and the image of the stage before to those of its size."""
+    width, clamp = generator.widths[stage], generator.conv_clamp
+    layer = max(2 * stage - 1, 0)  # the first stage has one convolution, all others two
+    for is_enlarging in (True, False) if stage > 0 else (False,):
+        x = StyledConv(width, layer, is_enlarging, clamp, generator.axis_name)(x, styles[:, layer], train)
+        layer += 1
+    # The next stage's first convolution sees the same style as this image.
+    part = StyledImage(generator.image_shape[2], clamp)(x, styles[:, layer]).astype(jnp.float32)
+    return x, part if image is None else upsample(image) + part
+
+
+def _seen(discriminator: Discriminator, x: Array, stage: int) -> Array:
+    """Within the discriminator: a stage, from x [B, H, W, C] to half of H and W."""
+    width, clamp = discriminator.widths[stage - 1], discriminator.conv_clamp
+    y = EqualConv(x.shape[-1], 3, clamp=clamp)(x)
+    if discriminator.architecture != "resnet":
+        return EqualConv(width, 3, is_halving=True, clamp=clamp)(y)
+    # Two terms of variance 1/2.
+    skip = EqualConv(width, 1, is_halving=True, is_linear=True, gain=math.sqrt(0.5))(x)
+    return skip + EqualConv(width, 3, is_halving=True, gain=math.sqrt(0.5), clamp=clamp)(y)
 
 
 class EqualDense(nn.Module):
