@@ -70,6 +70,16 @@ def test_two_processes_are_one_and_go_on_as_one(tmp_path, alone):
 
 
 @pytest.mark.slow
+def test_auto_microbatches_are_chosen_together(tmp_path):
+    """Both compile the same candidates, and neither waits for the other for ever; the first alone says what it is."""
+    run = {"microbatches": "auto", "generator__batch_norm": False, "discriminator__batch_norm": False, "steps": 4}
+    (first, status), (second, other) = ends(runs.start_together(tmp_path, 2, devices=2, **run))
+    assert (status, other) == (0, 0), first + second
+    assert "microbatches=auto: 1; a step needs" in first and "microbatches" not in second
+    assert json.loads((tmp_path / "config.json").read_text())["memory"]["microbatches"] == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "devices"), [(2, 1), (2, 2), (4, 1)])
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_many_processes_are_one(tmp_path, alone, processes, devices, resident):
