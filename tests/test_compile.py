@@ -33,6 +33,14 @@ BFLOAT16 = "compute_dtype=bfloat16"
 SMALL = ["data.image_size=(8, 8)", "generator.width=8", "discriminator.width=8"]
 GROUPED = ["data.image_size=(8, 8)", "generator.widths=(32, 16)", "discriminator.widths=(32, 16)",
            "generator.bfloat16_stages=2", "discriminator.bfloat16_stages=2"]  # fmt: skip
+SHIFTED = [
+    "data.image_size=(8, 8)",
+    "generator.widths=(8, 8)",
+    "discriminator.widths=(8, 8)",
+    "discriminator.halvings=1",
+]
+STYLED = ["data.image_size=(8, 8)", "generator.widths=(16, 8)", "discriminator.widths=(16, 8)", "batch_size=8"]
+"""Kernels that are made of others, by shifts, reversals and conversions, in which XLA could lose a reversal."""
 FOLDER = {"channels": 3, "classes": 0, "examples": 5000}
 """What a folder of images, which is not there, would have."""
 CONFIGS = ["biggan", "conv_gan", "dcgan", "fast_mnist", "flag_gan", "r3gan", "sagan", "sngan", "stacked_mnist",
@@ -83,7 +91,15 @@ def check(found, asked):
 
 
 @pytest.mark.needs_cuda_plugin
-@pytest.mark.parametrize("config, overrides", [("configs/dcgan.py", SMALL), ("configs/r3gan.py", GROUPED)])
+@pytest.mark.parametrize(
+    "config, overrides",
+    [
+        ("configs/dcgan.py", SMALL),
+        ("configs/r3gan.py", GROUPED),
+        ("configs/sngan.py", SHIFTED),
+        ("configs/stylegan2.py", STYLED),
+    ],
+)
 def test_a_gpu_has_the_convolutions_that_a_step_asks_for(config, overrides, tmp_path):
     check(compiled(tmp_path, config, GPU, BFLOAT16, *overrides), asked_for(config, BFLOAT16, *overrides))
 
