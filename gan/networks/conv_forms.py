@@ -152,7 +152,7 @@ def native(
     ]
     axes = ("NHWC", "HWOI", "NHWC")
     options |= {"lhs_dilation": strides, "feature_group_count": groups}
-    # The barrier keeps XLA from joining the reversal with what the kernel was made by, another reversal or a conversion.
+    # The barrier keeps XLA from joining the reversal with what made the kernel, another reversal or a conversion.
     kernel = lax.rev(lax.optimization_barrier(a), (0, 1))
     return convolve(b, kernel, (1, 1), edges, axes, **options)
 
