@@ -9,11 +9,12 @@ python -m gan.main --config=configs/biggan.py:deep --config.data.dir=PATH
 The first two are small ones on CIFAR-10 for two CPU cores, of ours. `cifar10` is that of the first author's code
 (BigGAN-PyTorch), without shared embedding, split latent or attention. `imagenet128` and `deep` are the paper's at
 128x128 (appendices B and C), for a folder of images with a folder in it for each class, and for eight GPUs of 80 GB,
-which see 256 images each, with blocks that are computed again for the gradient (remat). On fewer, config.microbatches=8
-takes the batch of 2048 in parts, and each part has statistics of its own. `cifar10` runs on one GPU. The turn from
-which on the generator is averaged is BigGAN-PyTorch's everywhere. Where they differ from theirs: images are not
-mirrored, and the classes' scales and offsets of `cifar10` begin at 1 and 0. `none` and `none` as the players'
-conditioning make an unconditional game, normalised by the latent.
+which see 256 images each, with blocks that are computed again for the gradient (remat). The deep one needs
+XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment there. On fewer, config.microbatches=8 takes the batch of 2048 in
+parts, and each part has statistics of its own. `cifar10` runs on one GPU. The turn from which on the generator is
+averaged is BigGAN-PyTorch's everywhere. Where they differ from theirs: images are not mirrored, and the classes' scales
+and offsets of `cifar10` begin at 1 and 0. `none` and `none` as the players' conditioning make an unconditional game,
+normalised by the latent.
 """
 
 import math

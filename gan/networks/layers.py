@@ -72,6 +72,7 @@ def initializer(text: str, field: str = "kernel_init") -> Initializer:
 def rematerialized(block: B, is_on: bool, static: tuple[str, ...] = ("train",)) -> B:
     """The block, or where `is_on` one that keeps its inputs alone, and computes the rest again for the gradient.
 
+    Sums over a batch, statistics, are kept too: to compute them again would be to exchange them again between devices.
     Parameters, with their paths and initial values, and random draws are the same bits; outputs and gradients of every
     order are the same to rounding.
 
@@ -85,9 +86,14 @@ def rematerialized(block: B, is_on: bool, static: tuple[str, ...] = ("train",)) 
     if not is_on:
         return block
     arguments = inspect.signature(block.__call__ if isinstance(block, type) else block).parameters
-    again = nn.remat(block, static_argnums=tuple(place for place, name in enumerate(arguments) if name in static))
+    places = tuple(place for place, name in enumerate(arguments) if name in static)
+    again = nn.remat(block, static_argnums=places, policy=_sums_over_the_batch)
     again.__name__ = block.__name__  # Flax names the parameters of a class by it
     return again
+
+
+def _sums_over_the_batch(primitive: Any, *_: Any, **params: Any) -> bool:
+    return primitive.name == "reduce_sum" and 0 in params["axes"]
 
 
 def leaky_relu(x: Array, slope: float = 0.2) -> Array:
