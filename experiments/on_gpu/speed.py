@@ -237,7 +237,7 @@ def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[list[str], float, 
 
 
 def waves(rows: Sequence[Row], at_once: int) -> Iterator[Sequence[Row]]:
-    """The rows in groups that are compiled together: few at first, since they say most, then as many as there may be."""
+    """The rows in groups that are compiled together: few at first, which say most, then as many as there may be."""
     first = min(len(DTYPES), at_once)
     yield rows[:first]
     for begin in range(first, len(rows), min(at_once, MOST_AT_ONCE)):
