@@ -5,16 +5,14 @@ that more comes. So a side plays only when it is told to, and waits on a pipe, w
 `Here` answers the same questions within this process, to see what that separation changes.
 """
 
-import concurrent.futures
 import multiprocessing
 import os
-import time
 import traceback
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import torch_variants
 from experiments.benchmarks.systems import configured
-from gan.errors import UserError, machine_failure
+from gan.errors import UserError
 
 
 class Prepared(NamedTuple):
@@ -28,16 +26,6 @@ class Prepared(NamedTuple):
     """Of G and of D."""
     images: int
     """Real images in a turn."""
-    operations: int = 0
-    """Floating point operations of a step, where they were asked for."""
-
-
-class Request(NamedTuple):
-    """A system to be prepared beside others."""
-
-    system: str
-    overrides: list[str]
-    counts_operations: bool
 
 
 class Ours:
@@ -58,29 +46,6 @@ class Ours:
         self._plays.clear()
         play = self._plays["ours"] = program.compile()
         return Prepared({"ours": play(1)}, {}, program.parameters, program.images)
-
-    def prepare_all(self, requests: dict[str, Request]) -> dict[str, Prepared | str]:
-        """Compiles several systems at once, each in a thread; a program has its request's name.
-
-        A failure is one line in the place of a record. The seconds of a record are those of its preparation, not of a
-        step. Compilers of accelerators leave most cores idle.
-        """
-        self._plays.clear()
-
-        def prepare(name: str) -> Prepared | str:
-            request = requests[name]
-            try:
-                start = time.perf_counter()
-                program = self._turns.build(configured(request.system, request.overrides))
-                operations = program.operations() if request.counts_operations else 0
-                self._plays[name] = program.compile()
-            except Exception as error:  # returned to whom asked
-                return machine_failure(error) or f"{type(error).__name__}: {error}".splitlines()[0]
-            seconds = time.perf_counter() - start
-            return Prepared({name: seconds}, {}, program.parameters, program.images, operations)
-
-        with concurrent.futures.ThreadPoolExecutor(len(requests)) as threads:
-            return dict(zip(requests, threads.map(prepare, requests), strict=True))
 
     def play(self, program: str, turns: int) -> float:
         """Plays so many turns; the seconds that one took."""

@@ -37,7 +37,7 @@ STAGES = {
     "speed": StageSpec("experiments.on_gpu.speed", seconds=130.0, least=30.0),
     "tutorials": StageSpec("experiments.on_gpu.tutorials", seconds=190.0, least=40.0),
     "stacked_mnist": StageSpec("experiments.on_gpu.stacked_mnist", seconds=290.0, least=120.0),
-    "r3gan": StageSpec("experiments.on_gpu.r3gan", seconds=90.0, least=45.0),
+    "r3gan": StageSpec("experiments.on_gpu.r3gan", seconds=240.0, least=150.0),  # it compiles for a minute or more
     "launch": StageSpec("experiments.on_gpu.launch", seconds=110.0, least=60.0),
 }
 

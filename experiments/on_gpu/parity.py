@@ -4,6 +4,9 @@ Convolutions are compared with float64 on the CPU, in float32 without TF32 ("hig
 default, and in bfloat16 with the same rounded operands. An error is the largest difference over the largest number of
 the reference. Steps are compared with float32 on the CPU, by the gradients of both players, the batch statistics, and
 the metrics; an error is the norm of the difference over the norm of the reference.
+
+On a GPU cuDNN's algorithms are those of its heuristics, and not those that XLA finds to be fastest: to look for them
+for several programs at once took more time than the stage has. XLA compares the results of all that it tries.
 """
 
 import concurrent.futures
@@ -40,8 +43,8 @@ class Mode(NamedTuple):
 MODES = (Mode("float32", "highest"), Mode("float32", "default"), Mode("bfloat16", "default"))
 
 TOLERANCES: Mapping[Mode, Mapping[str, float]] = {
-    # Sums in another order; Winograd's tiles lose some digits of their sums besides.
-    MODES[0]: {"value": 5e-5, "first derivatives": 5e-5, "second derivatives": 2e-4},
+    # Sums in another order. Algorithms by transforms lose digits: 1.7e-4 for a 5x5 kernel's gradient on an H200.
+    MODES[0]: {"value": 5e-5, "first derivatives": 5e-4, "second derivatives": 5e-4},
     # TF32 rounds each operand by 2^-11 of itself at most.
     MODES[1]: {"value": 2e-3, "first derivatives": 2e-3, "second derivatives": 1e-2},
     # bfloat16 rounds by 2^-8: a result once, or twice where it is a sum of parts; second derivatives at every layer.
@@ -132,6 +135,8 @@ def compare_case(case: Case, device: jax.Device, cpu: jax.Device) -> list[dict[s
 def computed(function: Callable, arguments: Any, device: jax.Device, **options: Any) -> Any:
     """`function(*arguments)` compiled for a device and computed there, as NumPy arrays."""
     placed = jax.device_put(tuple(arguments), device)
+    if device.platform == "gpu":
+        options["xla_gpu_autotune_level"] = 0
     compiled = jax.jit(function).lower(*placed).compile(compiler_options=options or None)
     return jax.tree.map(np.asarray, compiled(*placed))
 

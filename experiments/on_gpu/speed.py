@@ -1,9 +1,9 @@
 """Milliseconds a step of every system of the benchmarks, and PyTorch's beside them where it is installed.
 
 First comes what says most: each system in both types, ours and PyTorch's variants that need no compiler. Then, with the
-time that is left, PyTorch's compiled variants of the same rows in the same order. Of ours several rows are compiled
-together, and then timed one by one with nothing beside them. Each side has a process of its own, which is started anew
-where it dies or takes too long.
+time that is left, PyTorch's compiled variants of the same rows in the same order. Each row is compiled and timed with
+nothing beside it: XLA chooses cuDNN's algorithms by timing them on the device. Each side has a process of its own,
+which is started anew where it dies or takes too long.
 """
 
 import functools
@@ -37,9 +37,6 @@ LEAST_SECONDS = 15.0
 
 LEAST_SECONDS_COMPILED = 40.0
 
-MOST_AT_ONCE = 6
-"""Rows of ours that are compiled together, where there are two cores for each."""
-
 TINY_ORDER = (("dcgan32", 8), ("mlp_gan", 4))
 TINY_OVERRIDES = ("generator.width=8", "discriminator.width=8")
 
@@ -64,17 +61,12 @@ class Side:
     """A process that runs one side, started anew when it is asked after it has died."""
 
     def __init__(self, kind: type):
-        self._kind, self._process, self._starts = kind, None, 0
-
-    @property
-    def session(self) -> int:
-        """The number of the process that runs now, 0 where none does: what was prepared in another one is lost."""
-        return self._starts if self._process is not None else 0
+        self._kind, self._process = kind, None
 
     def ask(self, question: str, *arguments: Any, timeout: float) -> Any:
         """What the side answers; raises what `sides.Apart.ask` does."""
         if self._process is None:
-            self._process, self._starts = sides.Apart(self._kind), self._starts + 1
+            self._process = sides.Apart(self._kind)
         try:
             return self._process.ask(question, *arguments, timeout=max(timeout, 1.0))
         except (RuntimeError, TimeoutError, OSError):
@@ -113,35 +105,9 @@ class Table:
             self._peak[dtype] = max(side.ask("matrix_rate", size, dtype, timeout=stage.left()) for side in both)
         stage.note(peak_product=self._peak, matrix_size=size, rounds=ROUNDS)
 
-    def time_ours(self, rows: Sequence[Row]) -> None:
-        """Our side of rows that are compiled together and timed one by one."""
-        requests = {}
-        for row in rows:
-            is_new = (row.system, row.batch) not in self._operations
-            requests[row.label()] = sides.Request(row.system, row.overrides(self.stage.tiny), is_new)
-        try:
-            prepared = self._ours.ask("prepare_all", requests, timeout=self.stage.left())
-        except TimeoutError as error:
-            for name in requests:
-                self.stage.drop(f"{name}: {error}")
-            return
-        except Exception as error:  # the process died: each row may have been the reason
-            prepared = dict.fromkeys(requests, f"out of memory, or another end of the process: {failure_of(error)}")
-        # Several first steps at once need more memory than one: what was too much together is tried by itself.
-        is_alone = {
-            row: len(rows) > 1 and isinstance(prepared[row.label()], str) and "out of memory" in prepared[row.label()]
-            for row in rows
-        }
-        session = self._ours.session
-        for row in sorted(rows, key=is_alone.get):
-            if is_alone[row] or (len(rows) > 1 and self._ours.session != session):
-                self.time_ours([row])
-                continue
-            self._record(row, "ours", functools.partial(self._time_ours, row, prepared[row.label()], len(rows)))
-
-    def time_torch(self, row: Row, variant: str) -> None:
-        """A variant of PyTorch's."""
-        self._record(row, variant, functools.partial(self._time_torch, row, variant))
+    def time_row(self, row: Row, program: str) -> None:
+        """Times a row by our program, "ours", or by a variant of PyTorch's."""
+        self._record(row, program, functools.partial(self._prepare_and_time, row, program))
 
     def _record(self, row: Row, program: str, measure: Callable[[], dict[str, Any]]) -> None:
         entry = {**row._asdict(), "program": program}
@@ -159,23 +125,17 @@ class Table:
         self.stage.headline(*headlines(self.rows))
         (self.stage.out / "speed.md").write_text(markdown(self.rows))
 
-    def _time_ours(self, row: Row, prepared: sides.Prepared | str, together: int) -> dict[str, Any]:
-        if isinstance(prepared, str):
-            raise StageFailed(prepared)
-        self._operations.setdefault((row.system, row.batch), prepared.operations)  # the same in every type
-        name = row.label()
-        estimate = self._ours.ask("play", name, 1, timeout=self.stage.left())
-        found = self._timed(row, self._ours, name, estimate, prepared)
-        return found | {"seconds_to_prepare": round(prepared.seconds[name], 1), "prepared_together": together}
-
-    def _time_torch(self, row: Row, variant: str) -> dict[str, Any]:
-        start = time.monotonic()
-        asked = (row.system, row.overrides(self.stage.tiny), [variant])
-        prepared = self._torch.ask("prepare", *asked, timeout=self.stage.left())
+    def _prepare_and_time(self, row: Row, program: str) -> dict[str, Any]:
+        side, start = self._ours if program == "ours" else self._torch, time.monotonic()
+        asked = (row.system, row.overrides(self.stage.tiny))
+        where = (row.system, row.batch)
+        if program == "ours" and where not in self._operations:  # the same in every type
+            self._operations[where] = side.ask("operations", *asked, timeout=self.stage.left())
+        prepared = side.ask("prepare", *asked, [program], timeout=self.stage.left())
         if prepared.refused:
-            return {"refused": prepared.refused[variant]}
+            return {"refused": prepared.refused[program]}
         ready = time.monotonic() - start
-        found = self._timed(row, self._torch, variant, prepared.seconds[variant], prepared)
+        found = self._timed(row, side, program, prepared.seconds[program], prepared)
         return found | {"seconds_to_prepare": round(ready, 1)}
 
     def _timed(self, row: Row, side: Side, program: str, estimate: float, prepared: sides.Prepared) -> dict[str, Any]:
@@ -207,8 +167,7 @@ def run(stage: Stage) -> None:
         rows = [Row(*where, dtype) for where in (TINY_ORDER if stage.tiny else ORDER) for dtype in DTYPES]
         for what, least, job in plan(table, rows):
             if stage.left() < (0.0 if stage.tiny else least):
-                for name in what:
-                    stage.drop(name)
+                stage.drop(what)
             else:
                 job()
     finally:
@@ -217,31 +176,23 @@ def run(stage: Stage) -> None:
         raise StageFailed("; ".join(table.failed))
 
 
-def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[list[str], float, Callable[[], None]]]:
+def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[str, float, Callable[[], None]]]:
     """(what, seconds that it needs at least, what to do) of everything, in its order."""
     device = "cpu" if table.stage.record["facts"]["our_platform"] == "cpu" else "cuda"
 
-    def of_torch(rows: Sequence[Row], *, compiled: bool) -> Iterator[tuple[list[str], float, Callable[[], None]]]:
+    def of_torch(rows: Sequence[Row], *, compiled: bool) -> Iterator[tuple[str, float, Callable[[], None]]]:
         if not table.has_torch or (compiled and table.stage.tiny):  # a compiler takes longer than all else that is tiny
             return
         for row in rows:
             for name in torch_variants.variants_of(systems.configured(row.system), device):
                 if name not in SLOWER and torch_variants.is_compiled(name) == compiled:
                     least = LEAST_SECONDS_COMPILED if compiled else LEAST_SECONDS
-                    yield [f"{row.label()} {name}"], least, functools.partial(table.time_torch, row, name)
+                    yield f"{row.label()} {name}", least, functools.partial(table.time_row, row, name)
 
-    for together in waves(rows, max(1, (os.cpu_count() or 1) // 2)):
-        yield [row.label() for row in together], LEAST_SECONDS, functools.partial(table.time_ours, together)
-        yield from of_torch(together, compiled=False)
+    for row in rows:
+        yield row.label(), LEAST_SECONDS, functools.partial(table.time_row, row, "ours")
+        yield from of_torch([row], compiled=False)
     yield from of_torch(rows, compiled=True)
-
-
-def waves(rows: Sequence[Row], at_once: int) -> Iterator[Sequence[Row]]:
-    """The rows in groups that are compiled together: few at first, which say most, then as many as there may be."""
-    first = min(len(DTYPES), at_once)
-    yield rows[:first]
-    for begin in range(first, len(rows), min(at_once, MOST_AT_ONCE)):
-        yield rows[begin : begin + min(at_once, MOST_AT_ONCE)]
 
 
 def compared(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
