@@ -14,7 +14,7 @@ XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment there. On fewer, config.m
 parts, and each part has statistics of its own. `cifar10` runs on one GPU. The turn from which on the generator is
 averaged is BigGAN-PyTorch's everywhere. Where they differ from theirs: images are not mirrored, and the classes' scales
 and offsets of `cifar10` begin at 1 and 0. `none` and `none` as the players' conditioning make an unconditional game,
-normalised by the latent.
+normalized by the latent.
 """
 
 import math
@@ -78,9 +78,9 @@ RECIPES = {
 
 
 def get_config(preset: str = "small"):
-    """The recipe of that name in RECIPES: hinge loss, Adam 0 / 0.999, spectral normalisation of both players."""
+    """The recipe of that name in RECIPES: hinge loss, Adam 0 / 0.999, spectral normalization of both players."""
     if preset not in RECIPES:
-        raise ValueError(f"biggan:{preset} is unknown; legal: {', '.join(RECIPES)}")
+        raise ValueError(f"biggan:{preset} is unknown; expected: {', '.join(RECIPES)}")
     recipe = RECIPES[preset]
     is_deep = recipe.network == "biggan_deep"
     config = default.get_config()
@@ -91,7 +91,7 @@ def get_config(preset: str = "small"):
     config.data.channels = 3
     config.latent.size = recipe.latent
     config.loss = "hinge"
-    config.penalties.orthogonal = recipe.orthogonal
+    config.penalties.ortho = recipe.orthogonal
     config.discriminator_steps = recipe.discriminator_steps
     both = {
         "network": recipe.network,
@@ -118,8 +118,8 @@ def get_config(preset: str = "small"):
     )
     images = recipe.batch_size * recipe.discriminator_steps  # in a turn
     halflife = images * math.log(0.5) / math.log(recipe.average_keeps)
-    config.average_halflife = 0.0
-    config.schedules.average_halflife = f"phases(({images * recipe.average_after}, {halflife:.1f}))"
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = f"phases(({images * recipe.average_after}, {halflife:.1f}))"
     config.evaluation.standing_batches = recipe.standing_batches
     config.sample_every = config.checkpoint_every = 1000
     return config

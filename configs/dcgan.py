@@ -8,7 +8,7 @@ from configs import default
 
 
 def get_config(dataset: str = "digits"):
-    """The authors' recipe at 32x32, Adam 2e-4, beta1 0.5, N(0, 0.02) initialisation, with half the usual maps."""
+    """The authors' recipe at 32x32, Adam 2e-4, beta1 0.5, N(0, 0.02) initialization, with half the usual maps."""
     config = default.get_config()
     config.data.name = dataset
     config.generator.width = config.discriminator.width = 32
@@ -17,7 +17,7 @@ def get_config(dataset: str = "digits"):
     if dataset == "digits":  # few and small: learned in two minutes on two CPU cores, at higher rates
         config.steps = 2500
         config.sample_every = config.checkpoint_every = 500
-        config.average_halflife = 20_000.0
+        config.ema_halflife = 20_000.0
         config.generator.learning_rate = 1e-3
         config.discriminator.learning_rate = 5e-4
     return config

@@ -6,13 +6,13 @@ Not a run by itself: see configs/dcgan.py.
 from ml_collections import ConfigDict, FieldReference
 
 PENALTIES = (
-    "r1", "r2", "wgan_gp", "wgan_lp", "dragan", "lecam", "consistency", "latent_consistency", "classify_real",
-    "classify_fake", "classify_generated", "path_length", "latent_diversity", "orthogonal",
+    "r1", "r2", "wgan_gp", "wgan_lp", "dragan", "lecam", "bcr", "zcr_d", "ac_real",
+    "ac_fake", "ac_gen", "path_length", "zcr_g", "ortho",
 )  # fmt: skip
 
 
 def player(**fields) -> dict:
-    """One player: its network's name and its optimiser, changed or extended by `fields`, such as the network's own."""
+    """One player: its network's name and its optimizer, changed or extended by `fields`, such as the network's own."""
     return {
         "network": "dcgan",
         "conditioning": "none",  # G: none, concat, concat_embedding, embedding; D: none, projection, classifier
@@ -24,7 +24,7 @@ def player(**fields) -> dict:
         "weight_decay": 0.0,  # of adamw and lion
         "clip_norm": 0.0,  # a longer gradient is shortened to this; 0: never
         "spectral_norm": False,  # divide each kernel by its largest singular value
-        "penalty_interval": 1,  # the player's penalties at every so manieth turn, so many times as heavy
+        "penalty_interval": 1,  # the player's penalties at every k-th turn, so many times as heavy
         **fields,
     }
 
@@ -46,17 +46,17 @@ def get_config() -> ConfigDict:
                 "dir": "",  # where TFDS keeps prepared data; empty: TFDS_DATA_DIR, or TFDS's own default
                 "split": "train",
                 "image_size": (32, 32),  # (height, width); (): as the dataset has them
-                "channels": 0,  # 1 grey, 3 colour, 0: as the dataset has them
+                "channels": 0,  # 1 grey, 3 color, 0: as the dataset has them
                 "crop": "center",  # to the shape of image_size before resizing; "none": stretch
                 "skip_broken": False,  # of a folder of images: leave out files that cannot be read, rather than stop
-                "resident": "auto",  # all examples on the device: auto, always, never
+                "on_device": "auto",  # all examples on the device: auto, always, never
             },
             "latent": {
                 "size": 100,
                 "prior": "normal",  # normal(mean, sd, bound), uniform(low, high)
-                "shared": False,  # both players see the same latents within a turn, which then costs one pass of G less
+                "share": False,  # both players see the same latents within a turn, which then costs one pass of G less
             },
-            "output": "tanh",  # G's activation, and so the range of images: tanh, sigmoid, linear
+            "output_activation": "tanh",  # G's activation, and so the range of images: tanh, sigmoid, linear
             "loss": "non_saturating",
             "penalties": dict.fromkeys(PENALTIES, 0.0),  # their weights, r1 |grad D|^2 for one; 0: none
             "gradient_estimator": "exact",  # of r1 and r2: exact, finite_difference(sigma, every)
@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
                 "policy": "none",  # of what D sees, real and fake alike: none, diff_augment, ada, apa
                 "p": 0.0,  # its probability; of an adaptive one, the first
                 "target": 0.0,  # adaptive: p holds the mean sign of D's logits on real images here; 0: p is as above
-                "images_to_one": 500_000.0,  # adaptive: the images in which p can go from 0 to 1
+                "ada_images": 500_000.0,  # adaptive: the images in which p can go from 0 to 1
             },
             "discriminator_steps": 1,  # updates of D in a turn, each on a batch of its own
             "generator_steps": 1,  # updates of G in a turn
@@ -76,18 +76,18 @@ def get_config() -> ConfigDict:
             # Of dcgan: maps at full size, halvings of the image (0: down to about 4 pixels), initial weights.
             "generator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),
             "discriminator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),
-            "average_halflife": 10_000.0,  # images; samples come from the averaged generator; 0: the last one
+            "ema_halflife": 10_000.0,  # images; samples come from the averaged generator; 0: the last one
             "schedules": {  # of the numbers above, by images seen: "linear(5e-5, 1e6)", "cosine(5e-5, 1e6)", ...
                 "generator": scheduled(),
                 "discriminator": scheduled(),
-                "average_halflife": "rampup(0.05)",
+                "ema_halflife": "rampup(0.05)",
                 "penalties": dict.fromkeys(PENALTIES, ""),
                 "weight_clip": "",
                 "top_k": "",
-                "augment": {"p": "", "target": "", "images_to_one": ""},
+                "augment": {"p": "", "target": "", "ada_images": ""},
             },
             "parallel": "jit",  # how a turn is spread over devices: jit, pmap
-            # Each device keeps its part of the optimisers' moments and of the averaged generator, not all of them: less
+            # Each device keeps its part of the optimizers' moments and of the averaged generator, not all of them: less
             # memory, the same numbers. With jit only.
             "shard_state": False,
             "log_every": 50,  # steps
@@ -98,12 +98,12 @@ def get_config() -> ConfigDict:
                 "split": "test",  # what samples are compared with
                 "reference_samples": 0,  # how many of its images; 0: all
                 "num_samples": 10_000,
-                "standing_batches": 0,  # of samples, whose statistics the averaged G normalises by; 0: those averaged
+                "standing_batches": 0,  # of samples, whose statistics the averaged G normalizes by; 0: those averaged
                 "extractor": "auto",  # classifier (auto, where there are labels), inception, pixels
                 # frechet (with the sliced Wasserstein of points, it decides which checkpoint is the best), kernel,
                 # intra_class (of a conditional game), neighbors (precision, recall, density, coverage),
-                # inception_score, labels (modes, reverse_kl), memorisation.
-                "metrics": ("frechet", "kernel", "neighbors", "inception_score", "labels", "memorisation"),
+                # inception_score, labels (modes, reverse_kl), memorization.
+                "metrics": ("frechet", "kernel", "neighbors", "inception_score", "labels", "memorization"),
             },
         }
     )

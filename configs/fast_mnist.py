@@ -6,7 +6,7 @@ timeout --signal=TERM 60 python -m gan.main --config=configs/fast_mnist.py
 
 What makes it fast, in the order of its weight: the labels (an embedding in G, a projection in D), 16 maps in place of
 64 and so several times the turns, and high learning rates that fall soon. It is at its best after some 1,000 turns;
-later D wins, unless R1 holds it: then it begins more slowly, and goes on. R1 needs a D without batch normalisation, and
+later D wins, unless R1 holds it: then it begins more slowly, and goes on. R1 needs a D without batch normalization, and
 costs little at every fourth turn. docs/benchmarks.md has what both reach and what was tried. Any later launch begins
 sooner, its programs being kept.
 """
@@ -17,7 +17,7 @@ from configs import dcgan
 def get_config(horizon: str = "minute"):
     """A conditional DCGAN, Adam 4e-3 and 2e-3: of width 16, or of width 32 with R1 and betas 0 and 0.99."""
     if horizon not in ("minute", "five_minutes"):
-        raise ValueError(f"fast_mnist:{horizon} is unknown; legal: minute, five_minutes")
+        raise ValueError(f"fast_mnist:{horizon} is unknown; expected: minute, five_minutes")
     is_minute = horizon == "minute"
     config = dcgan.get_config("mnist")
     config.generator.width = config.discriminator.width = 16 if is_minute else 32
@@ -29,7 +29,7 @@ def get_config(horizon: str = "minute"):
         config.discriminator.batch_norm = False
         config.penalties.r1 = 1.0
         config.discriminator.penalty_interval = 4
-        config.average_halflife = 40_000.0
+        config.ema_halflife = 40_000.0
         for player in (config.generator, config.discriminator):
             player.beta1, player.beta2 = 0.0, 0.99
     for schedule in (config.schedules.generator, config.schedules.discriminator):

@@ -21,12 +21,12 @@ def get_config():
     config.data.image_size = (28, 28)
     config.data.channels = 1
     config.latent.prior = "uniform(-1, 1)"
-    config.output = "sigmoid"
+    config.output_activation = "sigmoid"
     config.generator_steps = 2
     config.generator = _player(512)
     config.discriminator = _player(256)
-    config.average_halflife = 0.0
-    config.schedules.average_halflife = ""
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = ""
     config.log_every = 100
     config.sample_every = 2000
     config.checkpoint_every = 2000

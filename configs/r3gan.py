@@ -29,7 +29,7 @@ class Recipe(NamedTuple):
     images: float
     burn_in: float
     gamma: tuple[float, float]
-    average_halflife: float
+    ema_halflife: float
     augment_p: float = 0.0
     learning_rate: tuple[float, float] = (2e-4, 5e-5)
     group_width: int = 16  # 2 * width / group_width groups: 96 at the widths 768 and 1536
@@ -39,23 +39,23 @@ class Recipe(NamedTuple):
 RECIPES = {
     "small": Recipe(
         data="mnist", image_size=32, widths=(96, 64, 16, 8), bfloat16_stages=0, batch_size=32, images=256e3,
-        burn_in=128e3, gamma=(1.0, 0.1), average_halflife=10e3, learning_rate=(5e-4, 1e-4),
+        burn_in=128e3, gamma=(1.0, 0.1), ema_halflife=10e3, learning_rate=(5e-4, 1e-4),
     ),
     "stacked_mnist": Recipe(
         data="stacked_mnist", image_size=32, widths=(768,) * 4, bfloat16_stages=3, batch_size=512, images=10e6,
-        burn_in=2e6, gamma=(1.0, 0.1), average_halflife=0.5e6, learning_rate=(2e-4, 2e-4),
+        burn_in=2e6, gamma=(1.0, 0.1), ema_halflife=0.5e6, learning_rate=(2e-4, 2e-4),
     ),
     "cifar10": Recipe(
         data="cifar10", image_size=32, widths=(768,) * 4, bfloat16_stages=3, batch_size=512, images=250e6,
-        burn_in=20e6, gamma=(0.05, 0.005), average_halflife=5e6, augment_p=0.55, is_conditional=True,
+        burn_in=20e6, gamma=(0.05, 0.005), ema_halflife=5e6, augment_p=0.55, is_conditional=True,
     ),
     "ffhq64": Recipe(
         data="folder", image_size=64, widths=(768,) * 4 + (384,), bfloat16_stages=4, batch_size=256, images=100e6,
-        burn_in=20e6, gamma=(2.0, 0.2), average_halflife=0.5e6, augment_p=0.3,
+        burn_in=20e6, gamma=(2.0, 0.2), ema_halflife=0.5e6, augment_p=0.3,
     ),
     "imagenet32": Recipe(
         data="imagenet_resized/32x32", image_size=32, widths=(1536,) * 4, group_width=32, bfloat16_stages=3,
-        batch_size=4096, images=1e9, burn_in=200e6, gamma=(0.5, 0.05), average_halflife=50e6, augment_p=0.5,
+        batch_size=4096, images=1e9, burn_in=200e6, gamma=(0.5, 0.05), ema_halflife=50e6, augment_p=0.5,
         is_conditional=True,
     ),
 }  # fmt: skip
@@ -64,7 +64,7 @@ RECIPES = {
 def get_config(preset: str = "small"):
     """The recipe of that name in RECIPES: Adam, beta1 0, beta2 from 0.9 to 0.99; all numbers along half a cosine."""
     if preset not in RECIPES:
-        raise ValueError(f"r3gan:{preset} is unknown; legal: {', '.join(RECIPES)}")
+        raise ValueError(f"r3gan:{preset} is unknown; expected: {', '.join(RECIPES)}")
     recipe = RECIPES[preset]
     config = default.get_config()
     config.steps = int(recipe.images) // recipe.batch_size
@@ -73,11 +73,11 @@ def get_config(preset: str = "small"):
     config.data.name = recipe.data
     config.data.image_size = (recipe.image_size, recipe.image_size)
     config.latent.size = 64
-    config.output = "linear"
+    config.output_activation = "linear"
     config.loss = "relativistic"
     # The authors' penalty is gamma / 2 |grad D|^2.
     config.penalties.r1 = config.penalties.r2 = recipe.gamma[0] / 2
-    config.average_halflife = 0.0
+    config.ema_halflife = 0.0
     if recipe.augment_p:
         config.augment.policy = "ada('blit,geometry,color,cutout', color=0.5)"
     for player, conditioning in (("generator", "concat_embedding"), ("discriminator", "projection")):
@@ -102,7 +102,7 @@ def get_config(preset: str = "small"):
     for player in (schedules.generator, schedules.discriminator):
         player.learning_rate, player.beta2 = reach(recipe.learning_rate[1]), reach(0.99)
     schedules.penalties.r1 = schedules.penalties.r2 = reach(recipe.gamma[1] / 2)
-    schedules.average_halflife = reach(recipe.average_halflife)
+    schedules.ema_halflife = reach(recipe.ema_halflife)
     schedules.augment.p = reach(recipe.augment_p) if recipe.augment_p else ""
     config.sample_every = config.checkpoint_every = 1000
     return config

@@ -1,4 +1,4 @@
-"""SAGAN (Zhang et al. 2019, arXiv:1805.08318): self-attention, and spectral normalisation of both players.
+"""SAGAN (Zhang et al. 2019, arXiv:1805.08318): self-attention, and spectral normalization of both players.
 
 python -m gan.main --config=configs/sagan.py
 python -m gan.main --config=configs/sagan.py:cifar10
@@ -48,9 +48,9 @@ RECIPES = {
 
 
 def get_config(preset: str = "small"):
-    """The recipe of that name in RECIPES: hinge loss, Adam, conditional batch normalisation and a projection."""
+    """The recipe of that name in RECIPES: hinge loss, Adam, conditional batch normalization and a projection."""
     if preset not in RECIPES:
-        raise ValueError(f"sagan:{preset} is unknown; legal: {', '.join(RECIPES)}")
+        raise ValueError(f"sagan:{preset} is unknown; expected: {', '.join(RECIPES)}")
     recipe = RECIPES[preset]
     config = default.get_config()
     config.steps = recipe.steps
@@ -81,7 +81,7 @@ def get_config(preset: str = "small"):
         conditioning="projection",
         learning_rate=recipe.learning_rates[1],
     )
-    config.average_halflife = 0.0
-    config.schedules.average_halflife = ""
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = ""
     config.sample_every = config.checkpoint_every = 1000
     return config

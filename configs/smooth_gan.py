@@ -24,8 +24,8 @@ def get_config():
     config.loss = "label_smoothed(real=0.9, fake=0.0)"
     config.generator = _player()
     config.discriminator = _player()
-    config.average_halflife = 0.0
-    config.schedules.average_halflife = ""
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = ""
     config.log_every = 100
     config.sample_every = 3000
     config.checkpoint_every = 3000

@@ -1,9 +1,9 @@
-"""SNGAN (Miyato et al. 2018, arXiv:1802.05957): residual networks, hinge loss, a spectrally normalised discriminator.
+"""SNGAN (Miyato et al. 2018, arXiv:1802.05957): residual networks, hinge loss, a spectrally normalized discriminator.
 
 python -m gan.main --config=configs/sngan.py
 python -m gan.main --config=configs/sngan.py:conditional
 
-The authors' recipe for CIFAR-10, and with conditional batch normalisation and a projection that of Miyato and Koyama
+The authors' recipe for CIFAR-10, and with conditional batch normalization and a projection that of Miyato and Koyama
 2018 (arXiv:1802.05637); the networks for 48, 64 and 128 pixels follow config.data.image_size. It differs from theirs in
 that the generator's updates see 64 samples, not 128, and no noise is added to the 256 levels of the images. There is no
 averaged generator: samples come from the last one.
@@ -15,7 +15,7 @@ from configs import default
 def get_config(variant: str = "unconditional"):
     """Adam 2e-4, betas 0 and 0.9, five D's to a G; the rate falls to zero over 50,000 turns."""
     if variant not in ("unconditional", "conditional"):
-        raise ValueError(f"sngan:{variant} is unknown; legal: unconditional, conditional")
+        raise ValueError(f"sngan:{variant} is unknown; expected: unconditional, conditional")
     is_conditional = variant == "conditional"
     adam = {
         "network": "resnet",
@@ -43,7 +43,7 @@ def get_config(variant: str = "unconditional"):
     images = config.steps * config.discriminator_steps * config.batch_size
     for player in (config.schedules.generator, config.schedules.discriminator):
         player.learning_rate = f"linear(0.0, {images})"
-    config.average_halflife = 0.0
-    config.schedules.average_halflife = ""
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = ""
     config.sample_every = config.checkpoint_every = 1000
     return config

@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config():
-    """DCGAN, D without batch normalisation; relativistic with R1 and R2 (Huang et al. 2024, arXiv:2501.05441)."""
+    """DCGAN, D without batch normalization; relativistic with R1 and R2 (Huang et al. 2024, arXiv:2501.05441)."""
     config = default.get_config()
     config.steps = 100_000
     config.data.name = "stacked_mnist"

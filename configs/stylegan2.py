@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
     gamma: float
     path_length: float
     style_mixing: float
-    average_halflife: float
+    ema_halflife: float
     rampup: float
     conv_clamp: float = 256.0
     augment_target: float = 0.0
@@ -49,21 +49,21 @@ def widths(image_size: int, base: int) -> tuple[int, ...]:
 CIFAR = Recipe(
     data="cifar10", image_size=32, widths=widths(32, 32768), bfloat16_stages=3, style_width=512, mapping_layers=2,
     architecture="orig", group_size=32, batch_size=64, images=100e6, learning_rate=0.0025, gamma=0.01,
-    path_length=0.0, style_mixing=0.0, average_halflife=500e3, rampup=0.05, augment_target=0.6,
+    path_length=0.0, style_mixing=0.0, ema_halflife=500e3, rampup=0.05, augment_target=0.6,
 )  # fmt: skip
 
 RECIPES = {
     "small": Recipe(
         data="mnist", image_size=32, widths=(64, 32, 16, 8), bfloat16_stages=0, style_width=64, mapping_layers=2,
         architecture="resnet", group_size=4, batch_size=32, images=256e3, learning_rate=0.0025, gamma=1.0,
-        path_length=0.0, style_mixing=0.0, average_halflife=10e3, rampup=0.05, conv_clamp=0.0,
+        path_length=0.0, style_mixing=0.0, ema_halflife=10e3, rampup=0.05, conv_clamp=0.0,
     ),
     "cifar": CIFAR,
     "cifar_conditional": CIFAR._replace(is_conditional=True),
     "ffhq256": Recipe(
         data="folder", image_size=256, widths=widths(256, 16384), bfloat16_stages=4, style_width=512, mapping_layers=8,
         architecture="resnet", group_size=8, batch_size=64, images=25e6, learning_rate=0.0025, gamma=1.0,
-        path_length=2.0, style_mixing=0.9, average_halflife=20e3, rampup=0.0,
+        path_length=2.0, style_mixing=0.9, ema_halflife=20e3, rampup=0.0,
     ),
 }  # fmt: skip
 
@@ -71,7 +71,7 @@ RECIPES = {
 def get_config(preset: str = "small"):
     """The recipe of that name in RECIPES: Adam, betas 0 and 0.99, R1 at every 16th turn, path length at every 4th."""
     if preset not in RECIPES:
-        raise ValueError(f"stylegan2:{preset} is unknown; legal: {', '.join(RECIPES)}")
+        raise ValueError(f"stylegan2:{preset} is unknown; expected: {', '.join(RECIPES)}")
     recipe = RECIPES[preset]
     config = default.get_config()
     config.steps = int(recipe.images) // recipe.batch_size
@@ -79,14 +79,14 @@ def get_config(preset: str = "small"):
     config.data.name = recipe.data
     config.data.image_size = (recipe.image_size, recipe.image_size)
     config.latent.size = recipe.style_width
-    config.output = "linear"
+    config.output_activation = "linear"
     config.penalties.r1 = recipe.gamma / 2  # the authors' penalty is gamma / 2 |grad D|^2
     config.penalties.path_length = recipe.path_length
-    config.average_halflife = recipe.average_halflife
-    config.schedules.average_halflife = f"rampup({recipe.rampup:g})" if recipe.rampup else ""
+    config.ema_halflife = recipe.ema_halflife
+    config.schedules.ema_halflife = f"rampup({recipe.rampup:g})" if recipe.rampup else ""
     if recipe.augment_target:
         config.augment.policy = "ada('blit,geometry,color')"
-        config.augment.target, config.augment.images_to_one = recipe.augment_target, 500e3
+        config.augment.target, config.augment.ada_images = recipe.augment_target, 500e3
 
     def player(conditioning: str, interval: int, **fields) -> dict:
         # The authors' correction for penalties that are updates of their own: interval + 1 updates in place of

@@ -17,18 +17,18 @@ def get_config(toy: str = "ring8"):
     config.data.name = toy
     config.data.image_size = ()
     config.latent.size = 2
-    config.output = "linear"
+    config.output_activation = "linear"
     config.generator = _player()
     config.discriminator = _player()
     config.penalties.r1 = config.penalties.r2 = 0.05
-    config.average_halflife = 12_800.0
-    set_turns(config, 5000)
+    config.ema_halflife = 12_800.0
+    set_steps(config, 5000)
     config.log_every = config.sample_every = 250
     config.checkpoint_every = 1000
     return config
 
 
-def set_turns(config, turns: int) -> None:
+def set_steps(config, turns: int) -> None:
     """Sets the length of the run; both learning rates fall to 30% after a half of it, to 10% after three quarters.
 
     Once shares are even, it is the rate that blurs the modes.

@@ -22,8 +22,8 @@ def get_config():
     config.data.channels = 1
     config.generator = _player(layers=(1, 2, 4), dropout=0.0)
     config.discriminator = _player(layers=(4, 2, 1), dropout=0.3)
-    config.average_halflife = 0.0
-    config.schedules.average_halflife = ""
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = ""
     config.log_every = 100
     config.sample_every = 6000
     config.checkpoint_every = 6000

@@ -3,10 +3,10 @@
 python -m gan.main --config=configs/wgan_gp.py
 python -m gan.main --config=configs/wgan_gp.py:conditional
 
-The critic has no batch normalisation: the penalty is on the slope of each image's own logit. It differs from the
+The critic has no batch normalization: the penalty is on the slope of each image's own logit. It differs from the
 authors' recipe in that the generator's updates see 64 samples, not 128, and no noise is added to the 256 levels of the
 images. There is no averaged generator: samples come from the last one. The conditional one is an AC-GAN: conditional
-batch normalisation, and a critic that classifies, with weight 1 on real images and 0.1 on generated ones.
+batch normalization, and a critic that classifies, with weight 1 on real images and 0.1 on generated ones.
 """
 
 from configs import default
@@ -15,7 +15,7 @@ from configs import default
 def get_config(variant: str = "unconditional"):
     """Penalty 10, Adam 2e-4, betas 0 and 0.9, five D's to a G; the rate falls to zero over 100,000 turns."""
     if variant not in ("unconditional", "conditional"):
-        raise ValueError(f"wgan_gp:{variant} is unknown; legal: unconditional, conditional")
+        raise ValueError(f"wgan_gp:{variant} is unknown; expected: unconditional, conditional")
     is_conditional = variant == "conditional"
     adam = {
         "network": "resnet",
@@ -37,11 +37,11 @@ def get_config(variant: str = "unconditional"):
         **adam, halvings=2, pooling="mean", layer_norm=False, conditioning="classifier" if is_conditional else "none"
     )
     if is_conditional:
-        config.penalties.classify_real, config.penalties.classify_generated = 1.0, 0.1
+        config.penalties.ac_real, config.penalties.ac_gen = 1.0, 0.1
     images = config.steps * config.discriminator_steps * config.batch_size
     for player in (config.schedules.generator, config.schedules.discriminator):
         player.learning_rate = f"linear(0.0, {images})"
-    config.average_halflife = 0.0
-    config.schedules.average_halflife = ""
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = ""
     config.sample_every = config.checkpoint_every = 1000
     return config

@@ -232,7 +232,7 @@ def restored(workdir: Path) -> tuple[int, dict[str, int]]:
     """The step of the newest checkpoint as it is read back, and the CRC-32 of every array."""
     from absl import logging as absl_logging
 
-    from gan import checkpoint
+    from gan.io import checkpoint
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     with checkpoint.open_manager(workdir / "checkpoints", read_only=True) as manager:
@@ -256,7 +256,9 @@ def _target(workdir: str) -> object:
     """What a run's state looks like, as a restore wants it."""
     import jax
 
-    from gan import game, sampling, schedules, sharding, state
+    from gan import game, schedules, state
+    from gan.inference import sampling
+    from gan.parallel import sharding
 
     config, dataset = sampling.recorded(Path(workdir))
     rules = game.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
@@ -482,7 +484,7 @@ def _newest_checkpoint(workdir: Path) -> Path:
 def _digests(workdir: Path, step: int) -> dict[str, int]:
     """The CRC-32 of every array as they were when it was saved, by the names that `restored` gives them."""
     recorded = json.loads((workdir / "checkpoints" / str(step) / "digests" / "metadata").read_text())
-    return recorded["state"] | {f".average{name}": value for name, value in recorded["average"].items()}
+    return recorded["state"] | {f".ema{name}": value for name, value in recorded["ema"].items()}
 
 
 def damaged_folder(bench: Bench) -> Attempts:
@@ -643,12 +645,12 @@ with open({str(ballast)!r}, "wb", buffering=0) as file:
 def disk_full(bench: Bench) -> Attempts:
     """The disk full at the launch, while saving, logging, drawing"""
     moments = {  # a function of the run, and the call of it before which the disk is filled
-        "saving": ("checkpoint", "save", 3),
-        "saving the last": ("checkpoint", "save", RUN["steps"] // RUN["checkpoint_every"]),
-        "logging": ("report", "Report.metrics", 5),
-        "drawing": ("report", "save_png", 3),
-        "drawing the last": ("report", "draw_losses", 1),
-        "stopped by a signal": ("loop", "Run.stop", 1),
+        "saving": ("io.checkpoint", "save", 3),
+        "saving the last": ("io.checkpoint", "save", RUN["steps"] // RUN["checkpoint_every"]),
+        "logging": ("io.writer", "RunWriter.metrics", 5),
+        "drawing": ("io.writer", "save_png", 3),
+        "drawing the last": ("io.writer", "draw_losses", 1),
+        "stopped by a signal": ("train.loop", "Recorder.stop", 1),
     }
     with SmallDisk(bench) as disk:
         yield "at the launch", lambda: _full_at_launch(bench, disk)
@@ -669,8 +671,8 @@ def _full_at_launch(bench: Bench, disk: SmallDisk) -> str:
 def _filled(bench: Bench, disk: SmallDisk, module: str, function: str, call: int) -> str:
     workdir = disk.folder / function
     fault = f"""
-import functools, operator, sys
-from gan import {module} as module
+import functools, importlib, operator, sys
+module = importlib.import_module('gan.{module}')
 place, name = [module, *{function.split(".")!r}][-2:]
 place = getattr(module, place) if isinstance(place, str) else place
 original, calls = getattr(place, name), []
@@ -683,7 +685,7 @@ setattr(place, name, filled)
 """
     with disk.emptied(workdir):
         process = bench.launch(workdir, fault=fault)
-        if function == "Run.stop":
+        if function == "Recorder.stop":
             wait_for_figures(process, workdir)
             process.terminate()
         end = ended(process)
@@ -692,7 +694,7 @@ setattr(place, name, filled)
             return ""
         line = _expect(end, 2, "No space left on device")
         disk.ballast.unlink()
-        go_on(bench, workdir, figures=function != "Run.stop")
+        go_on(bench, workdir, figures=function != "Recorder.stop")
         return line
 
 
@@ -748,7 +750,7 @@ def data_under_a_run(bench: Bench) -> Attempts:
         "decoded": ("arrays/*/images.npy", "", {"data__resident": "never"}),
         "streamed": (
             "prepared/**/*.array_record*",
-            "from gan import loop; loop.DECODED_BYTES = 0",
+            "from gan.train import loop; loop.DECODED_BYTES = 0",
             {"data__resident": "never"},
         ),
     }
@@ -857,7 +859,7 @@ toys.load = spoilt
     yield "a point in turn 101", spoilt
 
 
-# Clocks, neighbours, memory
+# Clocks, neighbors, memory
 
 
 def clock(bench: Bench) -> Attempts:
@@ -938,7 +940,7 @@ compiler.backend_compile_and_load = refused
         limit = "" if fault else f"ulimit -v {ADDRESS_BYTES // 1024}"
         environment = bench.environment | {"JAX_COMPILATION_CACHE_DIR": str(bench.fresh("programs"))}
         end = ended(bench.launch(workdir, fault=fault, prefix=limit, environment=environment, **fields))
-        return _expect(end, 2, "out of memory", "config.batch_size", "config.microbatches", "data.resident")
+        return _expect(end, 2, "out of memory", "config.batch_size", "config.microbatches", "data.on_device")
 
     yield "at compilation", lambda: too_little(compiling)
     yield "at run: a batch of 2^25", lambda: too_little(batch_size=2**25, steps=8)

@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
         ),
     },
     seeds=(0, 1, 2),
-    minimise="frechet",
+    minimize="fd",
     images=96_000,
     reports=2,
 )

@@ -22,7 +22,7 @@ EXPERIMENT = Experiment(
         "discriminator.learning_rate": among(5e-4, 2e-3),
     },
     seeds=range(6),
-    minimise="frechet",
+    minimize="fd",
     images=64_000,
     reports=5,
 )

@@ -2,7 +2,7 @@
 
 Lucic et al. 2018, arXiv:1711.10337, found that losses differ less than seeds and budgets do. Here five losses, each
 without a penalty, with R1 and with WGAN-GP at their authors' weights, and three seeds: a narrow DCGAN, its
-discriminator without batch normalisation, as WGAN-GP needs it.
+discriminator without batch normalization, as WGAN-GP needs it.
 
 python -m experiments.sweep experiments/losses_on_mnist.py --workdir=runs/losses_on_mnist
 """
@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
         "penalty": cases({"none": {}, "r1": {"penalties.r1": 1.0}, "wgan_gp": {"penalties.wgan_gp": 10.0}}),
     },
     seeds=(0, 1, 2),
-    minimise="frechet",
+    minimize="fd",
     images=128_000,
     reports=4,
 )

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gan.config.schema import COUNT_OR_AUTO, FIELDS, check_kind
 from gan.errors import UserError, nearest
-from gan.fields import COUNT_OR_AUTO, FIELDS, check_kind
 
 
 def override(config: ConfigDict, changes: Sequence[str]) -> None:

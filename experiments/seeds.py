@@ -17,7 +17,7 @@ EXPERIMENT = Experiment(
         "sample_every": 1000,
     },
     seeds=range(12),
-    minimise="frechet",
+    minimize="fd",
     images=64_000,
     reports=5,
     population="auto",

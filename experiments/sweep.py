@@ -46,14 +46,14 @@ def _run(arguments: argparse.Namespace) -> int:
     base, config = space.configured(experiment, arguments.override)
     try:
         from experiments.study import storage
-        from experiments.study.trial import Interruption
+        from experiments.study.trial import StopSignal
         from experiments.study.worker import Worker
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
         raise UserError("a sweep needs Optuna: pip install '.[sweep]'") from error
     folder = Path(arguments.workdir or Path("runs") / Path(arguments.experiment).stem)
-    with Interruption() as interruption:
+    with StopSignal() as interruption:
         study = storage.open_study(experiment, space.record(experiment, config), folder, arguments.storage)
         if arguments.retry:
             with storage.planning(folder):

@@ -43,15 +43,15 @@ SAMPLES = 2500
 """Samples that a seed is judged by, as in Srivastava et al. 2017."""
 
 WEIGHTS = {
-    "wgan_gp": 10.0, "wgan_lp": 10.0, "dragan": 10.0, "lecam": 0.3, "latent_consistency": 5.0, "path_length": 2.0,
-    "latent_diversity": 0.5, "orthogonal": 1e-4,
+    "wgan_gp": 10.0, "wgan_lp": 10.0, "dragan": 10.0, "lecam": 0.3, "zcr_d": 5.0, "path_length": 2.0,
+    "zcr_g": 0.5, "orthogonal": 1e-4,
 }  # fmt: skip
 """The authors' weights. R1 and R2 have that of configs/toy.py, and a penalty that is not here has 1."""
 
 CLIP = 0.01
 """The bound of `clip`: Arjovsky et al. 2017, arXiv:1701.07875."""
 
-IDLE = ("consistency",)
+IDLE = ("bcr",)
 """Penalties that a point does not feel: it has no mirror image, and nowhere to be moved to."""
 
 
@@ -83,7 +83,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The flags; the tables' names are read when they are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [name for name, row in PENALTIES.items() if not row.classifies and name not in IDLE]
+    names = [name for name, row in PENALTIES.items() if not row.needs_class_logits and name not in IDLE]
     parser.add_argument("--distribution", default="ring8", choices=list(toys.MIXTURES))
     parser.add_argument("--losses", nargs="+", default=list(LOSSES), help="as config.loss has them")
     parser.add_argument(
@@ -101,7 +101,7 @@ def parse() -> argparse.Namespace:
 def configured(distribution: str, loss: str, penalties: str, turns: int, overrides: Sequence[str] = ()) -> ConfigDict:
     """configs/toy.py with this loss and these penalties, `none` or names with a plus between them."""
     config = toy.get_config(distribution)
-    toy.set_turns(config, turns)
+    toy.set_steps(config, turns)
     config.loss = loss
     usual = {name: weight for name, weight in config.penalties.items() if weight}
     config.penalties.update(dict.fromkeys(config.penalties, 0.0))
@@ -134,7 +134,7 @@ def _play(game: Game, schedule, batch_size: int, turns: int, images: Array, labe
     position, _ = jax.lax.scan(turn, state.create(game, schedule(0), seed), length=turns)
     keys = state.example_keys(state.named_key(jax.random.key(seed), "sample"), jnp.arange(SAMPLES))
     label = jnp.zeros(SAMPLES, jnp.int32)
-    points, _ = game.generate(position.average.variables, game.latents(keys), label, train=False)
+    points, _ = game.generate(position.ema.variables, game.latents(keys), label, train=False)
     return points.reshape(SAMPLES, 2)
 
 

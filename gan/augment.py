@@ -52,16 +52,16 @@ def identity(images: Array, keys: Array, p: Array) -> Array:
 
 
 def adapted(
-    p: Array, overfitting: Array, *, target: float | Array, images: float | Array, images_to_one: float | Array
+    p: Array, overfitting: Array, *, target: float | Array, images: float | Array, ada_images: float | Array
 ) -> Array:
-    """p after `images` more real images: p + sign(overfitting - target) images / images_to_one, clipped to [0, 1].
+    """p after `images` more real images: p + sign(overfitting - target) images / ada_images, clipped to [0, 1].
 
     `overfitting` is the paper's r_t = E[sign(D(real))] as measured since the last change, in [-1, 1]; the paper has
-    target = 0.6 and images_to_one = 500,000, the images in which p can climb from 0 to 1.
+    target = 0.6 and ada_images = 500,000, the images in which p can climb from 0 to 1.
 
     Reference: Karras et al. 2020, arXiv:2006.06676, section 3.2.
     """
-    return jnp.clip(p + jnp.sign(overfitting - target) * images / images_to_one, 0.0, 1.0)
+    return jnp.clip(p + jnp.sign(overfitting - target) * images / ada_images, 0.0, 1.0)
 
 
 # Operations on the pixels of one image [H, W, C]. At its neutral argument each returns the image bit for bit.
@@ -83,7 +83,7 @@ def saturation(image: Array, factor: Array) -> Array:
 
 
 def luma_flip(image: Array, amount: Array) -> Array:
-    """chroma + (1 - 2 amount) luma: at amount 1 light is dark, of the same colour. Neutral: 0."""
+    """chroma + (1 - 2 amount) luma: at amount 1 light is dark, of the same color. Neutral: 0."""
     return image - 2.0 * amount * luma(image)
 
 
@@ -346,7 +346,7 @@ def ada(policy: str = "blit,geometry,color", color: float = 1.0) -> Augment:
     appendix B; `resample` says in which way it is not theirs.
     """
     if not 0 <= color <= 1:
-        raise UserError(f"config.augment.policy: ada's color={color} is no share of p; legal: 0 <= color <= 1")
+        raise UserError(f"config.augment.policy: ada's color={color} is no share of p; expected: 0 <= color <= 1")
     return Augment(AdaAugment(_parts(policy, [*ADA_SPATIAL, *ADA_PIXELS]), color))
 
 
@@ -366,13 +366,13 @@ AUGMENTS: Mapping[str, Callable[..., Augment]] = {
 }
 
 
-def _parts(policy: str, legal: Iterable[str]) -> tuple[str, ...]:
-    """The parts that `"one,two"` names, in the order of `legal`."""
+def _parts(policy: str, valid: Iterable[str]) -> tuple[str, ...]:
+    """The parts that `"one,two"` names, in the order of `valid`."""
     field = "config.augment.policy"
     if not isinstance(policy, str):
-        raise UserError(f"{field}: {policy!r} is no list of parts; legal: a string of {', '.join(legal)}")
-    chosen = [lookup(dict.fromkeys(legal, part.strip()), part.strip(), field) for part in policy.split(",")]
-    return tuple(part for part in legal if part in chosen)
+        raise UserError(f"{field}: {policy!r} is no list of parts; expected: a string of {', '.join(valid)}")
+    chosen = [lookup(dict.fromkeys(valid, part.strip()), part.strip(), field) for part in policy.split(",")]
+    return tuple(part for part in valid if part in chosen)
 
 
 def _draws(key: Array, parts: tuple[str, ...]) -> dict[str, Array]:

@@ -33,7 +33,7 @@ LONGEST = 2000
 
 
 class UserError(Exception):
-    """A mistake in a flag, a field or a file. The message is one line: what is wrong, what is legal."""
+    """A mistake in a flag, a field or a file. The message is one line: what is wrong, what is valid."""
 
     def __str__(self) -> str:
         """The message as a terminal may show it: a file's name may hold anything, a line's end too."""
@@ -44,7 +44,7 @@ class UserError(Exception):
         return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
-class Told(UserError):
+class Reported(UserError):
     """A mistake that another process of the run tells."""
 
 
@@ -95,18 +95,18 @@ def _of_the_memory(error: BaseException) -> str:
     return (
         f"out of memory ({text[:160] or type(error).__name__}): reduce config.batch_size, or raise "
         f"config.microbatches ('auto': as far as the device needs); or reduce a player's width, or the images' size; "
-        f"data.resident='never' keeps the examples off the device"
+        f"data.on_device='never' keeps the examples off the device"
     )
 
 
-def nearest(name: str, legal: Iterable[str]) -> str:
-    """`"; nearest: 'x'"` for the legal name most like `name`, or `""` where none is alike."""
-    match = difflib.get_close_matches(str(name), [str(entry) for entry in legal], n=1, cutoff=0.5)
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`"; nearest: 'x'"` for the valid name most like `name`, or `""` where none is alike."""
+    match = difflib.get_close_matches(str(name), [str(entry) for entry in valid], n=1, cutoff=0.5)
     return f"; nearest: {match[0]!r}" if match else ""
 
 
 def lookup(table: Mapping[str, T], name: str, field: str) -> T:
-    """`table[name]`, or a `UserError` that names the config field, the nearest and all legal names."""
+    """`table[name]`, or a `UserError` that names the config field, the nearest and all valid names."""
     if name in table:
         return table[name]
-    raise UserError(f"{field}={name!r} is unknown{nearest(name, table)}; legal: {', '.join(sorted(table))}")
+    raise UserError(f"{field}={name!r} is unknown{nearest(name, table)}; expected: {', '.join(sorted(table))}")

@@ -17,11 +17,11 @@ from flax.errors import InvalidRngError
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import names
 from gan.augment import AUGMENTS, Augment, identity
+from gan.config import specs
+from gan.config.schema import check_kind
 from gan.errors import UserError, lookup, nearest
 from gan.estimators import GRADIENT_ESTIMATORS, Exact, FiniteDifference
-from gan.fields import check_kind
 from gan.losses import LOSSES, Loss
 from gan.networks import NETWORKS, spectral, stylegan2
 from gan.optimizers import DECAYING, OPTIMIZERS, Optimizer
@@ -77,12 +77,12 @@ OUTPUTS: Mapping[str, Output] = {
     "linear": Output(_identity, (-1.0, 1.0)),
 }
 COMPUTE_DTYPES: Mapping[str, str] = {name: name for name in ("float32", "bfloat16")}
-MOST_LAYERS, MOST_MAPS = 256, 2**20
+MAX_LAYERS, MAX_CHANNELS = 256, 2**20
 """What a network's field may say: how many layers or blocks there are at most, and how wide one is."""
-COUNTS_OF_LAYERS = (".depth", ".blocks", ".mapping_layers", ".halvings")
+LAYER_COUNTS = (".depth", ".blocks", ".mapping_layers", ".halvings")
 SPECTRAL_NORM = "spectral_norm"
-"""Where, among a player's batch statistics, the vectors of its spectral normalisation are kept."""
-WATCHED = {SPECTRAL_NORM, stylegan2.STYLE_MEAN}
+"""Where, among a player's batch statistics, the vectors of its spectral normalization are kept."""
+BATCH_INDEPENDENT_STATS = {SPECTRAL_NORM, stylegan2.STYLE_MEAN}
 """Batch statistics through which nothing that a player says of an example in training depends on its batch-mates."""
 DRAWS = ("noise", "style_mixing")
 """The names, besides "dropout", by which modules draw random numbers in training (Flax's `make_rng`)."""
@@ -92,7 +92,7 @@ STYLES = "styles"
 """The name by which a generator lets its styles be moved (Flax's `perturb`), [B, L, W] for L layers."""
 
 
-class Verdict(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What a discriminator says of images [B, H, W, C]."""
 
     logits: Array
@@ -104,7 +104,7 @@ class Verdict(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PlayerRules:
+class PlayerSpec:
     """How one player plays."""
 
     module: nn.Module
@@ -112,15 +112,15 @@ class PlayerRules:
     penalties: tuple[str, ...] = ()
     """Names of PENALTIES that it pays, each weighted by the number of that name in Hyperparams."""
     penalty_interval: int = 1
-    """The penalties are taken at every so manieth turn, with so many times their weight."""
+    """The penalties are taken at every k-th turn, with so many times their weight."""
     spectral_norm: bool = False
     """Whether its kernels are divided by their largest singular values."""
     steps: int = 1
     """Updates in a turn."""
     scatter: Callable[[Any], Any] = _identity
-    """What is done with a gradient before the optimiser sees it."""
+    """What is done with a gradient before the optimizer sees it."""
     gather: Callable[[Any], Any] = _identity
-    """What is done with the parameters that the optimiser has moved."""
+    """What is done with the parameters that the optimizer has moved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +132,15 @@ class Game:
     and logits of the classes [B, K].
     """
 
-    generator: PlayerRules
-    discriminator: PlayerRules
+    generator: PlayerSpec
+    discriminator: PlayerSpec
     loss: Loss
     prior: Callable[[Array, int], Array]
     latent_size: int
     output: Output
     image_shape: tuple[int, int, int]
     num_classes: int = 0
-    shared_latents: bool = False
+    share_latents: bool = False
     """Whether all updates of a turn, of both players, see the same latents, rather than fresh ones each."""
     microbatches: int = 1
     """The parts in which an update takes its batch, one after the other, to add up their gradients."""
@@ -172,12 +172,12 @@ class Game:
     ):  # fmt: skip
         """Images [B, H, W, C] in the game's range, and the batch statistics that drawing them leaves behind.
 
-        `moved` is added to the generator's styles, if it has any: see `still_styles`.
+        `moved` is added to the generator's styles, if it has any: see `zero_style_offsets`.
         """
         image, batch_stats = _apply(self.generator, self.compute_dtype, variables, latent, label, train, key, moved)
         return self.output.activation(image.astype(jnp.float32)), batch_stats
 
-    def still_styles(self, latent: Array, label: Array) -> Array | None:
+    def zero_style_offsets(self, latent: Array, label: Array) -> Array | None:
         """Zeros [B, L, W] like the styles of a generator's L layers for these latents, or None where it has none."""
 
         def initial(latent: Array, label: Array) -> dict:
@@ -188,7 +188,7 @@ class Game:
 
     def discriminate(
         self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None, rows: Rows = ALL
-    ) -> Verdict:
+    ) -> DiscriminatorOutput:
         """What the discriminator says of images [B, H, W, C], which are these rows of the batch that has this key."""
         player = _given(self.discriminator, rows)
         answer, batch_stats = _apply(player, self.compute_dtype, variables, image, label, train, key)
@@ -196,7 +196,7 @@ class Game:
         if logits.shape != image.shape[:1]:
             raise ValueError(f"a discriminator returns logits {image.shape[:1]}, not {logits.shape}")
         logits, class_logits = _cast((logits, class_logits), "float32")
-        return Verdict(logits, class_logits, batch_stats)
+        return DiscriminatorOutput(logits, class_logits, batch_stats)
 
     def augmented(self, image: Array, keys: Array, p: Array) -> Array:
         """Images [B, H, W, C] as the discriminator is to see them, each with the random draws of its key."""
@@ -224,7 +224,7 @@ class Game:
         if not isinstance(self.prior, Normal):
             raise UserError(
                 f"--truncation={truncation} needs latents from a normal distribution, and this run's are from "
-                f"{self.prior}; legal: config.latent.prior='normal' when it is trained"
+                f"{self.prior}; expected: config.latent.prior='normal' when it is trained"
             )
         return dataclasses.replace(self, prior=dataclasses.replace(self.prior, bound=truncation))
 
@@ -236,8 +236,8 @@ class Game:
             self, generator=_on_axis(self.generator, axis_name), discriminator=_on_axis(self.discriminator, axis_name)
         )
 
-    def in_parts(self, scatter: Callable[[Any], Any], gather: Callable[[Any], Any]) -> "Game":
-        """The same game whose optimisers work on the parts that `scatter` leaves of each gradient on each device.
+    def with_sharded_updates(self, scatter: Callable[[Any], Any], gather: Callable[[Any], Any]) -> "Game":
+        """The same game whose optimizers work on the parts that `scatter` leaves of each gradient on each device.
 
         `gather` brings the parts of the moved parameters together again.
         """
@@ -254,39 +254,39 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
     Raises `UserError` for an unknown name, a field that a network does not take, players that do not fit the image,
     or rules that contradict each other, before anything is compiled.
     """
-    output = lookup(OUTPUTS, config.output, "config.output")
+    output = lookup(OUTPUTS, config.output_activation, "config.output_activation")
     if config.latent.size < 1:
         raise UserError(f"config.latent.size={config.latent.size} must be at least 1")
     facts = {"image_shape": tuple(image_shape), "num_classes": num_classes}
     game = Game(
         generator=_player(config, "generator", facts),
         discriminator=_player(config, "discriminator", facts),
-        loss=names.call(LOSSES, config.loss, "config.loss"),
-        prior=names.call(PRIORS, config.latent.prior, "config.latent.prior"),
+        loss=specs.call(LOSSES, config.loss, "config.loss"),
+        prior=specs.call(PRIORS, config.latent.prior, "config.latent.prior"),
         latent_size=config.latent.size,
         output=output,
         **facts,
-        shared_latents=config.latent.shared,
-        # What "auto" stands for is found from compiled steps, for a run that is trained: see gan/memory.py.
+        share_latents=config.latent.share,
+        # What "auto" stands for is found from compiled steps, for a run that is trained: see gan/train/memory.py.
         microbatches=1 if config.microbatches == "auto" else config.microbatches,
-        augment=names.call(AUGMENTS, config.augment.policy, "config.augment.policy"),
+        augment=specs.call(AUGMENTS, config.augment.policy, "config.augment.policy"),
         adaptive_augment=bool(config.augment.target or config.schedules.augment.target),
         clips_weights=bool(config.weight_clip or config.schedules.weight_clip),
         selects_top=bool(config.top_k != 1 or config.schedules.top_k),
-        gradient_estimator=names.call(GRADIENT_ESTIMATORS, config.gradient_estimator, "config.gradient_estimator"),
+        gradient_estimator=specs.call(GRADIENT_ESTIMATORS, config.gradient_estimator, "config.gradient_estimator"),
         compute_dtype=lookup(COMPUTE_DTYPES, config.compute_dtype, "config.compute_dtype"),
     )
     _check_augment(config, game)
     if game.microbatches < 1 or config.batch_size % game.microbatches:
-        legal = [parts for parts in range(1, min(config.batch_size, MOST_LAYERS) + 1) if config.batch_size % parts == 0]
+        valid = [parts for parts in range(1, min(config.batch_size, MAX_LAYERS) + 1) if config.batch_size % parts == 0]
         raise UserError(
             f"config.microbatches={game.microbatches} does not divide config.batch_size={config.batch_size}; "
-            f"legal: {', '.join(map(str, legal))}"
+            f"expected: {', '.join(map(str, valid))}"
         )
     at_once = max(config.batch_size // game.microbatches, 1)
     game = _with_whole_groups(game, at_once)
     (generator, discriminator), image, verdict = jax.eval_shape(
-        functools.partial(_rehearse, game, at_once), jax.random.key(0)
+        functools.partial(_dry_run, game, at_once), jax.random.key(0)
     )
     if image.shape != (at_once, *image_shape):
         made, asked = "x".join(map(str, image.shape[1:])), "x".join(map(str, image_shape))
@@ -296,13 +296,13 @@ def build(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
         ("discriminator", game.discriminator, discriminator),
     ):
         for penalty in rules.penalties:
-            if PENALTIES[penalty].differentiates_player and set(variables["batch_stats"]) - WATCHED:
+            if PENALTIES[penalty].needs_input_gradient and set(variables["batch_stats"]) - BATCH_INDEPENDENT_STATS:
                 raise UserError(
                     f"config.penalties.{penalty} needs what a player says of an image to depend on that image alone, "
-                    f"but config.{name}.network={config[name].network!r} takes statistics of the batch; legal: a "
-                    f"{name} without batch normalisation"
+                    f"but config.{name}.network={config[name].network!r} takes statistics of the batch; expected: a "
+                    f"{name} without batch normalization"
                 )
-            if PENALTIES[penalty].classifies and verdict.class_logits is None:
+            if PENALTIES[penalty].needs_class_logits and verdict.class_logits is None:
                 raise UserError(
                     f"config.penalties.{penalty} needs config.discriminator.conditioning='classifier', "
                     f"and a dataset with labels"
@@ -327,7 +327,7 @@ def parameter_count(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def _rehearse(game: Game, examples: int, key: Array):
+def _dry_run(game: Game, examples: int, key: Array):
     """Both players' variables, and what they make of so many examples."""
     generator, discriminator = initial_variables(game, key, key)
     label = jnp.zeros((examples,), jnp.int32)
@@ -340,7 +340,7 @@ def _rehearse(game: Game, examples: int, key: Array):
 
 
 def _initial_variables(
-    player: PlayerRules, key: Array, inputs: Array, label: Array, *, normalizes_embeddings: bool
+    player: PlayerSpec, key: Array, inputs: Array, label: Array, *, normalizes_embeddings: bool
 ) -> dict:
     variables = player.module.init({"params": key}, inputs, label, False)
     batch_stats = dict(variables.get("batch_stats", {}))
@@ -351,7 +351,7 @@ def _initial_variables(
     return {"params": variables["params"], "batch_stats": batch_stats}
 
 
-def _player(config: ConfigDict, player: str, facts: dict) -> PlayerRules:
+def _player(config: ConfigDict, player: str, facts: dict) -> PlayerSpec:
     settings = config[player]
     for field, value in (
         (f"{player}.penalty_interval", settings.penalty_interval),
@@ -363,9 +363,9 @@ def _player(config: ConfigDict, player: str, facts: dict) -> PlayerRules:
     if (settings.weight_decay or config.schedules[player].weight_decay) and settings.optimizer not in DECAYING:
         raise UserError(
             f"config.{player}.weight_decay={settings.weight_decay} has no meaning for {settings.optimizer!r}; "
-            f"legal optimizers: {', '.join(DECAYING)}"
+            f"expected optimizers: {', '.join(DECAYING)}"
         )
-    return PlayerRules(
+    return PlayerSpec(
         module=_network(config, player, facts),
         optimizer=optimizer,
         penalties=tuple(name for name in penalties_in(config) if PENALTIES[name].player == player),
@@ -381,13 +381,13 @@ def _check_augment(config: ConfigDict, game: Game) -> None:
     is_moved = bool(settings.p or schedule.p or game.adaptive_augment)
     if is_on and not is_moved:
         raise UserError(
-            f"config.augment.p=0 leaves config.augment.policy={settings.policy!r} idle; legal: 0 < p <= 1, a schedule "
-            f"of it, or config.augment.target above 0 for an adaptive p"
+            f"config.augment.p=0 leaves config.augment.policy={settings.policy!r} idle; expected: 0 < p <= 1, a "
+            f"schedule of it, or config.augment.target above 0 for an adaptive p"
         )
     if is_moved and not is_on:
         raise UserError(
             f"config.augment.p={settings.p}, target={settings.target}, but config.augment.policy='none'; "
-            f"legal: {', '.join(name for name in AUGMENTS if name != 'none')}"
+            f"expected: {', '.join(name for name in AUGMENTS if name != 'none')}"
         )
     if schedule.p and game.adaptive_augment:
         raise UserError("config.schedules.augment.p has no meaning where config.augment.target makes p adaptive")
@@ -443,12 +443,12 @@ def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
     module = getattr(lookup(NETWORKS, name, field), player)
     for other in ("optimizer", "penalty_interval", "spectral_norm", *PlayerHyperparams.__dataclass_fields__):
         settings.pop(other)
-    legal = [entry for entry in module.__dataclass_fields__ if entry not in (*GIVEN, *facts)]
+    valid = [entry for entry in module.__dataclass_fields__ if entry not in (*GIVEN, *facts)]
     for setting in settings:
-        if setting not in legal:
+        if setting not in valid:
             raise UserError(
-                f"config.{player}.{setting} is not a field of network {name!r}{nearest(setting, legal)}; "
-                f"legal: {', '.join(legal)}"
+                f"config.{player}.{setting} is not a field of network {name!r}{nearest(setting, valid)}; "
+                f"expected: {', '.join(valid)}"
             )
         check_kind(f"config.{player}.{setting}", settings[setting], module.__dataclass_fields__[setting].type)
         _check_sizes(f"config.{player}.{setting}", settings[setting])
@@ -457,16 +457,16 @@ def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
 
 def _check_sizes(field: str, value: Any) -> None:
     smallest = 1 if field.endswith((".width", ".hidden")) or isinstance(value, tuple) else 0
-    largest = MOST_LAYERS if field.endswith(COUNTS_OF_LAYERS) else MOST_MAPS
-    if isinstance(value, tuple) and len(value) > MOST_LAYERS:
-        raise UserError(f"{field} has {len(value)} entries; legal: {MOST_LAYERS} or fewer")
+    largest = MAX_LAYERS if field.endswith(LAYER_COUNTS) else MAX_CHANNELS
+    if isinstance(value, tuple) and len(value) > MAX_LAYERS:
+        raise UserError(f"{field} has {len(value)} entries; expected: {MAX_LAYERS} or fewer")
     for size in value if isinstance(value, tuple) else (value,):
         if isinstance(size, int) and not smallest <= size <= largest:
-            raise UserError(f"{field}={value}; legal: {smallest} to {largest}")
+            raise UserError(f"{field}={value}; expected: {smallest} to {largest}")
 
 
 def _apply(
-    player: PlayerRules, dtype: str, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None,
+    player: PlayerSpec, dtype: str, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None,
     moved: Array | None = None,
 ):  # fmt: skip
     """What the player's module returns, and its batch statistics afterwards, the vectors of its spectral norm too."""
@@ -496,15 +496,15 @@ def _cast(tree: Any, dtype: str) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
-def _on_axis(player: PlayerRules, axis_name: str) -> PlayerRules:
+def _on_axis(player: PlayerSpec, axis_name: str) -> PlayerSpec:
     return _with_field(player, axis_name=axis_name)
 
 
-def _given(player: PlayerRules, rows: Rows) -> PlayerRules:
+def _given(player: PlayerSpec, rows: Rows) -> PlayerSpec:
     return player if rows == ALL else _with_field(player, rows=rows)
 
 
-def _with_field(player: PlayerRules, **field: Any) -> PlayerRules:
+def _with_field(player: PlayerSpec, **field: Any) -> PlayerSpec:
     """The player whose module has this field set, if it has such a field."""
     if not field.keys() <= player.module.__dataclass_fields__.keys():
         return player

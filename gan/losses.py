@@ -1,7 +1,7 @@
 """Adversarial losses on logits, per example. A leaf: plain arrays in, plain arrays out.
 
 Every loss has the signature `(real, fake) -> loss`, with `real` and `fake` the critic's logits of the whole batch,
-float32 [B], and `loss` float32 [B] to be averaged by the caller and minimised by its player: losses may pair the
+float32 [B], and `loss` float32 [B] to be averaged by the caller and minimized by its player: losses may pair the
 images, or take means over them. A generator's loss that ignores `real` costs nothing: the compiler drops D(real) from
 the program. Below, r and f are the logits of a real and of a generated image.
 
@@ -27,7 +27,7 @@ PlayerLoss = Callable[[Array, Array], Array]
 
 
 class Loss(NamedTuple):
-    """What each player minimises."""
+    """What each player minimizes."""
 
     discriminator: PlayerLoss
     generator: PlayerLoss
@@ -248,22 +248,22 @@ def non_saturating() -> Loss:
 def label_smoothed(real: float = 0.9, fake: float = 0.0) -> Loss:
     """The non-saturating game whose discriminator is shown the labels `real` and `fake`, 0 <= fake < real <= 1."""
     if not (_finite(real, fake) and 0 <= fake < real <= 1):
-        raise UserError(f"config.loss: label_smoothed(real={real}, fake={fake}); legal: 0 <= fake < real <= 1")
+        raise UserError(f"config.loss: label_smoothed(real={real}, fake={fake}); expected: 0 <= fake < real <= 1")
     return Loss(SmoothedCrossEntropy(real, fake), non_saturating_generator)
 
 
 def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Loss:
     """The game of Mao et al. 2017: D wants f = `a` and r = `b`, G wants f = `c`, with a < b and a < c.
 
-    b - a = 2 and b - c = 1, such as (-1, 1, 0), minimise a Pearson divergence; c = b, as here, is their practice.
+    b - a = 2 and b - c = 1, such as (-1, 1, 0), minimize a Pearson divergence; c = b, as here, is their practice.
     """
     if not (_finite(a, b, c) and a < b and a < c):
-        raise UserError(f"config.loss: least_squares(a={a}, b={b}, c={c}); legal: numbers, a < b and a < c")
+        raise UserError(f"config.loss: least_squares(a={a}, b={b}, c={c}); expected: numbers, a < b and a < c")
     return Loss(LeastSquares(real_label=b, fake_label=a), LeastSquaresGenerator(c))
 
 
 def hinge() -> Loss:
-    """The game of Lim and Ye 2017, and of most critics with spectral normalisation since."""
+    """The game of Lim and Ye 2017, and of most critics with spectral normalization since."""
     return Loss(hinge_discriminator, linear_generator)
 
 
@@ -311,7 +311,7 @@ def _finite(*numbers: Any) -> bool:
 
 def _check_flag(name: str, saturating: Any) -> None:
     if not isinstance(saturating, bool):
-        raise UserError(f"config.loss: {name}(saturating={saturating!r}); legal: True, False")
+        raise UserError(f"config.loss: {name}(saturating={saturating!r}); expected: True, False")
 
 
 AVERAGED: Mapping[str, PlayerLoss] = {

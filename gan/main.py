@@ -28,8 +28,8 @@ from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from gan import console  # noqa: E402
-from gan.errors import Diverged, Told, UserError, machine_failure, machine_failures, nearest  # noqa: E402
+from gan.errors import Diverged, Reported, UserError, machine_failure, machine_failures, nearest  # noqa: E402
+from gan.io import console  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run: a file of configs/, with an argument after a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. Default: runs/NAME, or runs/NAME-ARG.")
@@ -106,19 +106,20 @@ def parse(argv: list[str]) -> list[str]:
 
 def _run() -> int:
     if CONFIG.value is None and MODE.value == "train":
-        raise UserError(f"--config is missing; legal: {', '.join(_shipped_configs())}")
+        raise UserError(f"--config is missing; expected: {', '.join(_shipped_configs())}")
     workdir = Path(WORKDIR.value) if WORKDIR.value else _default_workdir()
     if MODE.value != "train" and CONFIG.value is not None and flags.FLAGS["config"].override_values:
         field = next(iter(flags.FLAGS["config"].override_values))
         raise UserError(f"--config.{field} has no meaning with --mode={MODE.value}: the run has a config of its own")
     for flag, modes in MODES_OF.items():
         if flags.FLAGS[flag].present and MODE.value not in modes:
-            raise UserError(f"--{flag} has no meaning with --mode={MODE.value}; legal with: {', '.join(modes)}")
-    from gan import data, sharding  # late, as all below: --help and mistakes in flags need not wait for JAX
+            raise UserError(f"--{flag} has no meaning with --mode={MODE.value}; expected with: {', '.join(modes)}")
+    from gan import data  # late, as all below: --help and mistakes in flags need not wait for JAX
+    from gan.parallel import sharding  # late, as all below: --help and mistakes in flags need not wait for JAX
 
-    sharding.keep_programs(data.cache.cache_folder() / "programs")
+    sharding.enable_compilation_cache(data.cache.cache_folder() / "programs")
     if MODE.value == "sample":
-        from gan import sampling
+        from gan.inference import sampling
 
         out = Path(OUT.value) if OUT.value else None
         count = 64 if NUM_SAMPLES.value is None else NUM_SAMPLES.value
@@ -133,9 +134,9 @@ def _run() -> int:
         )
         return 0
     if MODE.value == "evaluate":
-        from gan import evaluation
+        from gan.evaluation import evaluator
 
-        evaluation.evaluate(
+        evaluator.evaluate(
             workdir,
             count=NUM_SAMPLES.value,
             seed=SEED.value,
@@ -145,7 +146,7 @@ def _run() -> int:
         return 0
     if _is_one_of_several():
         return _train_with_others(workdir)
-    from gan import loop
+    from gan.train import loop
 
     return loop.train(CONFIG.value, workdir, LAUNCHED)
 
@@ -157,38 +158,39 @@ def _is_one_of_several() -> bool:
     if len(missing) == len(given):
         return MULTIHOST.value
     if missing:
-        raise UserError(f"{missing[0]} is missing; legal: --coordinator, --num_processes and --process_id together")
+        raise UserError(f"{missing[0]} is missing; expected: --coordinator, --num_processes and --process_id together")
     host, _, port = COORDINATOR.value.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise UserError(f"--coordinator={COORDINATOR.value} is no place to meet; legal: HOST:PORT")
+        raise UserError(f"--coordinator={COORDINATOR.value} is no place to meet; expected: HOST:PORT")
     if PROCESS_ID.value >= NUM_PROCESSES.value:
-        raise UserError(f"--process_id={PROCESS_ID.value} is illegal; legal: 0 .. {NUM_PROCESSES.value - 1}")
+        raise UserError(f"--process_id={PROCESS_ID.value} is invalid; expected: 0 .. {NUM_PROCESSES.value - 1}")
     return True
 
 
 def _train_with_others(workdir: Path) -> int:
-    from gan import hosts, loop
+    from gan.parallel import processes
+    from gan.train import loop
 
-    hosts.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    if not hosts.is_first():
+    processes.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if not processes.is_primary():
         logging.getLogger("gan").setLevel(logging.ERROR)  # all would say the same
     try:
         status = loop.train(CONFIG.value, workdir, LAUNCHED)
     except Diverged:  # all know it
-        hosts.part()
+        processes.shutdown()
         raise
-    except Told:
-        hosts.leave(2)
+    except Reported:
+        processes.abort(2)
     except UserError as error:
-        hosts.leave(_told(error))
+        processes.abort(_told(error))
     except Exception as error:
-        if hosts.has_lost(error):
-            hosts.tell_loss(str(error).splitlines()[0])
+        if processes.is_peer_failure(error):
+            processes.report_loss(str(error).splitlines()[0])
         if line := machine_failure(error, str(workdir)):
-            hosts.leave(_told(line))
+            processes.abort(_told(line))
         traceback.print_exc()
-        hosts.leave(1)
-    hosts.part()
+        processes.abort(1)
+    processes.shutdown()
     return status
 
 
@@ -214,19 +216,19 @@ def _check_config(argv: list[str]) -> None:
         return
     path = values["config"].partition(":")[0]
     if not os.path.isfile(path):
-        legal = _shipped_configs()
-        raise UserError(f"--config={path} is not a file{nearest(path, legal)}; legal: {', '.join(legal)}")
+        valid = _shipped_configs()
+        raise UserError(f"--config={path} is not a file{nearest(path, valid)}; expected: {', '.join(valid)}")
     try:
         config = flags.FLAGS["config"].parser.parse(values["config"])
-        legal = _leaves(config) if isinstance(config, ConfigDict) else None
+        valid = _leaves(config) if isinstance(config, ConfigDict) else None
     except (Exception, SystemExit) as error:  # a config is code: whatever it raises is told
         raise UserError(f"--config={values['config']}: {type(error).__name__}: {_last_line(error)}") from error
-    if not legal:
+    if not valid:
         raise UserError(f"--config={path}: get_config returns no ConfigDict with fields")
     for name in values:
         field = name.removeprefix("config.")
-        if name.startswith("config.") and field not in legal:
-            near = difflib.get_close_matches(field, legal, n=1, cutoff=0.0)
+        if name.startswith("config.") and field not in valid:
+            near = difflib.get_close_matches(field, valid, n=1, cutoff=0.0)
             raise UserError(f"--{name} is no field of {path}; nearest: --config.{near[0]}")
 
 

@@ -1,4 +1,4 @@
-"""Terms that a player minimises besides its adversarial loss, per example. A leaf: closures and plain arrays in.
+"""Terms that a player minimizes besides its adversarial loss, per example. A leaf: closures and plain arrays in.
 
 A penalty is `measure(view) -> [B]`, or of a part of the examples, averaged and weighted by the caller. The view is
 what its player sees in one update: `DiscriminatorView` or `GeneratorView`. Used alone:
@@ -6,7 +6,7 @@ what its player sees in one update: `DiscriminatorView` or `GeneratorView`. Used
 docstring says how its paper weights it.
 
 An example's gradient is taken as that of the summed logits, which is right only where a logit depends on its own image
-alone: rows marked `differentiates_player` need a player without batch statistics. The groups of StyleGAN2's
+alone: rows marked `needs_input_gradient` need a player without batch statistics. The groups of StyleGAN2's
 discriminator are let through: its authors take R1 so, what an image does to the logits of its group included.
 """
 
@@ -22,7 +22,7 @@ from gan.estimators import Critic, Exact, FiniteDifference, fold, normal, square
 DECAY = 0.99
 """How much of a running mean stays at each update of its player (LeCam and path length: both papers' value)."""
 NEIGHBOR_SD = 0.03
-"""Standard deviation of the step to a neighbouring latent (Zhao et al. 2021, arXiv:2002.04724, for CIFAR-10)."""
+"""Standard deviation of the step to a neighboring latent (Zhao et al. 2021, arXiv:2002.04724, for CIFAR-10)."""
 DRAGAN_SD = 0.25
 """Standard deviation of DRAGAN's noise: the authors' 0.5 std(x), for images in [-1, 1], whose std is near 0.5."""
 
@@ -54,12 +54,12 @@ class DiscriminatorView(NamedTuple):
     """The fakes' latents, [B, Z]."""
     generate: Callable[[Array], Array] | None = None
     """Latents [B, Z] to images [B, H, W, C]."""
-    memory: Mapping[str, Any] = {}
+    running_stats: Mapping[str, Any] = {}
     """Running means of what penalties observe, by the penalty's name."""
     estimator: Exact | FiniteDifference = Exact()
     """How `r1` and `r2` compute |grad D|^2."""
 
-    def judge_fake(self, *images_and_rows: Any) -> Array:
+    def fake_critic_or_critic(self, *images_and_rows: Any) -> Array:
         """The critic with the draws of the fake images."""
         return (self.fake_critic or self.critic)(*images_and_rows)
 
@@ -86,7 +86,7 @@ class GeneratorView(NamedTuple):
     params: Any = None
     label: Array | None = None
     fake_class_logits: Array | None = None
-    memory: Mapping[str, Any] = {}
+    running_stats: Mapping[str, Any] = {}
     path: Path | None = None
     """The images as a function of what is added to the styles of G's layers; None: of the latents."""
 
@@ -109,7 +109,7 @@ def r2(view: DiscriminatorView) -> Array:
 
     Reference: Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, equation 10.
     """
-    return view.estimator(view.judge_fake, view.fake, view.fake_logits, view.keys, "r2")
+    return view.estimator(view.fake_critic_or_critic, view.fake, view.fake_logits, view.keys, "r2")
 
 
 def wgan_gp(view: DiscriminatorView) -> Array:
@@ -145,16 +145,16 @@ def lecam(view: DiscriminatorView) -> Array:
 
     Reference: Tseng et al. 2021, arXiv:2104.03310, equation 5.
     """
-    means = view.memory["lecam"]
+    means = view.running_stats["lecam"]
     return jnp.square(view.real_logits - means["fake"]) + jnp.square(view.fake_logits - means["real"])
 
 
-def lecam_observes(view: DiscriminatorView) -> dict[str, Array]:
+def lecam_stats(view: DiscriminatorView) -> dict[str, Array]:
     """What LeCam keeps running means of: the logits, [B] each."""
     return {"real": view.real_logits, "fake": view.fake_logits}
 
 
-def consistency(view: DiscriminatorView) -> Array:
+def bcr(view: DiscriminatorView) -> Array:
     """(D(x) - D(T(x)))^2 + (D(G(z)) - D(T(G(z))))^2, T a flip and a small shift; the authors' weight is 10.
 
     Reference: Zhao et al. 2021, Improved Consistency Regularization for GANs, arXiv:2002.04724, algorithm 1 (bCR).
@@ -162,19 +162,21 @@ def consistency(view: DiscriminatorView) -> Array:
     moved_real = flipped_and_shifted(view.real, fold(view.keys, "real"))
     moved_fake = flipped_and_shifted(view.fake, fold(view.keys, "fake"))
     on_real = view.critic(view.real) - view.critic(moved_real)
-    on_fake = view.judge_fake(view.fake) - view.judge_fake(moved_fake)
+    on_fake = view.fake_critic_or_critic(view.fake) - view.fake_critic_or_critic(moved_fake)
     return jnp.square(on_real) + jnp.square(on_fake)
 
 
-def latent_consistency(view: DiscriminatorView) -> Array:
+def zcr_d(view: DiscriminatorView) -> Array:
     """(D(G(z)) - D(G(z + d)))^2, d ~ N(0, NEIGHBOR_SD^2); the authors' weight is 5.
 
     Reference: Zhao et al. 2021, arXiv:2002.04724, algorithm 2 (zCR, the discriminator's side).
     """
-    return jnp.square(view.judge_fake(view.fake) - view.judge_fake(view.generate(_neighbor(view))))
+    return jnp.square(
+        view.fake_critic_or_critic(view.fake) - view.fake_critic_or_critic(view.generate(_neighbor(view)))
+    )
 
 
-def classify_real(view: DiscriminatorView) -> Array:
+def ac_real(view: DiscriminatorView) -> Array:
     """-log p(label | x), the discriminator's own classification of real images; the authors' weight is 1.
 
     Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, first term.
@@ -182,7 +184,7 @@ def classify_real(view: DiscriminatorView) -> Array:
     return _cross_entropy(view.real_class_logits, view.label)
 
 
-def classify_fake(view: DiscriminatorView) -> Array:
+def ac_fake(view: DiscriminatorView) -> Array:
     """-log p(label | G(z)) in the discriminator's update; the authors' weight is 1, most later codes' 0.
 
     Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, second term.
@@ -190,7 +192,7 @@ def classify_fake(view: DiscriminatorView) -> Array:
     return _cross_entropy(view.fake_class_logits, view.label)
 
 
-def classify_generated(view: GeneratorView) -> Array:
+def ac_gen(view: GeneratorView) -> Array:
     """-log p(label | G(z)) in the generator's update: it makes what the discriminator classifies rightly.
 
     Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, second term.
@@ -207,19 +209,19 @@ def path_length(view: GeneratorView) -> Array:
 
     Reference: Karras et al. 2020, arXiv:1912.04958, equation 4.
     """
-    return jnp.square(path_lengths(view)["length"] - view.memory["path_length"]["length"])
+    return jnp.square(path_lengths(view)["length"] - view.running_stats["path_length"]["length"])
 
 
 def path_lengths(view: GeneratorView) -> dict[str, Array]:
     """|J^T y| for each example, [B]: what the path length penalty keeps a running mean of."""
     path = view.path or Path(view.generate, view.latent, view.keys)
-    image, pull_back = jax.vjp(path.images, path.start)
+    image, vjp_fn = jax.vjp(path.images, path.start)
     noise = normal(path.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
-    squares = jnp.sum(jnp.square(pull_back(noise)[0]), axis=-1)
+    squares = jnp.sum(jnp.square(vjp_fn(noise)[0]), axis=-1)
     return {"length": _safe_sqrt(jnp.mean(squares.reshape(len(squares), -1), axis=1))}
 
 
-def latent_diversity(view: GeneratorView) -> Array:
+def zcr_g(view: GeneratorView) -> Array:
     """-|G(z) - G(z + d)|^2, d ~ N(0, NEIGHBOR_SD^2), summed over pixels; the authors' weight is 0.5.
 
     Reference: Zhao et al. 2021, arXiv:2002.04724, algorithm 2 (zCR, the generator's side).
@@ -227,7 +229,7 @@ def latent_diversity(view: GeneratorView) -> Array:
     return -sum_of_squares(view.fake - view.generate(_neighbor(view)))
 
 
-def orthogonal(view: GeneratorView) -> Array:
+def ortho(view: GeneratorView) -> Array:
     """Sum over kernels W [in, out] of |W^T W (1 - I)|^2, the same for every example; the authors' weight is 1e-4.
 
     Reference: Brock, Donahue and Simonyan 2019, arXiv:1809.11096, equation 3.
@@ -246,42 +248,44 @@ class Penalty(NamedTuple):
 
     player: str
     """Who pays: "discriminator" or "generator"."""
-    measure: Callable[[Any], Array]
+    fn: Callable[[Any], Array]
     """The player's view to a penalty per example: [B], or fewer by an estimator that takes a part of the rows."""
-    differentiates_player: bool = False
+    needs_input_gradient: bool = False
     """Whether it takes an example's gradient through the player, which must then not look at the whole batch."""
-    classifies: bool = False
+    needs_class_logits: bool = False
     """Whether it needs a discriminator that classifies."""
-    observes: Callable[[Any], dict[str, Array]] | None = None
-    """The player's view to the quantities, [B] each, whose running means it is shown in `view.memory[name]`."""
-    remembers: tuple[str, ...] = ()
+    stats_fn: Callable[[Any], dict[str, Array]] | None = None
+    """The player's view to the quantities, [B] each, whose running means it is shown in `view.running_stats[name]`."""
+    stat_names: tuple[str, ...] = ()
     """The names of those quantities."""
 
 
 PENALTIES: Mapping[str, Penalty] = {
-    "r1": Penalty("discriminator", r1, differentiates_player=True),
-    "r2": Penalty("discriminator", r2, differentiates_player=True),
-    "wgan_gp": Penalty("discriminator", wgan_gp, differentiates_player=True),
-    "wgan_lp": Penalty("discriminator", wgan_lp, differentiates_player=True),
-    "dragan": Penalty("discriminator", dragan, differentiates_player=True),
-    "lecam": Penalty("discriminator", lecam, observes=lecam_observes, remembers=("real", "fake")),
-    "consistency": Penalty("discriminator", consistency),
-    "latent_consistency": Penalty("discriminator", latent_consistency),
-    "classify_real": Penalty("discriminator", classify_real, classifies=True),
-    "classify_fake": Penalty("discriminator", classify_fake, classifies=True),
-    "classify_generated": Penalty("generator", classify_generated, classifies=True),
+    "r1": Penalty("discriminator", r1, needs_input_gradient=True),
+    "r2": Penalty("discriminator", r2, needs_input_gradient=True),
+    "wgan_gp": Penalty("discriminator", wgan_gp, needs_input_gradient=True),
+    "wgan_lp": Penalty("discriminator", wgan_lp, needs_input_gradient=True),
+    "dragan": Penalty("discriminator", dragan, needs_input_gradient=True),
+    "lecam": Penalty("discriminator", lecam, stats_fn=lecam_stats, stat_names=("real", "fake")),
+    "bcr": Penalty("discriminator", bcr),
+    "zcr_d": Penalty("discriminator", zcr_d),
+    "ac_real": Penalty("discriminator", ac_real, needs_class_logits=True),
+    "ac_fake": Penalty("discriminator", ac_fake, needs_class_logits=True),
+    "ac_gen": Penalty("generator", ac_gen, needs_class_logits=True),
     "path_length": Penalty(
-        "generator", path_length, differentiates_player=True, observes=path_lengths, remembers=("length",)
+        "generator", path_length, needs_input_gradient=True, stats_fn=path_lengths, stat_names=("length",)
     ),
-    "latent_diversity": Penalty("generator", latent_diversity),
-    "orthogonal": Penalty("generator", orthogonal),
+    "zcr_g": Penalty("generator", zcr_g),
+    "ortho": Penalty("generator", ortho),
 }
 
 
-def initial_memory(names: tuple[str, ...]) -> dict[str, dict[str, Array]]:
+def initial_running_stats(names: tuple[str, ...]) -> dict[str, dict[str, Array]]:
     """The running means of these penalties before the first update: zeros, for those that have any."""
     return {
-        name: dict.fromkeys(PENALTIES[name].remembers, jnp.float32(0.0)) for name in names if PENALTIES[name].remembers
+        name: dict.fromkeys(PENALTIES[name].stat_names, jnp.float32(0.0))
+        for name in names
+        if PENALTIES[name].stat_names
     }
 
 

@@ -15,7 +15,7 @@ from flax import struct
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import names
+from gan.config import specs
 from gan.errors import UserError, lookup
 from gan.penalties import PENALTIES
 
@@ -24,7 +24,7 @@ Schedule = Callable[[Array], Array]
 
 @struct.dataclass
 class PlayerHyperparams:
-    """The numbers of one player's optimiser, float32 scalars."""
+    """The numbers of one player's optimizer, float32 scalars."""
 
     learning_rate: Array
     beta1: Array
@@ -43,7 +43,7 @@ class AugmentHyperparams:
     """Its probability; of an adaptive one, the probability that it begins with."""
     target: Array
     """The mean sign of D's logits on real images that an adaptive p holds to."""
-    images_to_one: Array
+    ada_images: Array
     """Images in which an adaptive p can go from 0 to 1."""
 
 
@@ -53,7 +53,7 @@ class Hyperparams:
 
     generator: PlayerHyperparams
     discriminator: PlayerHyperparams
-    average_halflife: Array
+    ema_halflife: Array
     """Images after which a generator's weight in the average has fallen to one half; 0: no averaging."""
     penalties: dict[str, Array]
     """The weights of the penalties that the game has, by name."""
@@ -138,7 +138,7 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "epsilon": (lambda value: 0 < value < math.inf, "more than 0"),
     "p": (lambda value: 0 <= value <= 1, "0 <= p <= 1"),
     "target": (lambda value: -1 <= value < 1, "-1 <= target < 1"),
-    "images_to_one": (lambda value: 0 < value < math.inf, "more than 0"),
+    "ada_images": (lambda value: 0 < value < math.inf, "more than 0"),
     "top_k": (lambda value: 0 < value <= 1, "0 < top_k <= 1"),
 }
 """What a number of the config may be, by the last part of its name; all others are 0 or more."""
@@ -155,7 +155,7 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: `jit` takes it as it takes a function
-class Course:
+class Schedules:
     """The numbers of a run as functions of the images seen, and the numbers of its config that they start from.
 
     Those are an argument, for a program that is to serve other numbers too.
@@ -184,11 +184,11 @@ class Course:
         )
 
 
-ALONE = ("average_halflife", "weight_clip", "top_k")
+ALONE = ("ema_halflife", "weight_clip", "top_k")
 """The numbers that stand at the top of a config."""
 
 
-def build(config: ConfigDict) -> Course:
+def build(config: ConfigDict) -> Schedules:
     """The function `images seen -> Hyperparams` of a config.
 
     Each scheduled field stands in the config as a number, `config.discriminator.learning_rate = 2e-4`, and may have
@@ -204,17 +204,17 @@ def build(config: ConfigDict) -> Course:
     schedules = {field: functools.partial(_scheduled, field, _leaf(config.schedules, field)) for field in fields}
     base = {field: _leaf(config, field) for field in fields}
     for field, value in base.items():
-        is_legal, legal = RANGES.get(field.rsplit(".", 1)[-1], (lambda value: 0 <= value < math.inf, "0 or more"))
+        is_legal, valid = RANGES.get(field.rsplit(".", 1)[-1], (lambda value: 0 <= value < math.inf, "0 or more"))
         if not is_legal(value):
-            raise UserError(f"config.{field}={value}; legal: {legal}")
+            raise UserError(f"config.{field}={value}; expected: {valid}")
         schedules[field](value)  # a schedule that cannot be is told now
-    return Course(base, schedules)
+    return Schedules(base, schedules)
 
 
 def _scheduled(field: str, text: str, base: Any) -> Schedule:
     table = {name: functools.partial(entry, base) for name, entry in SCHEDULES.items()}
     try:
-        return names.call(table, text or "constant", f"config.schedules.{field}")
+        return specs.call(table, text or "constant", f"config.schedules.{field}")
     except (ValueError, TypeError) as error:
         raise UserError(f"config.schedules.{field}={text!r}: {error}") from error
 
@@ -228,7 +228,7 @@ def penalties_in(config: ConfigDict) -> tuple[str, ...]:
     for name in config.penalties:
         lookup(PENALTIES, name, "config.penalties: the name")
         if name not in config.schedules.penalties:
-            raise UserError(f"config.schedules.penalties.{name} is missing; legal: a schedule, or '' for a constant")
+            raise UserError(f"config.schedules.penalties.{name} is missing; expected: a schedule, or '' for a constant")
     return tuple(name for name, weight in config.penalties.items() if weight or config.schedules.penalties[name])
 
 

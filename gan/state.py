@@ -18,7 +18,7 @@ from gan.schedules import Hyperparams
 
 @struct.dataclass
 class Player:
-    """One player's parameters, batch statistics and optimiser state."""
+    """One player's parameters, batch statistics and optimizer state."""
 
     params: Any
     batch_stats: Any
@@ -31,7 +31,7 @@ class Player:
 
 
 @struct.dataclass
-class Average:
+class GeneratorEMA:
     """The generator's parameters and batch statistics, averaged over its updates: what samples are drawn from."""
 
     params: Any
@@ -55,8 +55,8 @@ class TrainState:
     """One typed PRNG key, the same on every device; each player's step splits it once."""
     generator: Player
     discriminator: Player
-    average: Average
-    memory: dict
+    ema: GeneratorEMA
+    running_stats: dict
     """Slow statistics of penalties and augmentations, by name."""
 
 
@@ -78,17 +78,17 @@ def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
             opt_state=game.discriminator.optimizer(hyperparams.discriminator).init(discriminator["params"]),
         ),
         # A copy: a donated state must not hold one buffer twice.
-        average=Average(**jax.tree.map(jnp.copy, generator)),
-        memory=_initial_memory(game, hyperparams),
+        ema=GeneratorEMA(**jax.tree.map(jnp.copy, generator)),
+        running_stats=_initial_running_stats(game, hyperparams),
     )
 
 
-def _initial_memory(game: Game, hyperparams: Hyperparams) -> dict:
-    memory = penalties.initial_memory(game.discriminator.penalties + game.generator.penalties)
+def _initial_running_stats(game: Game, hyperparams: Hyperparams) -> dict:
+    running_stats = penalties.initial_running_stats(game.discriminator.penalties + game.generator.penalties)
     if game.adaptive_augment:
         # p, and since it last moved: the sum of the mean signs of D's logits on real images, and the updates.
-        memory["augment"] = {"p": hyperparams.augment.p, "signs": jnp.float32(0.0), "updates": jnp.int32(0)}
-    return memory
+        running_stats["augment"] = {"p": hyperparams.augment.p, "signs": jnp.float32(0.0), "updates": jnp.int32(0)}
+    return running_stats
 
 
 def example_keys(key: Array, rows: Array) -> Array:

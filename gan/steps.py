@@ -16,11 +16,11 @@ from jax import Array
 
 from gan import augment
 from gan.errors import UserError
-from gan.game import Game, PlayerRules, Verdict
+from gan.game import DiscriminatorOutput, Game, PlayerSpec
 from gan.penalties import DECAY, PENALTIES, DiscriminatorView, GeneratorView, Path
 from gan.rows import ALL, Rows
 from gan.schedules import Hyperparams, PlayerHyperparams
-from gan.state import Average, Player, TrainState, example_keys, named_key
+from gan.state import GeneratorEMA, Player, TrainState, example_keys, named_key
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -29,14 +29,14 @@ ADAPT_EVERY = 4
 """Updates of the discriminator from one move of an adaptive augmentation's probability to the next."""
 
 
-class Fakes(NamedTuple):
+class GeneratedBatch(NamedTuple):
     """Images that both players learn from, D first, while G is as it was: one forward pass of G for two updates."""
 
     image: Array
     """[B, H, W, C], before any augmentation."""
     batch_stats: Any
     """G's batch statistics after drawing them."""
-    pull_back: Callable[[Array], tuple]
+    vjp_fn: Callable[[Array], tuple]
     """The slope of a loss by the images to its slope by G's parameters. Holds what G's layers kept for it."""
     key: Array
     """Of G's own random draws."""
@@ -44,12 +44,12 @@ class Fakes(NamedTuple):
 
 def discriminator_step(
     state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None,
-    fakes: Fakes | None = None,
+    fakes: GeneratedBatch | None = None,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One update of the discriminator, on real images and on as many fakes. The generator is left as it was.
 
-    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none. Fakes
-    are drawn from them, or are `fakes`, which must be of these latents, and of a game of one microbatch.
+    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none. The
+    generated images are made of them, or are those of `fakes`, which must be of these latents and of one microbatch.
 
     Raises `UserError` where the period of the estimator's rows does not divide a device's examples.
     """
@@ -65,7 +65,7 @@ def discriminator_step(
         def generated(latent: Array) -> Array:
             return game.generate(state.generator.variables, latent, label, train=True, key=draws_key)[0]
 
-        def judge(image: Array, draws: str, batch_stats: Any, rows: Rows = ALL) -> Verdict:
+        def judge(image: Array, draws: str, batch_stats: Any, rows: Rows = ALL) -> DiscriminatorOutput:
             variables = {"params": params, "batch_stats": batch_stats}
             image = game.augmented(image, rows.of(keys(f"augment_{draws}")), p)
             key = named_key(part["key"], draws)
@@ -77,11 +77,11 @@ def discriminator_step(
             is_replaced = jax.vmap(jax.random.bernoulli, in_axes=(0, None))(keys("pseudo"), p)
             pseudo = generated(game.latents(keys("pseudo_latent")))
             real = jnp.where(is_replaced.reshape(-1, *[1] * (real.ndim - 1)), pseudo, real)
-        # Real and fake images are judged apart: with batch normalisation each has statistics of its own.
+        # Real and fake images are judged apart: with batch normalization each has statistics of its own.
         on_real = judge(real, "real", batch_stats)
         on_fake = judge(fake, "fake", on_real.batch_stats)
         # A loss may compare an example with others, wherever they are.
-        real_logits, fake_logits = _whole_batch(axis_name, (on_real.logits, on_fake.logits))
+        real_logits, fake_logits = _gather_logits(axis_name, (on_real.logits, on_fake.logits))
         loss = jnp.mean(game.loss.discriminator(real_logits, fake_logits))
         view = DiscriminatorView(
             critic=lambda image, rows=ALL: judge(image, "real", batch_stats, rows).logits,
@@ -96,7 +96,7 @@ def discriminator_step(
             fake_class_logits=on_fake.class_logits,
             latent=latent,
             generate=generated,
-            memory=state.memory,
+            running_stats=state.running_stats,
             estimator=game.gradient_estimator,
         )
         penalty, terms, observed = _penalties(game.discriminator, view, hyperparams, penalized)
@@ -123,16 +123,18 @@ def discriminator_step(
         discriminator = discriminator.replace(
             params=jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound), discriminator.params)
         )
-    memory = _remember(state.memory, observed)
+    running_stats = _update_running_stats(state.running_stats, observed)
     if game.adaptive_augment:
-        memory["augment"] = _adapt(memory["augment"], metrics["discriminator_sign"], hyperparams, shown)
-    state = state.replace(key=key, images=state.images + shown, discriminator=discriminator, memory=memory)
+        running_stats["augment"] = _adapt(running_stats["augment"], metrics["discriminator_sign"], hyperparams, shown)
+    state = state.replace(
+        key=key, images=state.images + shown, discriminator=discriminator, running_stats=running_stats
+    )
     return state, metrics | {"discriminator_gradient_norm": norm}
 
 
 def generator_step(
     state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None,
-    fakes: Fakes | None = None,
+    fakes: GeneratedBatch | None = None,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One update of the generator, on fakes. The discriminator is left as it was, its statistics too.
 
@@ -152,7 +154,7 @@ def generator_step(
             variables = {"params": params, "batch_stats": batch_stats}
             return game.generate(variables, latent, label, train=True, key=key, moved=moved)
 
-        def judge(image: Array, draws: str) -> Verdict:
+        def judge(image: Array, draws: str) -> DiscriminatorOutput:
             image = game.augmented(image, keys(f"augment_{draws}"), p)
             return game.discriminate(
                 state.discriminator.variables, image, label, train=True, key=named_key(part["key"], draws)
@@ -162,17 +164,19 @@ def generator_step(
             # Every second example, for the derivative of a derivative of all layers is large: on several devices the
             # same ones as on one, if each has an even share.
             few, their_labels = latent[::2], label[::2]
-            still = game.still_styles(few, their_labels)
+            still = game.zero_style_offsets(few, their_labels)
             if still is None:
                 return None
             key = named_key(part["key"], "path_length")
             return Path(lambda moved: generated(few, their_labels, key, moved)[0], still, keys("penalty")[::2])
 
         latent = part["latent"] if "latent" in part else game.latents(keys("latent"))
-        fake, new_batch_stats = generated(latent) if fakes is None else (_recalled(params, fakes), fakes.batch_stats)
+        fake, new_batch_stats = (
+            generated(latent) if fakes is None else (_reuse_generated(params, fakes), fakes.batch_stats)
+        )
         # What D says of real images is ignored by most losses, and then not computed: the compiler drops it.
         on_real, on_fake = judge(part["image"], "real"), judge(fake, "fake")
-        real_logits, fake_logits = _whole_batch(axis_name, (on_real.logits, on_fake.logits))
+        real_logits, fake_logits = _gather_logits(axis_name, (on_real.logits, on_fake.logits))
         losses = game.loss.generator(real_logits, fake_logits)
         loss = _mean_of_top(losses, fake_logits, hyperparams.top_k) if game.selects_top else jnp.mean(losses)
         view = GeneratorView(
@@ -183,7 +187,7 @@ def generator_step(
             params=params,
             label=label,
             fake_class_logits=on_fake.class_logits,
-            memory=state.memory,
+            running_stats=state.running_stats,
             path=path() if "path_length" in game.generator.penalties else None,
         )
         penalty, terms, observed = _penalties(game.generator, view, hyperparams, penalized)
@@ -194,22 +198,24 @@ def generator_step(
     )
     gradient, metrics, observed = _mean_over(axis_name, (gradient, metrics, observed))
     generator, norm = _update(state.generator, gradient, batch_stats, game.generator, hyperparams.generator)
-    state = state.replace(key=key, generator=generator, memory=_remember(state.memory, observed))
+    state = state.replace(
+        key=key, generator=generator, running_stats=_update_running_stats(state.running_stats, observed)
+    )
     return state, metrics | {"generator_gradient_norm": norm}
 
 
 def train_step(
     state: TrainState, batches: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None
 ) -> tuple[TrainState, Metrics]:
-    """One turn: `game.discriminator.steps` updates of D, then `game.generator.steps` of G, then the average.
+    """One turn: `game.discriminator.steps` updates of D, then `game.generator.steps` of G, then the ema.
 
     `batches` has a leading axis, one batch of real images for each of D's updates, [discriminator_steps, B, ...];
-    the generator's updates see the last of them. Where `game.shared_latents`, all updates see the same latents, and the
+    the generator's updates see the last of them. Where `game.share_latents`, all updates see the same latents, and the
     last of D's and the first of G's, between which G stands still, the same fakes: they are drawn once, unless
     microbatches say that memory is short. The metrics are those of each player's last update.
     """
     images_before, fakes = state.images, None
-    if game.shared_latents:
+    if game.share_latents:
         key, latent_key = jax.random.split(state.key)
         state = state.replace(key=key)
         latents = game.latents(_example_keys(latent_key, jax.tree.map(lambda leaf: leaf[0], batches))("latent"))
@@ -220,31 +226,31 @@ def train_step(
     ]
     for batch in others:
         state, _ = discriminator_step(state, batch, hyperparams, **update)
-    if game.shared_latents and game.microbatches == 1:
-        fakes = draw_fakes(state.generator, last, named_key(latent_key, "generator"), **update)
+    if game.share_latents and game.microbatches == 1:
+        fakes = generate_batch(state.generator, last, named_key(latent_key, "generator"), **update)
     state, discriminator_metrics = discriminator_step(state, last, hyperparams, fakes=fakes, **update)
     state, generator_metrics = generator_step(state, last, hyperparams, fakes=fakes, **update)
     for _ in range(game.generator.steps - 1):
         state, generator_metrics = generator_step(state, last, hyperparams, **update)
-    average = average_generator(
-        state.average, state.generator, state.images - images_before, hyperparams.average_halflife
-    )
-    return state.replace(step=state.step + 1, average=average), discriminator_metrics | generator_metrics
+    ema = update_ema(state.ema, state.generator, state.images - images_before, hyperparams.ema_halflife)
+    return state.replace(step=state.step + 1, ema=ema), discriminator_metrics | generator_metrics
 
 
-def draw_fakes(generator: Player, batch: Batch, key: Array, *, game: Game, axis_name: str | None = None) -> Fakes:
+def generate_batch(
+    generator: Player, batch: Batch, key: Array, *, game: Game, axis_name: str | None = None
+) -> GeneratedBatch:
     """The fakes of a batch's latents and labels, for the next update of each player."""
 
     def drawn(params: Any) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": generator.batch_stats}
         return game.on_axis(axis_name).generate(variables, batch["latent"], batch["label"], train=True, key=key)
 
-    image, pull_back, batch_stats = jax.vjp(drawn, generator.params, has_aux=True)
-    return Fakes(image, batch_stats, pull_back, key)
+    image, vjp_fn, batch_stats = jax.vjp(drawn, generator.params, has_aux=True)
+    return GeneratedBatch(image, batch_stats, vjp_fn, key)
 
 
-def average_generator(average: Average, generator: Player, images: Array, halflife: Array) -> Average:
-    """The exponential moving average after `images` more: average + (1 - 2^(-images / halflife)) (new - average).
+def update_ema(ema: GeneratorEMA, generator: Player, images: Array, halflife: Array) -> GeneratorEMA:
+    """The exponential moving average after `images` more: average + (1 - 2^(-images / halflife)) (new - ema).
 
     The batch statistics are averaged with the parameters that they belong to.
 
@@ -255,7 +261,7 @@ def average_generator(average: Average, generator: Player, images: Array, halfli
     def mix(old: Any, new: Any) -> Any:
         return jax.tree.map(lambda a, b: b + keep.astype(b.dtype) * (a - b), old, new)
 
-    return Average(mix(average.params, generator.params), mix(average.batch_stats, generator.batch_stats))
+    return GeneratorEMA(mix(ema.params, generator.params), mix(ema.batch_stats, generator.batch_stats))
 
 
 def _check_rows(game: Game, examples: int) -> None:
@@ -274,18 +280,18 @@ def _example_keys(step_key: Array, part: Batch) -> Callable[[str], Array]:
 
 
 @jax.custom_vjp
-def _recalled(params: Any, fakes: Fakes) -> Array:
+def _reuse_generated(params: Any, fakes: GeneratedBatch) -> Array:
     """The fakes as what G makes with the parameters that drew them: nothing is computed again."""
     return fakes.image
 
 
-_recalled.defvjp(
-    lambda params, fakes: (fakes.image, fakes.pull_back),
-    lambda pull_back, slope: (*pull_back(slope), None),
+_reuse_generated.defvjp(
+    lambda params, fakes: (fakes.image, fakes.vjp_fn),
+    lambda vjp_fn, slope: (*vjp_fn(slope), None),
 )
 
 
-def _penalties(rules: PlayerRules, view: Any, hyperparams: Hyperparams, penalized: bool) -> tuple[Array, dict, dict]:
+def _penalties(rules: PlayerSpec, view: Any, hyperparams: Hyperparams, penalized: bool) -> tuple[Array, dict, dict]:
     """The weighted sum of a player's penalties, each of them unweighted, and what they observe.
 
     A lazy penalty counts as many times as the turns that it stands for, so that means over turns are what they would
@@ -295,17 +301,17 @@ def _penalties(rules: PlayerRules, view: Any, hyperparams: Hyperparams, penalize
     for name in rules.penalties:
         penalty = PENALTIES[name]
         if penalized:
-            terms[name] = rules.penalty_interval * jnp.mean(penalty.measure(view))
+            terms[name] = rules.penalty_interval * jnp.mean(penalty.fn(view))
             total += hyperparams.penalties[name] * terms[name]
         else:
             terms[name] = jnp.float32(0.0)
-        if penalty.observes:
-            observed[name] = jax.tree.map(jnp.mean, penalty.observes(view)) if penalized else view.memory[name]
+        if penalty.stats_fn:
+            observed[name] = jax.tree.map(jnp.mean, penalty.stats_fn(view)) if penalized else view.running_stats[name]
     return total, terms, observed
 
 
 def _gradient(
-    objective: Callable, player: Player, batch: Batch, rules: PlayerRules, game: Game, step: Array, key: Array
+    objective: Callable, player: Player, batch: Batch, rules: PlayerSpec, game: Game, step: Array, key: Array
 ) -> tuple[Any, tuple]:
     """The gradient of `objective(params, batch_stats, part, penalized) -> (loss, (batch_stats, metrics, observed))`.
 
@@ -348,9 +354,9 @@ def _in_turn(leaf: Array, parts: int, period: int) -> Array:
 
 
 def _update(
-    player: Player, gradient: Any, batch_stats: Any, rules: PlayerRules, hyperparams: PlayerHyperparams
+    player: Player, gradient: Any, batch_stats: Any, rules: PlayerSpec, hyperparams: PlayerHyperparams
 ) -> tuple[Player, Array]:
-    """The player after one step of its optimiser, and the norm of its gradient before that is shortened."""
+    """The player after one step of its optimizer, and the norm of its gradient before that is shortened."""
     gradient = rules.scatter(gradient)
     norm = optax.tree.norm(gradient)
     limit = hyperparams.clip_norm
@@ -371,39 +377,39 @@ def _mean_of_top(losses: Array, logits: Array, share: Array) -> Array:
 
 
 def _augment_p(game: Game, state: TrainState, hyperparams: Hyperparams) -> Array:
-    return state.memory["augment"]["p"] if game.adaptive_augment else hyperparams.augment.p
+    return state.running_stats["augment"]["p"] if game.adaptive_augment else hyperparams.augment.p
 
 
-def _adapt(memory: dict, sign: Array, hyperparams: Hyperparams, images: Array) -> dict:
+def _adapt(running_stats: dict, sign: Array, hyperparams: Hyperparams, images: Array) -> dict:
     """The memory of an adaptive augmentation after an update whose logits on real images have this mean sign.
 
     Every few updates p moves by the mean over them (Karras et al. 2020, arXiv:2006.06676, section 3.2).
     """
-    signs, updates = memory["signs"] + sign, memory["updates"] + 1
+    signs, updates = running_stats["signs"] + sign, running_stats["updates"] + 1
     is_due = updates == ADAPT_EVERY
     moved = augment.adapted(
-        memory["p"],
+        running_stats["p"],
         signs / ADAPT_EVERY,
         target=hyperparams.augment.target,
         images=ADAPT_EVERY * images.astype(jnp.float32),
-        images_to_one=hyperparams.augment.images_to_one,
+        ada_images=hyperparams.augment.ada_images,
     )
     return {
-        "p": jnp.where(is_due, moved, memory["p"]),
+        "p": jnp.where(is_due, moved, running_stats["p"]),
         "signs": jnp.where(is_due, 0.0, signs),
         "updates": jnp.where(is_due, 0, updates),
     }
 
 
-def _remember(memory: dict, observed: dict) -> dict:
+def _update_running_stats(running_stats: dict, observed: dict) -> dict:
     """Running means after one more observation of each."""
-    return memory | {
-        name: jax.tree.map(lambda old, new: old + (1.0 - DECAY) * (new - old), memory[name], means)
+    return running_stats | {
+        name: jax.tree.map(lambda old, new: old + (1.0 - DECAY) * (new - old), running_stats[name], means)
         for name, means in observed.items()
     }
 
 
-def _whole_batch(axis_name: str | None, logits: Any) -> Any:
+def _gather_logits(axis_name: str | None, logits: Any) -> Any:
     """The logits of all devices' examples: [B] on each of n devices to [n B] on all."""
     if axis_name is None:
         return logits

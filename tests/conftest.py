@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 
-# Compilation is most of the time of these tests: no program is optimised, but for those that run for long, which ask
+# Compilation is most of the time of these tests: no program is optimized, but for those that run for long, which ask
 # for it (`compiler_options`), and fusions take XLA's older emitters, which compile in 0.6 of the time. Runs that are
 # started as processes are compiled in the same way.
 os.environ["GAN_TEST_XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"

@@ -5,7 +5,7 @@ from unittest import mock
 
 import jax
 
-from gan import sharding
+from gan.parallel import sharding
 
 MESH = sharding.device_mesh
 

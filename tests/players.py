@@ -8,7 +8,7 @@ from flax import linen as nn
 from twins import jit
 
 from gan import losses, state, steps
-from gan.game import Game, Normal, Output, PlayerRules
+from gan.game import Game, Normal, Output, PlayerSpec
 from gan.networks.layers import BatchNorm, Dropout
 from gan.optimizers import adam
 from gan.rows import ALL, Rows
@@ -40,9 +40,9 @@ class PointDiscriminator(nn.Module):
 
 
 class NoisyGenerator(nn.Module):
-    """Batch normalisation and dropout: all that can make one example's output depend on others or on devices.
+    """Batch normalization and dropout: all that can make one example's output depend on others or on devices.
 
-    No biases: one that a normalisation removes again, here or in the discriminator, has no gradient but rounding,
+    No biases: one that a normalization removes again, here or in the discriminator, has no gradient but rounding,
     and Adam makes a full step of that.
     """
 
@@ -81,21 +81,21 @@ class DropoutDiscriminator(nn.Module):
 
 
 def hyperparams(
-    learning_rate=1e-3, beta1=0.5, average_halflife=100.0, *, p=0.0, target=0.0, weight_clip=0.0, top_k=1.0,
+    learning_rate=1e-3, beta1=0.5, ema_halflife=100.0, *, p=0.0, target=0.0, weight_clip=0.0, top_k=1.0,
     weight_decay=0.0, clip_norm=0.0, **penalties
 ):  # fmt: skip
     player = PlayerHyperparams(*map(jnp.float32, (learning_rate, beta1, 0.999, 1e-8, weight_decay, clip_norm)))
     weights = {name: jnp.float32(weight) for name, weight in penalties.items()}
     augment = AugmentHyperparams(*map(jnp.float32, (p, target, 1000.0)))
     numbers = map(jnp.float32, (weight_clip, top_k))
-    return Hyperparams(player, player, jnp.float32(average_halflife), weights, augment, *numbers)
+    return Hyperparams(player, player, jnp.float32(ema_halflife), weights, augment, *numbers)
 
 
 def point_game(*, generator=None, discriminator=None, **changes):
     """The game of the ring: points in the plane, MLP players. `generator` and `discriminator` change their rules."""
     game = Game(
-        generator=PlayerRules(PointGenerator(), adam),
-        discriminator=PlayerRules(PointDiscriminator(), adam),
+        generator=PlayerSpec(PointGenerator(), adam),
+        discriminator=PlayerSpec(PointDiscriminator(), adam),
         loss=losses.non_saturating(),
         prior=Normal(),
         latent_size=8,
@@ -133,7 +133,7 @@ def batches(game, *, size=16, seed=0):
     }
 
 
-def first_turn(game, hyperparams):
+def first_step(game, hyperparams):
     """The first turn of a game, on four images: the states before and after it, and its metrics."""
 
     @jit

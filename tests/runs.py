@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from gan import checkpoint, loop
+from gan.io import checkpoint
+from gan.train import loop
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -22,7 +23,7 @@ SMALL = {
     "log_every": 4,
     "sample_every": 0,
     "checkpoint_every": 4,
-    "average_halflife": 100.0,
+    "ema_halflife": 100.0,
 }
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan import augment, names
+from gan import augment
 from gan.augment import AUGMENTS
+from gan.config import specs
 from gan.errors import UserError
 
 ALL = 'ada("blit,geometry,color,filter,cutout")'
@@ -20,7 +21,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 
 def build(text):
-    return names.call(AUGMENTS, text, "config.augment.policy")
+    return specs.call(AUGMENTS, text, "config.augment.policy")
 
 
 @functools.cache
@@ -237,7 +238,7 @@ def test_a_part_more_leaves_the_draws_of_the_others():
 
 def test_the_probability_adapts():
     # 64 images of 500,000 more, and as many less.
-    step = functools.partial(augment.adapted, target=0.6, images=64, images_to_one=500_000)
+    step = functools.partial(augment.adapted, target=0.6, images=64, ada_images=500_000)
     np.testing.assert_allclose(step(0.5, 0.7), 0.5 + 64 / 500_000, rtol=1e-6)
     np.testing.assert_allclose(step(0.5, 0.1), 0.5 - 64 / 500_000, rtol=1e-6)
     assert step(0.5, 0.6) == 0.5 and step(0.0, -1.0) == 0.0 and step(1.0, 1.0) == 1.0
@@ -250,7 +251,7 @@ def test_color_may_happen_with_a_share_of_p():
     colored = transform('ada("color")')(images, keys, 0.3)
     cut = transform('ada("cutout")')(jnp.ones_like(images), keys, 0.6)
     np.testing.assert_allclose(halved, colored * cut, atol=1e-6)
-    with pytest.raises(UserError, match=r"config\.augment\.policy: ada's color=2 .*legal: 0 <= color <= 1"):
+    with pytest.raises(UserError, match=r"config\.augment\.policy: ada's color=2 .*expected: 0 <= color <= 1"):
         build("ada(color=2)")
 
 
@@ -262,7 +263,7 @@ def test_equal_arguments_build_equal_values():
     assert build("apa").pseudo and not build("ada").pseudo
 
 
-@pytest.mark.parametrize("text", ['ada("colour")', 'diff_augment("3")', 'diff_augment("")', 'ada("blit,translation")'])
+@pytest.mark.parametrize("text", ['ada("colr")', 'diff_augment("3")', 'diff_augment("")', 'ada("blit,translation")'])
 def test_an_unknown_part_is_told(text):
-    with pytest.raises(UserError, match=r"config\.augment\.policy.*legal: .*color.*cutout"):
+    with pytest.raises(UserError, match=r"config\.augment\.policy.*expected: .*color.*cutout"):
         build(text)

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.benchmarks import flops, growth, run_costs, sides, systems, timing, torch_variants, turns
+from experiments.benchmarks import flops, processes, run_costs, scaling, step_time, systems, timing, torch_variants
 from gan import game as rules
-from gan.networks import conv, dcgan, spectral
+from gan.networks import dcgan, spectral
+from gan.networks.conv import primitives
 
 SHAPES = dict.fromkeys(systems.SYSTEMS, (28, 28, 1)) | {
     "flag_gan": (64, 64, 1), "dcgan32": (32, 32, 3), "dcgan64": (64, 64, 3), "dcgan32_r1": (32, 32, 3),
@@ -29,7 +30,7 @@ SMALL = {
     "mlp_gan": ["generator.width=8", "discriminator.width=8"],
     "vanilla_gan": ["generator.width=4", "discriminator.width=4"],
     "conv_gan": ["generator.width=4", "discriminator.width=2"],
-    "flag_gan": ["generator.maps=(4, 6, 5)", "discriminator.maps=(4, 3)", "data.image_size=(8, 12)"],
+    "flag_gan": ["generator.channels=(4, 6, 5)", "discriminator.channels=(4, 3)", "data.image_size=(8, 12)"],
     "dcgan32": ["generator.width=4", "discriminator.width=4", "data.image_size=(28, 36)"],
     "dcgan32_r1": ["generator.width=4", "discriminator.width=4"],
     "sngan": [*WIDTHS, "discriminator.spectral_norm=False"],
@@ -61,7 +62,7 @@ NAMES = {"weight": ("kernel", "scale"), "running_mean": ("mean",), "running_var"
 def carry(variables, module, flat):
     """Gives our variables to PyTorch's layers of the same kind and place. `flat` is the shape behind a flat side.
 
-    A dense layer with that many inputs or outputs has them in another order there, as has a normalisation of them.
+    A dense layer with that many inputs or outputs has them in another order there, as has a normalization of them.
     """
     pytest.importorskip("torch")
     params, stats = variables["params"], variables.get("batch_stats", {})
@@ -119,7 +120,7 @@ def flat_sides(name, game):
     if name == "conv_gan":
         return (1, 1, 1), (7, 7, 2 * discriminator.width)
     if name == "flag_gan":
-        return (height // 4, width // 4, generator.maps[0]), (height, width, discriminator.maps[-1])
+        return (height // 4, width // 4, generator.channels[0]), (height, width, discriminator.channels[-1])
     if name.startswith("dcgan"):
         *_, smallest = sizes = dcgan.stage_sizes(game.image_shape, 0)
         maps = 2 ** (len(sizes) - 2)
@@ -160,7 +161,7 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     channels = SHAPES[name][2]
     game = game_of(config, channels)
 
-    # Larger than the initialisers make them, so that a wrong tap shows; no bias at zero, no statistic at one.
+    # Larger than the initializers make them, so that a wrong tap shows; no bias at zero, no statistic at one.
     numbers = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
     span = 3.0 if name == "stylegan2" else 0.6  # whose layers divide their weights by the root of their inputs
@@ -199,7 +200,7 @@ def test_a_turn_of_pytorch_s_moves_every_parameter(name, shared):
     pytest.importorskip("torch")
     from experiments.benchmarks import torch_peers
 
-    changes = [*SMALL[name], "batch_size=4", f"latent.shared={shared}"]
+    changes = [*SMALL[name], "batch_size=4", f"latent.share={shared}"]
     images = np.random.default_rng(0).integers(0, 256, (16, 28, 36, 3), np.uint8)
     program = torch_peers.Program(systems.configured(name, [*changes, "data.image_size=(28, 36)"]), images, "fused")
     players = (program._generator, program._discriminator)
@@ -315,7 +316,7 @@ def test_compiled_programs_of_pytorch_s_move_every_parameter():
     from experiments.benchmarks import torch_peers
 
     images = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 3), np.uint8)
-    small = [*SMALL["dcgan32"], "batch_size=4", "data.image_size=(28, 28)", "latent.shared=True"]
+    small = [*SMALL["dcgan32"], "batch_size=4", "data.image_size=(28, 28)", "latent.share=True"]
     for dtype in ("float32", "bfloat16"):
         config = systems.configured("dcgan32", [*small, f"compute_dtype={dtype}"])
         torch.manual_seed(0)
@@ -329,7 +330,7 @@ def test_compiled_programs_of_pytorch_s_move_every_parameter():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_both_sides_measure_a_product_of_each_type(dtype):
-    assert turns.matrix_rate(64, dtype) > 0
+    assert step_time.matrix_rate(64, dtype) > 0
     pytest.importorskip("torch")
     from experiments.benchmarks import torch_device
 
@@ -347,7 +348,7 @@ class Waiting:
 
 
 def test_a_side_that_takes_too_long_is_ended():
-    side = sides.Apart(Waiting)
+    side = processes.Apart(Waiting)
     try:
         assert side.ask("wait", 0.0) == side.ask("wait", 0.0, timeout=60) == 0.0
         with pytest.raises(TimeoutError, match="wait had no answer within 0 s"):
@@ -371,7 +372,7 @@ def test_the_operations_of_a_generator_by_hand():
 def test_operations_that_are_repeated_or_unread_do_not_count():
     image, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 5))
     once = 2 * 2 * 4 * 4 * 4 * 4 * 3 * 5
-    forward = lambda image, kernel: conv.conv(image, kernel, stride=2)  # noqa: E731
+    forward = lambda image, kernel: primitives.conv(image, kernel, stride=2)  # noqa: E731
     assert flops.count(forward, image, kernel) == once
     assert flops.count(lambda i, k: forward(i, k) + jax.jit(forward)(i, k), image, kernel) == once
     # The gradient of a sum of squares for the kernel needs the outputs, and not the gradient for the image.
@@ -382,8 +383,8 @@ def test_operations_that_are_repeated_or_unread_do_not_count():
 
 def test_points_that_would_take_too_long_are_left_out():
     before = {"operations": 5, "programs": [{"median_ms": 1000.0}, {"median_ms": 3000.0}]}
-    assert growth.foreseen(None, 20) == 0.0
-    assert growth.foreseen(before, 20) == 12.0  # the slowest takes 3 s, and there is four times the work
+    assert scaling.foreseen(None, 20) == 0.0
+    assert scaling.foreseen(before, 20) == 12.0  # the slowest takes 3 s, and there is four times the work
 
 
 def test_programs_take_turns():
@@ -393,7 +394,7 @@ def test_programs_take_turns():
     assert played == [("a", 1), ("b", 3)] * 2
     assert measured == {"a": [2.0, 2.0], "b": [2.0, 2.0]}
     assert timing.spread([0.001, 0.005, 0.002]) == {"median_ms": 2.0, "min_ms": 1.0, "max_ms": 5.0}
-    assert timing.turns_in(1.0, 0.3) == 3 and timing.turns_in(1.0, 9.0) == 1
+    assert timing.steps_in(1.0, 0.3) == 3 and timing.steps_in(1.0, 9.0) == 1
     assert timing.table(("name", "ms"), [("ours", 1), ("b", 10)]) == "name  ms\nours   1\nb     10"
 
 

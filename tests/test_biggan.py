@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from players import first_turn, largest_move
+from players import first_step, largest_move
 from twins import attended, check_same, drawn
 
 from configs import biggan
@@ -28,7 +28,7 @@ def made(config, side, classes):
 
 
 # Attention over C maps has A(C) = 2 C C/8 + 2 C C/2 + 1. A generator's block of I to O maps, told by a vector of V
-# numbers, has 9 I O + O, 9 O O + O, I O + O and two normalisations, 2 V (I + O); a discriminator's 9 I O + O, 9 O O + O
+# numbers, has 9 I O + O, 9 O O + O, I O + O and two normalizations, 2 V (I + O); a discriminator's 9 I O + O, 9 O O + O
 # and, where it halves or widens, I O + O.
 @pytest.mark.parametrize(
     "preset, side, classes, overrides, generator, discriminator",
@@ -61,7 +61,7 @@ def test_the_counts(preset, side, classes, overrides, generator, discriminator):
     variables = made(config, side, classes)
     assert [rules.parameter_count(player["params"]) for player in variables] == [generator, discriminator]
     vectors = [set(player["batch_stats"][rules.SPECTRAL_NORM]) for player in variables]
-    # Every kernel, the normalisations' linear maps among them, and D's embedding; not the shared embedding.
+    # Every kernel, the normalizations' linear maps among them, and D's embedding; not the shared embedding.
     assert not any("embedding" in path for path in vectors[0]) and any("embedding" in path for path in vectors[1])
     kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables[0]["params"])]
     assert len(vectors[0]) == sum(path[-1].key == "kernel" for path in kernels)
@@ -231,12 +231,22 @@ def test_a_vector_scales_and_moves_what_the_whole_batch_on_every_device_normalis
             (32, 32, 3),
             r"latent\.size=82 cannot be split into 4 equal.*80 or 84, or .*split",
         ),
-        ("small", {"latent.size": 3}, (32, 32, 3), r"latent\.size=3 cannot be split into 4 equal.*legal: 4, or"),
+        (
+            "small",
+            {"latent.size": 3},
+            (32, 32, 3),
+            r"latent\.size=3 cannot be split into 4 equal.*nearest valid: 4, or",
+        ),
         ("small", {"generator.conditioning": "batch_norm"}, (32, 32, 3), r"'shared_embedding', or split_latent=False"),
         ("small", {"generator.embedding": 0}, (32, 32, 3), r"config\.generator\.embedding=0 must be at least 1"),
         ("small", {}, (28, 28, 3), r"\(28, 28\) has no published biggan, and"),
         ("deep", {}, (28, 28, 3), r"\(28, 28\) has no published biggan_deep, and"),
-        ("deep", {"generator.widths": (4, 8)}, (8, 8, 3), r"config\.generator\.widths=\(4, 8\); legal: .* do not grow"),
+        (
+            "deep",
+            {"generator.widths": (4, 8)},
+            (8, 8, 3),
+            r"config\.generator\.widths=\(4, 8\); expected: .* do not grow",
+        ),
         ("deep", {"discriminator.widths": (8, 4), "discriminator.halvings": 1}, (128, 128, 3), r"do not fall"),
         ("deep", {"discriminator.depth": 0}, (128, 128, 3), r"config\.discriminator\.depth=0 must be at least 1"),
     ],
@@ -252,9 +262,9 @@ def test_what_does_not_fit_is_one_line(preset, overrides, shape, line):
 def test_the_average_follows_at_once_and_then_keeps_its_share():
     config = biggan.get_config("imagenet128")
     images = 2 * 2048
-    halflife = schedules.build(config)(20_000 * images).average_halflife
+    halflife = schedules.build(config)(20_000 * images).ema_halflife
     np.testing.assert_allclose(np.exp2(-images / halflife), 0.9999, rtol=1e-6)
-    assert schedules.build(config)(19_999 * images).average_halflife == 0.0
+    assert schedules.build(config)(19_999 * images).ema_halflife == 0.0
 
 
 @pytest.mark.slow  # tests/test_combinations.py plays other turns of these networks
@@ -268,7 +278,7 @@ def test_the_first_turn_is_finite_and_moves_both_players(preset, is_conditional)
     if not is_conditional:
         config.generator.conditioning = config.discriminator.conditioning = "none"
     game = rules.build(config, image_shape=(8, 8, 3), num_classes=10 if is_conditional else 0)
-    before, after, metrics = first_turn(game, schedules.build(config)(0))
+    before, after, metrics = first_step(game, schedules.build(config)(0))
     assert all(np.isfinite(value) for value in metrics.values()) and metrics["orthogonal"] >= 0.0
     for player, rate in (("generator", 2e-4), ("discriminator", 4e-4)):
         # Adam's first update moves a weight by the learning rate, wherever there is a gradient.

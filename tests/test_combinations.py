@@ -2,7 +2,7 @@
 
 A pair of choices is tried where it stands in a case; the fast test has every choice in some case, on networks that are
 compiled in seconds; the slow ones every network, and every pair of a loss and a penalty, on networks, augmentations,
-optimisers and conditionings that rotate beneath them.
+optimizers and conditionings that rotate beneath them.
 """
 
 import functools
@@ -52,7 +52,7 @@ LOSS_TEXTS = [*LOSSES, *(f'f_gan("{name}")' for name in ("reverse_kl", "pearson"
 
 
 def configured(network, loss, penalty, augment, optimizer, conditioning):
-    """A config, the shape of its images, and whether the game is a legal one."""
+    """A config, the shape of its images, and whether the game is a valid one."""
     shape, *fields = NETWORK_FIELDS[network]
     config = default.get_config()
     config.unlock()
@@ -68,8 +68,8 @@ def configured(network, loss, penalty, augment, optimizer, conditioning):
         config.augment.policy, config.augment.p = augment, 0.5
     batch_statistics = penalty and network in HAS_BATCH_STATISTICS[PENALTIES[penalty].player]
     is_legal = not penalty or (
-        not (PENALTIES[penalty].differentiates_player and batch_statistics)
-        and not (PENALTIES[penalty].classifies and conditioning[1] != "classifier")
+        not (PENALTIES[penalty].needs_input_gradient and batch_statistics)
+        and not (PENALTIES[penalty].needs_class_logits and conditioning[1] != "classifier")
     )
     return config, shape, is_legal
 
@@ -100,7 +100,7 @@ def check(config, shape, wrapper):
         mapped = functools.partial(update, game=game, settings=settings, axis_name="data")
         turn = jax.pmap(mapped, axis_name="data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:4])
     after_d, after_g, metrics = turn(start, batch)
-    for leaf in jax.tree.leaves((after_g.generator, after_g.discriminator, after_g.memory, metrics)):
+    for leaf in jax.tree.leaves((after_g.generator, after_g.discriminator, after_g.running_stats, metrics)):
         assert np.isfinite(leaf).all()
     assert same(after_d.generator, start.generator) and not same(after_d.discriminator, start.discriminator)
     assert same(after_g.discriminator, after_d.discriminator) and not same(after_g.generator, after_d.generator)
@@ -111,13 +111,13 @@ def same(a, b):
 
 
 def legal_or_refused(tried):
-    """The config of the case, on an MLP where its network is refused, as an illegal game must be."""
+    """The config of the case, on an MLP where its network is refused, as an invalid game must be."""
     config, shape, is_legal = configured(**tried)
     if not is_legal:
         penalty = tried["penalty"].partition(ESTIMATOR)[0]
         with pytest.raises(UserError, match=f"config.penalties.{penalty} needs"):
             build(config, shape)
-        classifies = PENALTIES[penalty].classifies
+        classifies = PENALTIES[penalty].needs_class_logits
         conditioning = CONDITIONINGS[-1] if classifies else tried["conditioning"]
         config, shape, is_legal = configured(**tried | {"network": "mlp", "conditioning": conditioning})
         assert is_legal

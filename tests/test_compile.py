@@ -25,8 +25,8 @@ from experiments.plan.__main__ import main
 from experiments.plan.compile import Compiled, _argument_bytes, _rejected, lower_step, printed, record
 from experiments.plan.convolutions import Convolution
 from experiments.plan.work import data_of, program
-from gan import sharding
 from gan.errors import UserError
+from gan.parallel import sharding
 
 GPU, TPU = "h100", "v5e:2x2"
 BFLOAT16 = "compute_dtype=bfloat16"

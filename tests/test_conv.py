@@ -14,9 +14,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
-from gan.networks import conv as family
-from gan.networks import conv_cpu, conv_forms, conv_grouped, conv_tiles
-from gan.networks.conv import Conv, ConvTranspose, conv, conv_transpose
+from gan.networks.conv import cpu, forms, grouped, tiles
+from gan.networks.conv import primitives as family
+from gan.networks.conv.primitives import Conv, ConvTranspose, conv, conv_transpose
 
 # image size, kernel size, stride, padding, input channels, output channels, groups
 CASES = [
@@ -176,15 +176,15 @@ def test_programs_for_cpu_agree_whatever_is_chosen(case):
     size, kernel, stride, padding, *_ = case
     x, w = arrays(case)
     geometry = geometry_of(case)
-    y = draw(*conv_forms.native("y", x, w, geometry).shape, seed=3)
+    y = draw(*forms.native("y", x, w, geometry).shape, seed=3)
 
     def inputs_by_phases(w, y, geometry):
-        return conv_forms.inputs_by_phases(w[None], y[None], geometry)[0]
+        return forms.inputs_by_phases(w[None], y[None], geometry)[0]
 
     programs = {
-        "y": (conv_cpu.outputs_by_phases, conv_cpu.outputs_by_one_product),
-        "x": (inputs_by_phases, conv_cpu.inputs_by_one_product),
-        "w": (conv_cpu.weights_by_phases, conv_cpu.weights_by_one_product),
+        "y": (cpu.outputs_by_phases, cpu.outputs_by_one_product),
+        "x": (inputs_by_phases, cpu.inputs_by_one_product),
+        "w": (cpu.weights_by_phases, cpu.weights_by_one_product),
     }
     operands = {"y": (x, w), "x": (w, y), "w": (x, y)}
     made = jax.jit(
@@ -192,12 +192,12 @@ def test_programs_for_cpu_agree_whatever_is_chosen(case):
             blank: [program(*operands[blank], geometry) for program in choice] for blank, choice in programs.items()
         }
     )(operands)
-    close(made, {blank: [conv_forms.native(blank, *pair, geometry)] * 2 for blank, pair in operands.items()})
+    close(made, {blank: [forms.native(blank, *pair, geometry)] * 2 for blank, pair in operands.items()})
 
 
-@pytest.mark.parametrize("taps", conv_tiles.FACTORS)
+@pytest.mark.parametrize("taps", tiles.FACTORS)
 def test_a_tile_has_one_product_more_than_taps(taps):
-    factors = {name: np.array(matrix) for name, matrix in conv_tiles.FACTORS[taps].items()}
+    factors = {name: np.array(matrix) for name, matrix in tiles.FACTORS[taps].items()}
     assert {len(matrix) for matrix in factors.values()} == {taps + 1}
     form = np.einsum("kr,km,kn->rmn", factors["x"], factors["w"], factors["y"])
     r, m, n = np.indices(form.shape)
@@ -220,16 +220,16 @@ TILED = [
 
 @pytest.mark.parametrize("case, parts", [*((case, 1) for case in TILED), (TILED[2], 2)], ids=str)
 def test_tiles_are_convolutions(case, parts, monkeypatch):
-    monkeypatch.setattr(conv_tiles, "EXAMPLES_AT_ONCE", 4 // parts)
-    monkeypatch.setattr(conv_tiles, "TILES_AT_ONCE", 1)
+    monkeypatch.setattr(tiles, "EXAMPLES_AT_ONCE", 4 // parts)
+    monkeypatch.setattr(tiles, "TILES_AT_ONCE", 1)
     size, kernel, stride, padding = case
     geometry = geometry_of(case)
     x, w = draw(4, *size, 3, seed=1), draw(*kernel, 3, 2, seed=2)
-    arrays = {"x": x, "w": w, "y": draw(*conv_forms.native("y", x, w, geometry).shape, seed=3)}
-    for blank, names in conv_forms.OPERANDS.items():
+    arrays = {"x": x, "w": w, "y": draw(*forms.native("y", x, w, geometry).shape, seed=3)}
+    for blank, names in forms.OPERANDS.items():
         a, b = (arrays[name] for name in names)
-        made = jax.jit(partial(conv_tiles.tiled, blank, geometry=geometry))(a, b)
-        close(made, conv_forms.native(blank, a, b, geometry))
+        made = jax.jit(partial(tiles.tiled, blank, geometry=geometry))(a, b)
+        close(made, forms.native(blank, a, b, geometry))
 
 
 def wide(stride, taps, size):
@@ -278,7 +278,7 @@ def test_parts_of_a_sharded_batch_stay_where_they_are(by):
 def as_on_accelerators(monkeypatch):
     """Convolutions are lowered as for GPU and TPU, and run on CPU."""
     jax.clear_caches()
-    monkeypatch.setattr(family, "lower_cpu", conv_grouped.grouped)
+    monkeypatch.setattr(family, "lower_cpu", grouped.grouped)
     yield
     jax.clear_caches()
 
@@ -317,10 +317,10 @@ def test_products_are_convolutions(case):
 
     @jax.jit
     def products(arrays):
-        arrays = {name: conv_forms.split(array, groups) for name, array in arrays.items()}
+        arrays = {name: forms.split(array, groups) for name, array in arrays.items()}
         return {
-            blank: conv_forms.join(conv_forms.products(blank, *map(arrays.get, names), geometry_of(case)))
-            for blank, names in conv_forms.OPERANDS.items()
+            blank: forms.join(forms.products(blank, *map(arrays.get, names), geometry_of(case)))
+            for blank, names in forms.OPERANDS.items()
         }
 
     close(products({"x": x, "w": w, "y": draw(*y.shape, seed=3)}), {"x": x_blank, "w": w_blank, "y": y})
@@ -514,7 +514,7 @@ def test_transposed_module_is_flax_own_with_transposed_kernel():
     close(ours.apply(variables, x), theirs.apply(variables, x))
 
 
-def test_initialiser_sees_fan_in_of_the_transposed_convolution():
+def test_initializer_sees_fan_in_of_the_transposed_convolution():
     kernel = ConvTranspose(256, (4, 4)).init(jax.random.key(0), draw(1, 2, 2, 8))["params"]["kernel"]
     # LeCun: standard deviation 1 / sqrt(fan-in), 4 * 4 * 8 = 128 inputs; 32,768 draws give it to 0.4 % each way
     assert math.isclose(float(jnp.std(kernel)), 1 / math.sqrt(128), rel_tol=0.02)
@@ -536,7 +536,7 @@ def test_output_size_in_the_module():
 
 @pytest.mark.parametrize("size", [(2, 4), (5, 4), (4,), (4, 4, 4)])
 def test_illegal_output_size_names_the_legal_ones(size):
-    with pytest.raises(ValueError, match=r"legal heights are 3\.\.4, legal widths 3\.\.4"):
+    with pytest.raises(ValueError, match=r"valid heights are 3\.\.4, valid widths 3\.\.4"):
         conv_transpose(draw(1, 2, 2, 2), draw(3, 3, 1, 2), stride=2, output_size=size)
 
 

@@ -1,4 +1,4 @@
-"""gan.sharding: how a state lies on the devices, and that a run may go on with others."""
+"""gan.parallel.sharding: how a state lies on the devices, and that a run may go on with others."""
 
 import jax
 import meshes
@@ -7,8 +7,11 @@ import runs
 from jax.sharding import PartitionSpec
 from players import hyperparams, noisy_game
 
-from gan import checkpoint, population, sharding, state
+from gan import state
 from gan.errors import UserError
+from gan.io import checkpoint
+from gan.parallel import sharding
+from gan.train import population
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ def test_the_largest_axis_that_divides_is_split(shape, spec):
 def test_a_checkpoint_is_read_onto_other_devices_bit_by_bit(before, after, tmp_path):
     start = jax.jit(lambda: state.create(noisy_game(), hyperparams(), seed=0))()
     laid_before, laid_after = (
-        sharding.of_state(start, meshes.first(devices), in_parts=in_parts) for devices, in_parts in (before, after)
+        sharding.state_sharding(start, meshes.first(devices), sharded=in_parts) for devices, in_parts in (before, after)
     )
     with checkpoint.open_manager(tmp_path / "checkpoints") as manager:
         checkpoint.save(manager, 1, jax.device_put(start, laid_before))

@@ -14,10 +14,11 @@ from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_g
 from experiments import estimator_noise
 from experiments.benchmarks import flops
 from gan import game as rules
-from gan import penalties, schedules, state, steps, workdir
+from gan import penalties, schedules, state, steps
 from gan.augment import AUGMENTS
 from gan.errors import UserError
 from gan.estimators import Exact, finite_difference, squared_gradient
+from gan.io import workdir
 from gan.penalties import DiscriminatorView
 from gan.rows import ALL, Rows
 
@@ -28,7 +29,7 @@ def viewed(critic, real, fake, estimator, **fields):
     """What a discriminator's update shows of these images, and of as many keys."""
     keys = jax.random.split(jax.random.key(1), len(real))
     view = DiscriminatorView(critic, real, fake, keys=keys, estimator=estimator, **fields)
-    return view._replace(real_logits=view.critic(real), fake_logits=view.judge_fake(fake))
+    return view._replace(real_logits=view.critic(real), fake_logits=view.fake_critic_or_critic(fake))
 
 
 @pytest.mark.parametrize("sigma, mean", [(0.1, 13.04), (1.0, 17.0)])

@@ -1,4 +1,4 @@
-"""gan.evaluation: figures of a run, of real images and of damaged ones; the best checkpoint; what is refused."""
+"""gan.evaluation: metrics of a run, of real images and of damaged ones; the best checkpoint; what is rejected."""
 
 import json
 import shutil
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import runs
 
-from gan import evaluation, sampling, sharding
 from gan.errors import UserError
+from gan.evaluation import evaluator as evaluation
+from gan.inference import sampling
+from gan.parallel import sharding
 
 EVALUATION = {"evaluation.num_samples": 200, "evaluate_every": 4}
 
@@ -27,12 +29,12 @@ def digits():
 
 def test_real_images_are_the_best_there_is(digits):
     evaluator, images, labels = digits
-    floor = evaluator.floor()
+    floor = evaluator.real_baseline()
     noise = np.random.default_rng(0).integers(0, 256, images[:600].shape, dtype=np.uint8)
-    of_noise = evaluator.figures_of(noise, labels[:600])
-    assert floor["frechet_classifier"] < 0.05 * of_noise["frechet_classifier"]
+    of_noise = evaluator.compute_of(noise, labels[:600])
+    assert floor["fd_classifier"] < 0.05 * of_noise["fd_classifier"]
     assert floor["modes"] == 10 and floor["precision"] > 0.95 and of_noise["precision"] < 0.2
-    assert abs(floor["kernel_classifier"]) < 0.05 * of_noise["kernel_classifier"]
+    assert abs(floor["kd_classifier"]) < 0.05 * of_noise["kd_classifier"]
 
 
 def test_shuffled_pixels_are_seen(digits):
@@ -41,18 +43,18 @@ def test_shuffled_pixels_are_seen(digits):
     order = np.random.default_rng(0).permutation(part[0].size)
     shuffled = part.reshape(len(part), -1)[:, order].reshape(part.shape)
     assert (
-        evaluator.figures_of(shuffled, labels[:600])["frechet_classifier"]
-        > 10 * evaluator.figures_of(part, labels[:600])["frechet_classifier"]
+        evaluator.compute_of(shuffled, labels[:600])["fd_classifier"]
+        > 10 * evaluator.compute_of(part, labels[:600])["fd_classifier"]
     )
 
 
 def test_a_missing_class_and_a_lone_image_are_seen(digits):
     evaluator, images, labels = digits
-    whole = evaluator.figures_of(images[:600], labels[:600])
-    without = evaluator.figures_of(images[labels != 3][:600], labels[labels != 3][:600])
+    whole = evaluator.compute_of(images[:600], labels[:600])
+    without = evaluator.compute_of(images[labels != 3][:600], labels[labels != 3][:600])
     assert whole["modes"] == 10
     assert without["coverage"] < whole["coverage"] - 0.05 and without["reverse_kl"] > whole["reverse_kl"] + 0.02
-    alone = evaluator.figures_of(np.repeat(images[:1], 600, axis=0), labels[:600])
+    alone = evaluator.compute_of(np.repeat(images[:1], 600, axis=0), labels[:600])
     assert alone["modes"] == 1 and alone["coverage"] < 0.1 and alone["recall"] < 0.1
     np.testing.assert_allclose(alone["reverse_kl"], np.log(10), rtol=0.05)  # all in one of ten even classes
 
@@ -62,9 +64,9 @@ def test_copies_of_training_images_are_told_from_fresh_ones(tmp_path):
                                           "evaluation.extractor": "pixels"})  # fmt: skip
     evaluator = evaluation.Evaluator(config, seed=0)
     training, fresh = (evaluation.open_dataset(config, split).arrays() for split in (None, "train[1000:]"))
-    copied = evaluator.figures_of(training[0][:300], training[1][:300])
+    copied = evaluator.compute_of(training[0][:300], training[1][:300])
     assert copied["nearest_training_ratio"] == 0.0
-    np.testing.assert_allclose(evaluator.figures_of(*fresh)["nearest_training_ratio"], 1.0)
+    np.testing.assert_allclose(evaluator.compute_of(*fresh)["nearest_training_ratio"], 1.0)
 
 
 def test_images_under_the_wrong_labels_are_seen_within_the_classes():
@@ -73,9 +75,9 @@ def test_images_under_the_wrong_labels_are_seen_within_the_classes():
         "generator.conditioning": "embedding"})  # fmt: skip
     evaluator = evaluation.Evaluator(config, seed=0)
     images, labels = map(np.asarray, evaluation.open_dataset(config).arrays())
-    right, wrong = evaluator.figures_of(images, labels), evaluator.figures_of(images, (labels + 1) % 10)
-    assert wrong["frechet_pixels"] == right["frechet_pixels"]
-    assert wrong["intra_class_frechet_pixels"] > 2 * right["intra_class_frechet_pixels"]
+    right, wrong = evaluator.compute_of(images, labels), evaluator.compute_of(images, (labels + 1) % 10)
+    assert wrong["fd_pixels"] == right["fd_pixels"]
+    assert wrong["intra_fd_pixels"] > 2 * right["intra_fd_pixels"]
 
 
 def test_a_conditional_generator_is_given_the_training_data_s_labels(monkeypatch):
@@ -87,13 +89,13 @@ def test_a_conditional_generator_is_given_the_training_data_s_labels(monkeypatch
     images, labels = evaluation.open_dataset(runs.config(**given)).arrays()
     asked = []
 
-    def draw(game, average, *, labels, **_):
+    def draw(game, ema, *, labels, **_):
         asked.append(np.bincount(labels, minlength=10) if len(labels) else "as they come")
         return [{"image": images, "label": labels}]
 
     monkeypatch.setattr(evaluation.sampling, "draw", draw)
-    figures = [evaluator.figures(SimpleNamespace(is_conditional=told), None) for told in (True, False)]
-    assert figures[0] == figures[1] == evaluator.figures_of(images, labels)
+    figures = [evaluator.compute(SimpleNamespace(is_conditional=told), None) for told in (True, False)]
+    assert figures[0] == figures[1] == evaluator.compute_of(images, labels)
     np.testing.assert_array_equal(asked[0], np.bincount(labels))
     assert asked[0][7] == 95 and asked[1] == "as they come"
 
@@ -102,20 +104,20 @@ def test_a_run_keeps_its_figures_and_its_best_checkpoint(tmp_path):
     assert runs.train(tmp_path, **EVALUATION) == 0
     lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12]
-    best = min(lines, key=lambda line: line["frechet_classifier"])
+    best = min(lines, key=lambda line: line["fd_classifier"])
     assert sampling.restore(tmp_path, "best")[1] == best["step"]
 
     evaluation.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert record["checkpoints"]["last"]["step"] == 12
-    assert record["checkpoints"]["best"]["figures"]["frechet_classifier"] == pytest.approx(
-        best["frechet_classifier"], rel=1e-6
+    assert record["checkpoints"]["best"]["metrics"]["fd_classifier"] == pytest.approx(
+        best["fd_classifier"], rel=1e-6
     )  # the same seed, the same samples
     protocol = record["protocol"]
     assert protocol["extractor"] == "classifier" and protocol["num_samples"] == 200
     assert protocol["classifier_test_accuracy"] > 0.5
     assert (tmp_path / "nearest_last.png").exists()
-    assert record["real_training_images"]["frechet_classifier"] < best["frechet_classifier"]
+    assert record["real_training_images"]["fd_classifier"] < best["fd_classifier"]
 
 
 def test_a_run_without_a_checkpoint_or_with_other_data_is_one_line(tmp_path):
@@ -142,11 +144,11 @@ def test_an_interrupted_run_has_the_same_figures(tmp_path):
 
 def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
     runs.train(tmp_path, steps=4)
-    game, _, average = sampling.restore(tmp_path)
+    game, _, ema = sampling.restore(tmp_path)
     assert sharding.device_mesh().size == 4
 
     def drawn(batch_size):
-        batches = list(sampling.draw(game, average, seed=5, count=22, batch_size=batch_size))
+        batches = list(sampling.draw(game, ema, seed=5, count=22, batch_size=batch_size))
         return np.concatenate([batch["image"] for batch in batches])
 
     whole, parts = drawn(22), drawn(6)  # 24 and 8 at a time: multiples of the devices
@@ -154,7 +156,7 @@ def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
     # Another size of batch is another program: equal to float rounding, one step of 255 at most.
     assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
     rows = jax.device_put(np.arange(8, dtype=np.uint32), sharding.split_rows(sharding.device_mesh(), 0))
-    image, _ = sampling._samples(average, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), game=game)
+    image, _ = sampling._samples(ema, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), game=game)
     assert len({shard.device for shard in image.addressable_shards}) == 4
     assert image.addressable_shards[0].data.shape == (2, 8, 8, 1)
 
@@ -162,10 +164,10 @@ def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
 @pytest.mark.parametrize(
     "overrides, line",
     [
-        ({"evaluation.metrics": ("fid",)}, "config.evaluation.metrics: 'fid' is unknown.*legal: frechet"),
+        ({"evaluation.metrics": ("fid",)}, "config.evaluation.metrics: 'fid' is unknown.*expected: frechet"),
         ({"evaluation.metrics": ("intra_class",)}, "'intra_class' needs samples of a class.*concat, embedding"),
-        ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; legal: 10 or more"),
-        ({"evaluation.reference_samples": 4}, "give 4 images to compare with; legal: 10 or more"),
+        ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; expected: 10 or more"),
+        ({"evaluation.reference_samples": 4}, "give 4 images to compare with; expected: 10 or more"),
         ({"evaluation.extractor": "incepton"}, "config.evaluation.extractor='incepton'.*nearest: 'inception'"),
         ({"evaluation.split": "validation"}, "validation"),
     ],
@@ -178,7 +180,7 @@ def test_what_is_refused(overrides, line):
 
 def test_a_stream_has_the_figures_of_the_whole(digits):
     evaluator, images, labels = digits
-    whole = evaluator.figures_of(images[:600], labels[:600])
+    whole = evaluator.compute_of(images[:600], labels[:600])
     parts = [(evaluator._extractor.features(images[k : k + 150]), labels[k : k + 150]) for k in range(0, 600, 150)]
     streamed = evaluator._of_parts(parts)
     assert list(streamed) == list(whole)

@@ -36,12 +36,12 @@ class Labelled(nn.Module):
 
 def plain(game, **changes):
     """The game with shared latents, played by gradient descent."""
-    return changed(game, generator=PLAIN, discriminator=PLAIN, shared_latents=True, **changes)
+    return changed(game, generator=PLAIN, discriminator=PLAIN, share_latents=True, **changes)
 
 
 SILENT = plain(noisy_game(generator={"module": Labelled()}))
 NOISY = plain(noisy_game(generator={"module": Labelled(0.3), "steps": 2}, discriminator={"steps": 2}))
-PENALTIES = ("r1", "latent_consistency", "path_length", "latent_diversity", "orthogonal")
+PENALTIES = ("r1", "zcr_d", "path_length", "zcr_g", "orthogonal")
 CASES = {
     "noise": (NOISY, {}),
     "lazy penalties": (
@@ -63,25 +63,25 @@ CASES = {
 }  # fmt: skip
 
 
-def labelled(game):
+def labeled(game):
     """A turn's batches with three kinds of labels."""
     data = batches(game)
     return data | {"label": jnp.broadcast_to(jnp.arange(16) % 3, data["label"].shape)}
 
 
 def drawn_again(generator, batch, key, *, game, axis_name=None):
-    """In place of `draw_fakes`: fakes whose `pull_back` is G's forward pass itself."""
+    """In place of `generate_batch`: fakes whose `vjp_fn` is G's forward pass itself."""
 
     def draw(params):
         variables = {"params": params, "batch_stats": generator.batch_stats}
         return game.on_axis(axis_name).generate(variables, batch["latent"], batch["label"], train=True, key=key)
 
-    return steps.Fakes(*draw(generator.params), draw, key)
+    return steps.GeneratedBatch(*draw(generator.params), draw, key)
 
 
 def play(game, settings, *, devices=1, turns=4):
     """Plays turns, compiled afresh, from the first on; the state and metrics after each."""
-    start, data = jit(functools.partial(state.create, game, settings, 0))(), labelled(game)
+    start, data = jit(functools.partial(state.create, game, settings, 0))(), labeled(game)
 
     def turn(position, data):
         axis_name = None if devices == 1 else "data"
@@ -117,8 +117,8 @@ def test_shared_fakes_change_nothing_but_the_work(case, monkeypatch):
     # Against a G that is differentiated through a forward pass of its own, on the same latents with the same draws.
     game, numbers = CASES[case]
     once = shared(case)
-    monkeypatch.setattr(steps, "draw_fakes", drawn_again)
-    monkeypatch.setattr(steps, "_recalled", lambda params, fakes: fakes.pull_back(params)[0])
+    monkeypatch.setattr(steps, "generate_batch", drawn_again)
+    monkeypatch.setattr(steps, "_reuse_generated", lambda params, fakes: fakes.vjp_fn(params)[0])
     twice = play(game, hyperparams(0.05, **numbers))
     assert largest_difference(once, twice) < 2e-5
     # The check can fail: four turns move the players much further than that.
@@ -130,7 +130,7 @@ def test_shared_fakes_change_nothing_but_the_work(case, monkeypatch):
 @pytest.mark.slow
 def test_without_noise_shared_fakes_are_those_that_each_would_draw(monkeypatch):
     once, noisy = play(SILENT, hyperparams(0.05)), shared("noise")
-    monkeypatch.setattr(steps, "draw_fakes", lambda *given, **named: None)
+    monkeypatch.setattr(steps, "generate_batch", lambda *given, **named: None)
     assert largest_difference(once, play(SILENT, hyperparams(0.05))) < 2e-5
     # The check can fail: where G draws noise, each player would see an image with noise of its own.
     assert largest_difference(noisy[0][1], play(NOISY, hyperparams(0.05), turns=1)[0][1]) > 1e-3
@@ -145,14 +145,14 @@ def test_shared_fakes_on_four_devices_are_those_on_one():
 @pytest.mark.slow
 def test_the_generator_learns_of_shared_fakes_by_their_pull_back_alone():
     game, settings = SILENT, hyperparams(1.0, beta1=0.0)
-    batch = jax.tree.map(lambda leaf: leaf[0], labelled(game))
+    batch = jax.tree.map(lambda leaf: leaf[0], labeled(game))
     start = state.create(game, settings, seed=0)
     batch["latent"] = game.latents(state.example_keys(jax.random.key(1), batch["row"]))
 
     @jit
     def moves():
-        fakes = steps.draw_fakes(start.generator, batch, jax.random.key(2), game=game)
-        doubled = fakes._replace(pull_back=jax.tree_util.Partial(twice, fakes.pull_back))
+        fakes = steps.generate_batch(start.generator, batch, jax.random.key(2), game=game)
+        doubled = fakes._replace(vjp_fn=jax.tree_util.Partial(twice, fakes.vjp_fn))
         updated = [steps.generator_step(start, batch, settings, game=game, fakes=f)[0] for f in (None, fakes, doubled)]
         return [optax.tree.sub(after.generator.params, start.generator.params) for after in updated]
 
@@ -162,8 +162,8 @@ def test_the_generator_learns_of_shared_fakes_by_their_pull_back_alone():
     assert optax.tree.norm(once) > 0.1
 
 
-def twice(pull_back, slope):
-    return pull_back(2.0 * slope)
+def twice(vjp_fn, slope):
+    return vjp_fn(2.0 * slope)
 
 
 def test_a_turn_with_shared_fakes_has_one_forward_pass_fewer():
@@ -175,12 +175,12 @@ def test_a_turn_with_shared_fakes_has_one_forward_pass_fewer():
 
     # G on 16 examples: 8 to 16, and 16 to 12 numbers, two operations a product.
     forward = 2 * 16 * (8 * 16 + 16 * 12)
-    assert operations(changed(SILENT, shared_latents=False)) - operations(SILENT) > 0.95 * forward
+    assert operations(changed(SILENT, share_latents=False)) - operations(SILENT) > 0.95 * forward
 
 
 def test_where_memory_is_short_each_update_draws_its_fakes(monkeypatch):
     drawn = []
-    monkeypatch.setattr(steps, "draw_fakes", lambda *given, **named: drawn.append(given))
+    monkeypatch.setattr(steps, "generate_batch", lambda *given, **named: drawn.append(given))
     for microbatches in (2, 1):
         game = changed(SILENT, microbatches=microbatches)
         start = jax.eval_shape(functools.partial(state.create, game, hyperparams(), 0))

@@ -16,8 +16,11 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from experiments import faults
-from gan import checkpoint, console, data, loop, report, sharding
+from gan import data
 from gan.errors import UserError, machine_failure
+from gan.io import checkpoint, console, writer
+from gan.parallel import sharding
+from gan.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def test_what_a_full_disk_refuses_of_stderr_is_left_out():
 
 
 def test_closed_descriptors_are_filled():
-    code = "from gan import console; console.fill_descriptors(); print(open('README.md').fileno())"
+    code = "from gan.io import console; console.fill_descriptors(); print(open('README.md').fileno())"
     child = f'exec 0<&- 2<&-; exec {sys.executable} -c "{code}"'
     assert int(subprocess.run(["sh", "-c", child], cwd=runs.ROOT, stdout=subprocess.PIPE).stdout) > 2
 
@@ -102,13 +105,13 @@ def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_called_damaged(tmp
 def test_a_damaged_line_of_figures_costs_no_other(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st\xff": 2}\n{"step": 3}\n{"step": 4}\n{"step": 5')
-    report._keep_until(path, 3)
+    writer._keep_until(path, 3)
     assert path.read_bytes() == b'{"step": 1}\n{"step": 3}\n'
     assert "left out 1 damaged lines, the first is line 2" in caplog.text
 
 
 def test_events_are_records_that_tensorboard_reads(tmp_path):
-    events = report.Events(tmp_path, 8)
+    events = writer.Events(tmp_path, 8)
     events.scalars(16, {"loss": 0.25})
     events.close()
     content, found = next(tmp_path.iterdir()).read_bytes(), []
@@ -160,7 +163,7 @@ def test_programs_of_a_killed_writer_are_removed(tmp_path):
 def test_a_hangup_is_heard_unless_it_is_to_be_ignored(before):
     earlier = signal.signal(signal.SIGHUP, before)
     try:
-        with loop.Interruption() as interruption:
+        with loop.StopSignal() as interruption:
             assert (signal.getsignal(signal.SIGHUP) == interruption._note) is (before == signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGHUP, earlier)

@@ -58,7 +58,7 @@ def test_bicubic_is_pillows(size):
 
 
 def test_bilinear_of_2015_in_numbers():
-    # 2 to 4: places 0, 0.5, 1, 1.5, the last without a right neighbour. Aligned centres would give 0, 2.5, 7.5, 10.
+    # 2 to 4: places 0, 0.5, 1, 1.5, the last without a right neighbor. Aligned centres would give 0, 2.5, 7.5, 10.
     np.testing.assert_allclose(pixels.bilinear_2015(2, 4) @ [0, 10], [0, 5, 10, 10])
     # 4 to 2: places 0 and 2: the others are not seen at all (it aliases).
     np.testing.assert_array_equal(pixels.bilinear_2015(4, 2), [[1, 0, 0, 0], [0, 0, 1, 0]])
@@ -189,7 +189,7 @@ def test_other_files_are_refused(tmp_path, content):
 def test_inception_has_the_published_number_of_parameters():
     params = inception.shapes()["params"]
     assert len(params) == 94  # convolutions
-    # Inception V3 has 23,817,352 trainable parameters with 1,000 classes and with batch normalisation that has no gamma
+    # Inception V3 has 23,817,352 trainable parameters with 1,000 classes and with batch normalization that has no gamma
     # (Keras), 1,000 (2,048 + 1) of which are the last layer. Folded, a beta is a bias.
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 23_817_352 - 2_049_000
 
@@ -360,7 +360,7 @@ def test_torch_save_is_read_in_both_formats(tmp_path):
 
 @pytest.mark.parametrize(("resize", "kernel"), [("tensorflow", None), ("clean", Image.Resampling.BICUBIC)])
 def test_inception_sees_resized_and_scaled_images(monkeypatch, resize, kernel):
-    """The network replaced by one that hands its input on: grey becomes colour, 0..255 becomes (x - 128) / 128."""
+    """The network replaced by one that hands its input on: grey becomes color, 0..255 becomes (x - 128) / 128."""
     monkeypatch.setattr(inception.Network, "apply", lambda self, variables, x: x)
     monkeypatch.setattr(inception, "BATCH", 2)
     image = np.random.default_rng(1).choice(np.array([0, 255], np.uint8), (1, 30, 30, 1))
@@ -528,7 +528,7 @@ def test_impossible_extractors_are_refused(monkeypatch):
         "inceptoin": "nearest: 'inception'",
         "inception": "GAN_INCEPTION",
         "inception(resize='cleen')": "nearest: 'clean'",
-        "inception(size=3)": "legal",
+        "inception(size=3)": "expected",
         "classifier": "labels",
     }.items():
         with pytest.raises(UserError, match=words):

@@ -58,7 +58,7 @@ def floats():
     return Image.fromarray(array)
 
 
-# Name: the image (with options for saving it), and the colours that its halves are to have.
+# Name: the image (with options for saving it), and the colors that its halves are to have.
 CASES = {
     "animated.gif": (animated(), RED, BLUE),
     "animated.png": (animated(), RED, BLUE),
@@ -129,8 +129,8 @@ def test_every_mode_and_format_looks_as_it_should(every_mode):
     for image, label in zip(images.astype(int), labels, strict=True):
         name = every_mode.class_names[label]
         tolerance = 6 if name.endswith(("jpg", "jpeg")) else 0
-        for colour, columns in ((CASES[name][1], slice(2, 16)), (CASES[name][2], slice(24, 38))):
-            assert np.abs(image[:, columns] - colour).max() <= tolerance, (name, colour)
+        for color, columns in ((CASES[name][1], slice(2, 16)), (CASES[name][2], slice(24, 38))):
+            assert np.abs(image[:, columns] - color).max() <= tolerance, (name, color)
 
 
 def test_every_mode_as_grey(every_mode):

@@ -30,32 +30,20 @@ from ml_collections import ConfigDict
 from PIL import Image
 from test_configs import leaves, parsed
 
-from gan import (
-    augment,
-    checkpoint,
-    data,
-    evaluation,
-    fields,
-    loop,
-    losses,
-    main,
-    names,
-    networks,
-    optimizers,
-    population,
-    report,
-    sampling,
-    schedules,
-    sharding,
-    workdir,
-)
+from gan import augment, data, losses, main, networks, optimizers, schedules
 from gan import game as rules
+from gan.config import schema, specs
 from gan.data import cache, pixels
 from gan.data import folder as folders
 from gan.errors import UserError
+from gan.evaluation import evaluator
+from gan.inference import sampling
+from gan.io import checkpoint, workdir, writer
 from gan.metrics import classifier
 from gan.metrics.torch_file import read_tensors
 from gan.networks import layers
+from gan.parallel import sharding
+from gan.train import loop, population
 
 PATIENCE = 60
 """Seconds after which an example hangs."""
@@ -175,7 +163,7 @@ EXTREMES = [
 ]  # fmt: skip
 NAMES = [
     *losses.LOSSES, *augment.AUGMENTS, *schedules.SCHEDULES, *rules.PRIORS, *networks.NETWORKS, *optimizers.OPTIMIZERS,
-    *layers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *evaluation.METRICS, *data.MIXTURES, "none", "concat",
+    *layers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *evaluator.METRICS, *data.MIXTURES, "none", "concat",
     "embedding", "projection", "classifier", "inception", "pixels", "pmap", "never", "digits", "folder", "sum", "skip",
 ]  # fmt: skip
 LITERALS = ["1", "0", "-1", "0.5", "1e999", "'x'", "None", "True", "[]", "{}", "(1, 2)", "((0, 1), (5, 2))",
@@ -389,7 +377,7 @@ def test_names(examples):
         examples, text=texts | st.lists(st.sampled_from(LITERALS)).map(lambda entries: f"entry({', '.join(entries)})")
     )
     def check(text):
-        found = refused_or(names.call, {"entry": entry}, text, "config.loss")
+        found = refused_or(specs.call, {"entry": entry}, text, "config.loss")
         if found is not None:
             assert [type(value) for value in found[1:]] == [int, str, bool] and abs(found[0]) < 1e39
 
@@ -397,12 +385,12 @@ def test_names(examples):
 def test_every_config_has_the_fields_that_are_checked():
     for path in sorted((runs.ROOT / "configs").glob("*.py")):
         config = parsed(path)
-        fields.check(config)
+        schema.check(config)
         # And as it stands in the record of a run.
         record = sampling._with_tuples(json.loads(json.dumps(config.to_dict())))
-        fields.check(record, recorded=True)
+        schema.check(record, recorded=True)
     known = {name for name, _ in leaves(config) if ".penalties." not in f".{name}"}
-    assert known >= fields.FIELDS.keys()
+    assert known >= schema.FIELDS.keys()
 
 
 # Images.
@@ -566,7 +554,7 @@ def test_decoding_is_bounded(tmp_path, monkeypatch, limit):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(encoded("PNG", size=(30, 20)))
     monkeypatch.setattr(pixels, limit, 599)  # 600 pixels; more than 2,000 bytes of noise
-    word = "30 x 20 pixels; legal: 1 to 599" if limit == "MOST_PIXELS" else "bytes; legal: up to 599"
+    word = "30 x 20 pixels; expected: 1 to 599" if limit == "MOST_PIXELS" else "bytes; expected: up to 599"
     with pytest.raises(UserError, match=f"0.png cannot be read as an image .*{word}"):
         data.load(name="folder", data_dir=tmp_path, cache_dir=tmp_path / "cache")
 
@@ -739,10 +727,10 @@ def run_folder(tmp_path_factory):
     """A run as it stands after 8 of 12 steps, checkpoints at 4 and 8; nothing was trained. And its states' digests."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config, mesh = runs.config(), sharding.device_mesh()
-    dataset = evaluation.open_dataset(config)
+    dataset = evaluator.open_dataset(config)
     digests = {}
     with workdir.lock(folder):
-        opened = loop.open_run(config, folder, dataset, mesh)
+        opened = loop.prepare_run(config, folder, dataset, mesh)
         for step in (4, 8):
             state = sharding.replicate(opened.state.replace(step=np.int32(step)), mesh)
             checkpoint.save(opened.manager, step, state)
@@ -781,13 +769,13 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
             damage_file(path, again)
         try:
             with workdir.lock(copy):
-                opened = refused_or(loop.open_run, config, copy, dataset, mesh)
+                opened = refused_or(loop.prepare_run, config, copy, dataset, mesh)
                 if opened is not None:
                     opened.manager.close()
                     step = int(opened.state.step)
                     assert step in digests or path.name == "config.json" and not path.exists(), step
                     assert checkpoint.digests(opened.state) == digests[step]
-                    written = refused_or(report.Report, copy, step=step, total=12)
+                    written = refused_or(writer.RunWriter, copy, step=step, total=12)
                     if written is not None:
                         written.close()
                         assert all(line["step"] <= step for line in written.evaluations())

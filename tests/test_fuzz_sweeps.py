@@ -41,7 +41,7 @@ def at_the_root(monkeypatch):
 @fuzzed(150, 6000)
 def test_experiments(examples):
     """What an experiment's file may say, up to the trials that it would play."""
-    _, known = space.configured(Experiment(base=BASE, minimise="frechet", reports=5))
+    _, known = space.configured(Experiment(base=BASE, minimize="fd", reports=5))
     names = sorted(leaves(known))
     fields = st.fixed_dictionaries(
         {},
@@ -55,7 +55,7 @@ def test_experiments(examples):
 
     @over(examples, given=fields, changed=st.integers(0, 3))
     def check(given, changed):
-        whole = {"base": BASE, "minimise": "frechet", "reports": 5}
+        whole = {"base": BASE, "minimize": "frechet", "reports": 5}
         kept = dict(itertools.islice(given.items(), 1 + changed))
         plan = refused_or(lambda: Experiment(**whole | kept))
         configured = plan and refused_or(space.configured, plan)
@@ -76,7 +76,7 @@ def test_experiments(examples):
 
 @fuzzed(300, 10_000)
 def test_overrides_of_a_sweep(examples):
-    base, _ = space.configured(Experiment(base=BASE, minimise="frechet", reports=5))
+    base, _ = space.configured(Experiment(base=BASE, minimize="fd", reports=5))
     names = sorted(leaves(base))
 
     @over(
@@ -91,15 +91,15 @@ def test_overrides_of_a_sweep(examples):
             override(config, [f"{field}{equals}{text}"])
         except UserError as error:
             one_line(error)
-        refused_or(space.configured, Experiment(base=BASE, minimise="frechet", reports=5), [f"{field}{equals}{text}"])
+        refused_or(space.configured, Experiment(base=BASE, minimize="fd", reports=5), [f"{field}{equals}{text}"])
 
 
 FILES = st.text(max_size=60) | st.sampled_from([
     "", "'''Which?'''", "'''Which?'''\nEXPERIMENT = 3", "import sys\nsys.exit(3)", "raise KeyError", "raise SystemExit",
-    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base='configs/dcgan.py', minimise='x',"
+    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base='configs/dcgan.py', minimize='x',"
     " images='y')",
-    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base=3, minimise='x')",
-    "from experiments.study import *\nEXPERIMENT = Experiment(base='x', minimise='x')",
+    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base=3, minimize='x')",
+    "from experiments.study import *\nEXPERIMENT = Experiment(base='x', minimize='x')",
     "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment()", "\0", "def f(): f()\nf()",
     "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(nothing=1)", "(" * 300,
 ])  # fmt: skip
@@ -120,7 +120,7 @@ def test_files_of_experiments(examples, tmp_path):
 def study_folder(tmp_path_factory):
     """A study whose four trials are told, not played: values 1 to 4."""
     folder = tmp_path_factory.mktemp("studies") / "study"
-    plan = Experiment(base=BASE, minimise="frechet", reports=5, space={"loss": among("hinge", "minimax")}, seeds=(0, 1))
+    plan = Experiment(base=BASE, minimize="fd", reports=5, space={"loss": among("hinge", "minimax")}, seeds=(0, 1))
     study = storage.open_study(plan, {"base": "x"}, folder)
     with storage.planning(folder):
         storage.plan(study, plan, folder)
@@ -195,10 +195,10 @@ def test_a_line_that_a_killed_worker_left_unfinished_spoils_no_other(study_folde
 def test_what_a_trial_reported(examples, tmp_path):
     """All reports, or all but the last; never some with others missing between."""
     lines = [
-        json.dumps({"step": step, "frechet_x": 9.0 - step, "images": 8 * step, "seconds_per_step": 1.0})
+        json.dumps({"step": step, "fd_x": 9.0 - step, "images": 8 * step, "seconds_per_step": 1.0})
         for step in range(1, 9)
     ]
-    plan = Experiment(base=BASE, minimise="frechet", reports=5)
+    plan = Experiment(base=BASE, minimize="fd", reports=5)
 
     @over(examples, damage=DAMAGE, name=st.sampled_from(["evaluations", "metrics"]))
     def check(damage, name):

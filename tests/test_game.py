@@ -32,34 +32,37 @@ def test_a_game_is_frozen_and_hashable():
     "overrides, line",
     [
         ({"loss": "hinje"}, "config.loss='hinje' is unknown"),
-        ({"loss": "minimax(3)"}, r"config.loss='minimax\(3\)'.*legal: minimax\(\)"),
+        ({"loss": "minimax(3)"}, r"config.loss='minimax\(3\)'.*expected: minimax\(\)"),
         ({"generator__network": "dcgn"}, "config.generator.network='dcgn' is unknown; nearest: 'dcgan'"),
         ({"latent__prior": "gaussian"}, "config.latent.prior='gaussian' is unknown"),
         ({"latent__prior": "uniform(0, 1, 2)"}, "config.latent.prior"),
         ({"latent__size": 0}, "config.latent.size=0"),
-        ({"output": "relu"}, "config.output='relu' is unknown; legal: linear, sigmoid, tanh"),
+        ({"output_activation": "relu"}, "config.output_activation='relu' is unknown; expected: linear, sigmoid, tanh"),
         ({"generator__optimizer": "adma"}, "config.generator.optimizer='adma'.*nearest: 'adam'"),
         ({"discriminator_steps": 0}, "config.discriminator_steps=0"),
-        ({"generator__width": 0}, "config.generator.width=0; legal: 1 to"),
-        ({"generator__depth": -1}, "config.generator.depth=-1; legal: 0 to"),
-        ({"generator__kernel_init": "normal('x', 2, 3, 4)"}, "kernel_init=.*legal: normal"),
-        ({"penalties__r1": 1.0}, "config.penalties.r1 needs .* without batch normalisation"),
+        ({"generator__width": 0}, "config.generator.width=0; expected: 1 to"),
+        ({"generator__depth": -1}, "config.generator.depth=-1; expected: 0 to"),
+        ({"generator__kernel_init": "normal('x', 2, 3, 4)"}, "kernel_init=.*expected: normal"),
+        ({"penalties__r1": 1.0}, "config.penalties.r1 needs .* without batch normalization"),
         ({"penalties__path_length": 1.0}, "config.penalties.path_length needs .* a generator without batch norm"),
-        ({"penalties__classify_real": 1.0}, "classify_real needs config.discriminator.conditioning='classifier'"),
+        ({"penalties__ac_real": 1.0}, "ac_real needs config.discriminator.conditioning='classifier'"),
         ({"discriminator__penalty_interval": 0}, "config.discriminator.penalty_interval=0 must be at least 1"),
-        ({"discriminator__conditioning": "concat"}, "conditioning='concat' is unknown; legal: none, projection"),
+        ({"discriminator__conditioning": "concat"}, "conditioning='concat' is unknown; expected: none, projection"),
         ({"generator__weight_decay": 0.1}, "config.generator.weight_decay=0.1 has no meaning for 'adam'.*adamw, lion"),
         ({"compute_dtype": "float16"}, "config.compute_dtype='float16' is unknown; nearest: 'bfloat16'"),
-        ({"microbatches": 3}, "config.microbatches=3 does not divide config.batch_size=8; legal: 1, 2, 4, 8"),
+        ({"microbatches": 3}, "config.microbatches=3 does not divide config.batch_size=8; expected: 1, 2, 4, 8"),
         ({"augment__policy": "adda", "augment__p": 1.0}, "config.augment.policy='adda' is unknown; nearest: 'ada'"),
         ({"augment__policy": "ada"}, "config.augment.p=0 leaves config.augment.policy='ada' idle"),
         ({"gradient_estimator": "exakt"}, "config.gradient_estimator='exakt' is unknown; nearest: 'exact'"),
-        ({"gradient_estimator": "finite_difference(2, 3, 4)"}, "config.gradient_estimator=.*legal: finite_difference"),
-        ({"gradient_estimator": "finite_difference('x')"}, "config.gradient_estimator=.*sigma='x'; legal: a number"),
+        (
+            {"gradient_estimator": "finite_difference(2, 3, 4)"},
+            "config.gradient_estimator=.*expected: finite_difference",
+        ),
+        ({"gradient_estimator": "finite_difference('x')"}, "config.gradient_estimator=.*sigma='x'; expected: a number"),
         ({"gradient_estimator": "finite_difference(0)"}, "finite_difference's sigma=0 must be above 0"),
         ({"gradient_estimator": "finite_difference(-0.1)"}, "finite_difference's sigma=-0.1 must be above 0"),
         ({"gradient_estimator": "finite_difference(every=0)"}, "finite_difference's every=0 must be at least 1"),
-        ({"gradient_estimator": "finite_difference(every=0.5)"}, "every=0.5; legal: a whole number"),
+        ({"gradient_estimator": "finite_difference(every=0.5)"}, "every=0.5; expected: a whole number"),
         ({"gradient_estimator": "finite_difference"}, "has no effect without R1 or R2; set config.penalties.r1 or r2"),
         (
             {"gradient_estimator": "finite_difference", "penalties__wgan_gp": 1.0, "discriminator__batch_norm": False},
@@ -67,7 +70,7 @@ def test_a_game_is_frozen_and_hashable():
         ),
         (
             {"gradient_estimator": "finite_difference", "penalties__r1": 1.0},
-            "config.penalties.r1 needs .* without batch normalisation",
+            "config.penalties.r1 needs .* without batch normalization",
         ),
         (
             ESTIMATED | {"gradient_estimator": "finite_difference(every=3)"},
@@ -77,7 +80,7 @@ def test_a_game_is_frozen_and_hashable():
             ESTIMATED | {"gradient_estimator": "finite_difference(every=8)", "microbatches": 2},
             "every=8 does not divide the 4 examples of a microbatch; expected one of 1, 2, 4$",
         ),
-        ({"augment__p": 0.5}, "config.augment.policy='none'; legal: .*ada"),
+        ({"augment__p": 0.5}, "config.augment.policy='none'; expected: .*ada"),
     ],
 )
 def test_an_impossible_game_is_one_line(overrides, line):
@@ -119,7 +122,7 @@ def test_a_field_that_the_network_does_not_take_is_named():
 
 
 def test_an_image_too_small_shows_the_nearest_size():
-    with pytest.raises(UserError, match=r"image_size=\(1, 20\) is too small .* nearest legal: \(2, 20\)"):
+    with pytest.raises(UserError, match=r"image_size=\(1, 20\) is too small .* nearest valid: \(2, 20\)"):
         build(image_shape=(1, 20, 1))
 
 
@@ -140,7 +143,7 @@ def test_priors_have_their_moments():
 
 @pytest.mark.parametrize("output, low, high", [("tanh", -1.0, 1.0), ("sigmoid", 0.0, 1.0)])
 def test_images_are_in_the_range_of_the_game(output, low, high):
-    game = build(output=output)
+    game = build(output_activation=output)
     variables, _ = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
     image, _ = game.generate(variables, 1e4 * jnp.ones((2, 100)), jnp.zeros(2, jnp.int32), train=False)
     assert game.output.image_range == (low, high)
@@ -171,7 +174,7 @@ def test_truncation_draws_again_what_lies_beyond_it_or_is_the_generators_own():
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_initialisers_by_name(name):
+def test_initializers_by_name(name):
     weights = initializer(f"{name}(0.02)" if name[-6:] == "normal" and name in ("normal", "truncated_normal") else name)
     drawn = np.asarray(weights(jax.random.key(0), (400, 100), jnp.float32))
     expected = {

@@ -203,7 +203,7 @@ def test_a_program_compiled_here_is_read(groups):
     assert convolutions(program, "cuda") == Counter({("unfused", "float32", groups): 2})
 
 
-EXCHANGES = """HloModule jit_turn
+EXCHANGES = """HloModule jit_train_step
 
 %body (arg: (s32[], f32[4])) -> (s32[], f32[4]) {
   %x = f32[4,2]{1,0} all-reduce(%arg), channel_id=1, to_apply=%sum

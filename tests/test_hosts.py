@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import runs
 
-from gan import checkpoint, hosts
+from gan.io import checkpoint
 
 FIGURES = ("discriminator_loss", "generator_loss", "discriminator_real", "generator_gradient_norm")
 
@@ -53,7 +53,7 @@ def alone(tmp_path_factory):
 
 def test_two_processes_are_one_and_go_on_as_one(tmp_path, alone):
     """Streamed data, each reading its share; stopped by a SIGTERM to the second; then a single process ends it."""
-    run = {"log_every": 1, "sample_every": 8, "data__resident": "never"}
+    run = {"log_every": 1, "sample_every": 8, "data__on_device": "never"}
     processes = runs.start_together(tmp_path, 2, devices=2, **run, steps=10**6)
     wait_for(tmp_path, 4)
     processes[1].send_signal(signal.SIGTERM)
@@ -84,7 +84,7 @@ def test_auto_microbatches_are_chosen_together(tmp_path):
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_many_processes_are_one(tmp_path, alone, processes, devices, resident):
     started = runs.start_together(
-        tmp_path, processes, devices=devices, log_every=1, steps=16, sample_every=8, data__resident=resident
+        tmp_path, processes, devices=devices, log_every=1, steps=16, sample_every=8, data__on_device=resident
     )
     for told, status in ends(started):
         assert status == 0, told
@@ -124,7 +124,7 @@ def test_evaluations_and_the_best_checkpoint_are_the_same(tmp_path):
     )
     assert [line["step"] for line in two] == [8, 16]
     for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a["frechet_classifier"], b["frechet_classifier"], rtol=1e-2)
+        np.testing.assert_allclose(a["fd_classifier"], b["fd_classifier"], rtol=1e-2)
     assert sorted(os.listdir(tmp_path / "alone" / "best")) == sorted(os.listdir(tmp_path / "two" / "best"))
 
 
@@ -138,7 +138,7 @@ def test_a_lost_process_is_told_and_the_run_goes_on(tmp_path, lost, how):
     begun = time.monotonic()
     told, status = ends([processes[1 - lost]], timeout=60)[0]
     assert time.monotonic() - begun < 60
-    assert status == hosts.LOST, told
+    assert status == processes.LOST, told
     assert_one_line(told)
     assert "goes on from the last checkpoint" in told
     processes[lost].kill()
@@ -189,7 +189,9 @@ def test_a_mistake_is_told_once(tmp_path):
 
 @pytest.mark.slow
 def test_the_absence_of_others_is_told():
-    program = "from gan import hosts; hosts.JOIN_SECONDS = 3; hosts.join('localhost:1', 2, 1)"
+    program = (
+        "from gan.parallel import processes; processes.JOIN_SECONDS = 3; processes.initialize('localhost:1', 2, 1)"
+    )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert ended.stderr.strip() == "error: --coordinator=localhost:1: not all processes of the run came in 3 seconds"

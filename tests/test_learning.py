@@ -22,7 +22,7 @@ def ring(key, count):
 
 @functools.partial(jax.jit, static_argnames="game", compiler_options={"xla_backend_optimization_level": 3})
 def play(game, seed):
-    settings = hyperparams(1e-3, beta1=0.0, average_halflife=50 * BATCH, r1=WEIGHT, r2=WEIGHT)
+    settings = hyperparams(1e-3, beta1=0.0, ema_halflife=50 * BATCH, r1=WEIGHT, r2=WEIGHT)
 
     def turn(position, key):
         data = {
@@ -35,7 +35,7 @@ def play(game, seed):
     keys = jax.random.split(jax.random.key(seed + 1), STEPS)
     position, metrics = jax.lax.scan(turn, state.create(game, settings, seed), keys)
     latent = game.latents(state.example_keys(jax.random.key(99), jnp.arange(4096)))
-    image, _ = game.generate(position.average.variables, latent, jnp.zeros(4096, jnp.int32), train=False)
+    image, _ = game.generate(position.ema.variables, latent, jnp.zeros(4096, jnp.int32), train=False)
     return image.reshape(-1, 2), metrics
 
 

@@ -1,4 +1,4 @@
-"""gan.loop: a run and what it leaves behind; stopped and resumed in every way, it ends in the same bits."""
+"""gan.train.loop: a run and what it leaves behind; stopped and resumed in every way, it ends in the same bits."""
 
 import functools
 import json
@@ -13,10 +13,14 @@ import pytest
 import runs
 from PIL import Image
 
-from gan import evaluation, loop, sampling, schedules, sharding
 from gan import game as rules
+from gan import schedules
 from gan import state as states
 from gan.errors import Diverged, UserError
+from gan.evaluation import evaluator
+from gan.inference import sampling
+from gan.parallel import sharding
+from gan.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +83,17 @@ def test_another_seed_is_another_run(whole, tmp_path):
 @pytest.mark.parametrize("decoded_bytes", [2**32, 0])
 def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path, decoded_bytes, monkeypatch):
     monkeypatch.setattr(loop, "DECODED_BYTES", decoded_bytes)
-    runs.train(tmp_path, data__resident="never")
+    runs.train(tmp_path, data__on_device="never")
     assert runs.final_digests(tmp_path) == runs.final_digests(whole)
     assert all(0 <= line["share_waiting_for_data"] < 1 for line in runs.logged(tmp_path))
 
 
 def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):
     counts = []
-    compile_turns = sharding.compile_turns
+    compile_steps = sharding.compile_steps
 
     def counting(*arguments, **settings):
-        turns = compile_turns(*arguments, **settings)
+        turns = compile_steps(*arguments, **settings)
 
         def counted(state, data, count):
             counts.append(count)
@@ -97,7 +101,7 @@ def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(sharding, "compile_turns", counting)
+    monkeypatch.setattr(sharding, "compile_steps", counting)
     monkeypatch.setattr(loop, "DISPATCH_SECONDS", 1e9)  # as many turns as there are before something is due
     runs.train(tmp_path, sample_every=6)
     # Logged every 4, drawn every 6, 12 in all: one by one until the speed is known, then 4 to 6, 6 to 8, 8 to 12.
@@ -111,11 +115,11 @@ def test_another_seed_rate_or_weight_is_the_same_program():
     def lowered(**overrides):
         config = runs.config(**{"discriminator.batch_norm": False, "penalties.r1": 1.0} | overrides)
         mesh = sharding.device_mesh()
-        dataset = evaluation.open_dataset(config)
+        dataset = evaluator.open_dataset(config)
         game = rules.build(config, image_shape=dataset.image_shape, num_classes=10)
         course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
-        turn = functools.partial(loop.turn, game=game, course=course, batch_of=source.batch_of, axis_name=None)
-        numbers = loop.numbers_of(config, course)
+        turn = functools.partial(loop.run_step, game=game, course=course, batch_of=source.batch_of, axis_name=None)
+        numbers = loop.base_hyperparams(config, course)
         made = jax.eval_shape(functools.partial(states.create, game), course(0), numbers["seed"])
         return jax.jit(turn).lower(made, source.take()[0], np.arange(config.batch_size), numbers).as_text()
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from gan import names
+from gan.config import specs
 from gan.errors import UserError
 from gan.losses import DIVERGENCES, LOSSES, binary_cross_entropy, f_gan, label_smoothed, least_squares
 
@@ -73,7 +73,7 @@ PAID = {
 
 def build(text):
     """The game of a config's `loss`."""
-    return names.call(LOSSES, text, "config.loss")
+    return specs.call(LOSSES, text, "config.loss")
 
 
 GAMES = {text: build(text) for text in PAID}
@@ -93,7 +93,7 @@ def _play(real, fake):
 
 
 def test_every_row_is_tested():
-    assert {names.parse(text, "")[0] for text in PAID} == set(LOSSES)
+    assert {specs.parse(text, "")[0] for text in PAID} == set(LOSSES)
 
 
 @pytest.mark.parametrize("text", PAID)
@@ -300,26 +300,29 @@ def test_two_builds_of_a_game_are_equal_and_no_two_games_are():
 
 @pytest.mark.parametrize("labels", [(9, 0.0), (0.9, -0.1), (0.2, 0.5), ("high", 0.0)])
 def test_labels_that_make_no_game_are_one_line(labels):
-    with pytest.raises(UserError, match="legal: 0 <= fake < real <= 1"):
+    with pytest.raises(UserError, match="expected: 0 <= fake < real <= 1"):
         label_smoothed(*labels)
 
 
 @pytest.mark.parametrize(
-    "text, legal",
+    "text, valid",
     [
-        ("least_squares(1.0, 0.0)", "legal: numbers, a < b and a < c"),
-        ("least_squares(c=-1.0)", "legal: numbers, a < b and a < c"),
-        ("least_squares(b=1e999)", "b=inf; legal: a number"),
-        ('least_squares("0")', "a='0'; legal: a number"),
-        ('f_gan("pearsons")', "nearest: 'pearson'; legal: jensen_shannon, kl, pearson, reverse_kl, squared_hellinger"),
-        ('f_gan(["kl"])', "divergence=['kl']; legal: a string"),
-        ('f_gan("kl", saturating="no")', "saturating='no'; legal: True or False"),
-        ("dual_contrastive(2)", "saturating=2; legal: True or False"),
-        ('relativistic_average("wasserstein")', "legal: cross_entropy, hinge, least_squares"),
-        ("hinge(1.0)", "legal: hinge()"),
+        ("least_squares(1.0, 0.0)", "expected: numbers, a < b and a < c"),
+        ("least_squares(c=-1.0)", "expected: numbers, a < b and a < c"),
+        ("least_squares(b=1e999)", "b=inf; expected: a number"),
+        ('least_squares("0")', "a='0'; expected: a number"),
+        (
+            'f_gan("pearsons")',
+            "nearest: 'pearson'; expected: jensen_shannon, kl, pearson, reverse_kl, squared_hellinger",
+        ),
+        ('f_gan(["kl"])', "divergence=['kl']; expected: a string"),
+        ('f_gan("kl", saturating="no")', "saturating='no'; expected: True or False"),
+        ("dual_contrastive(2)", "saturating=2; expected: True or False"),
+        ('relativistic_average("wasserstein")', "expected: cross_entropy, hinge, least_squares"),
+        ("hinge(1.0)", "expected: hinge()"),
     ],
 )
-def test_games_that_do_not_exist_are_one_line(text, legal):
+def test_games_that_do_not_exist_are_one_line(text, valid):
     with pytest.raises(UserError) as error:
         build(text)
-    assert "config.loss" in str(error.value) and legal in str(error.value) and "\n" not in str(error.value)
+    assert "config.loss" in str(error.value) and valid in str(error.value) and "\n" not in str(error.value)

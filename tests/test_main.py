@@ -10,8 +10,8 @@ import pytest
 import runs
 from PIL import Image
 
-from gan import sampling
 from gan.errors import UserError
+from gan.inference import sampling
 
 CONFIG = "--config=configs/dcgan.py"
 
@@ -53,11 +53,14 @@ def test_help_is_fast_and_shows_our_flags_only():
         (["--config", "configs/dcgan.py", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
         ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
         (["--mode=sample", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
-        ([CONFIG, "--truncation=0.5"], "--truncation has no meaning with --mode=train; legal with: sample, evaluate"),
-        ([CONFIG, "--process_id=1", "--num_processes=2"], "--coordinator is missing; legal: --coordinator, --num"),
+        (
+            [CONFIG, "--truncation=0.5"],
+            "--truncation has no meaning with --mode=train; expected with: sample, evaluate",
+        ),
+        ([CONFIG, "--process_id=1", "--num_processes=2"], "--coordinator is missing; expected: --coordinator, --num"),
         ([CONFIG, "--coordinator=here", "--num_processes=2", "--process_id=0"], "--coordinator=here.*HOST:PORT"),
         ([CONFIG, "--coordinator=a:99999", "--num_processes=2", "--process_id=0"], "--coordinator=a:99999.*HOST:PORT"),
-        ([CONFIG, "--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2.*legal: 0 .. 1"),
+        ([CONFIG, "--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2.*expected: 0 .. 1"),
         (["--mode=sample", "--workdir=x", "--multihost"], "--multihost has no meaning with --mode=sample"),
         (["--mode=evaluate", "--classes=7", "--workdir=x"], "--classes has no meaning with --mode=evaluate"),
     ],
@@ -118,7 +121,7 @@ def test_classes_are_drawn_by_name_in_turn_and_a_latent_in_each(tmp_path):
     np.testing.assert_array_equal(sevens["labels"], [7] * 20)
     np.testing.assert_array_equal(pairs["labels"], [7, 2] * 20)
     assert list(pairs["class_names"]) == list("0123456789")
-    # Every second one is a seven, of latents 0 to 19; its neighbour is another image of the same latent.
+    # Every second one is a seven, of latents 0 to 19; its neighbor is another image of the same latent.
     np.testing.assert_allclose(pairs["images"][::2].astype(int), sevens["images"], atol=1)
     assert np.ptp(pairs["images"][1::2].astype(int) - pairs["images"][::2]) > 1
     # The first 10 rows of two columns of 8 pixels with lines between them: 91 x 19, enlarged 1024 // 91 = 11 times.

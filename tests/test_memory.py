@@ -1,4 +1,4 @@
-"""gan.memory: "auto" takes the fewest microbatches that fit. Of which games: test_memory_parts."""
+"""gan.train.memory: "auto" takes the fewest microbatches that fit. Of which games: test_memory_parts."""
 
 import functools
 import json
@@ -18,9 +18,14 @@ from test_toys import SMALL
 from configs import toy
 from experiments import overrides
 from experiments.study import space
-from gan import evaluation, fields, hosts, loop, losses, memory, population, sampling, sharding
 from gan import game as rules
+from gan import losses
+from gan.config import schema
 from gan.errors import UserError
+from gan.evaluation import evaluator
+from gan.inference import sampling
+from gan.parallel import processes, sharding
+from gan.train import loop, memory, population
 
 # The search.
 
@@ -71,7 +76,7 @@ class Compiled:
 
 def chosen(monkeypatch, device_bytes, *, compile_for=Compiled, game=None, in_use=0, **asked):
     """What is chosen for a batch of 64, and the numbers that were compiled."""
-    monkeypatch.setattr(sharding, "memory_of_a_device", lambda: device_bytes)
+    monkeypatch.setattr(sharding, "device_memory_bytes", lambda: device_bytes)
     monkeypatch.setattr(sharding, "bytes_in_use", lambda: in_use)
     tried = []
 
@@ -134,7 +139,7 @@ def test_where_none_fits_one_line_says_what_a_step_needs(monkeypatch):
         chosen(monkeypatch, 2**20, compile_for=lambda number: Compiled(number / 2**20))
     line = str(refused.value)
     assert "none fits. With 64" in line and "a step needs 125.00 MiB" in line and "a device has 1.00 MiB" in line
-    assert "data.resident='never'" in line and "\n" not in line
+    assert "data.on_device='never'" in line and "\n" not in line
 
 
 def test_where_parts_change_the_numbers_the_batch_is_whole_or_refused(monkeypatch):
@@ -153,7 +158,7 @@ def test_where_parts_change_the_numbers_the_batch_is_whole_or_refused(monkeypatc
 def config(**overrides):
     """A tiny run on points, streamed, of 50 examples a step, with "auto" microbatches."""
     config = toy.get_config("unbalanced")
-    changes = {"batch_size": 50, "data.resident": "never", "microbatches": "auto", "checkpoint_every": 4}
+    changes = {"batch_size": 50, "data.on_device": "never", "microbatches": "auto", "checkpoint_every": 4}
     changes |= {name.replace("__", "."): value for name, value in overrides.items()}
     config.update_from_flattened_dict(SMALL | changes)
     return config
@@ -170,7 +175,7 @@ def opened(folder, **overrides):
     folder.mkdir(exist_ok=True)
     with meshes.on(2):
         run = config(**overrides)
-        found = loop.open_run(run, folder, evaluation.open_dataset(run), sharding.device_mesh())
+        found = loop.prepare_run(run, folder, evaluator.open_dataset(run), sharding.device_mesh())
         found.manager.close()
         return found
 
@@ -184,7 +189,7 @@ def needs(tmp_path_factory):
         run = opened(tmp_path_factory.mktemp("needs"), microbatches=number)
         with meshes.on(2):
             mesh = sharding.device_mesh()
-            source = loop.Streamed(evaluation.open_dataset(run.config), run.config, mesh)
+            source = loop.Streamed(evaluator.open_dataset(run.config), run.config, mesh)
             compiled = loop.compile_run(run, source, mesh).compile(run.state, source.abstract(1))
         return memory.footprint(compiled).total
 
@@ -196,7 +201,7 @@ def limit(monkeypatch):
     """Makes the device as large as needed for so many bytes."""
 
     def set_to(size):
-        monkeypatch.setattr(sharding, "memory_of_a_device", lambda: math.ceil(size / memory.SHARE))
+        monkeypatch.setattr(sharding, "device_memory_bytes", lambda: math.ceil(size / memory.SHARE))
 
     return set_to
 
@@ -270,18 +275,22 @@ def test_a_run_whose_numbers_would_change_may_not_be_cut(tmp_path, limit):
 def test_what_cannot_choose_says_so(tmp_path):
     with pytest.raises(UserError, match=r"'auto' needs config\.parallel='jit'"):
         train(tmp_path, parallel="pmap")
-    configs = [config(seed=seed, data__resident="always") for seed in (0, 1)]
+    configs = [config(seed=seed, data__on_device="always") for seed in (0, 1)]
     with pytest.raises(UserError, match="'auto' cannot be chosen for a population"):
         population.train(configs, [tmp_path / "0", tmp_path / "1"], time.monotonic())
     for value in ("Auto", 1.5, True, None):
         with pytest.raises(UserError, match="a whole number or 'auto'"):
-            fields.check_kind("config.microbatches", value, fields.COUNT_OR_AUTO)
+            schema.check_kind("config.microbatches", value, schema.COUNT_OR_AUTO)
 
 
 def test_the_first_process_measures_and_all_must_fit(monkeypatch):
     told = []
-    monkeypatch.setattr(hosts, "from_first", lambda action: told.append(action()) or json.loads(json.dumps(told[-1])))
-    monkeypatch.setattr(hosts, "all_do", lambda succeeded: succeeded and len(told) > 5)  # another has less memory
+    monkeypatch.setattr(
+        processes, "broadcast_from_primary", lambda action: told.append(action()) or json.loads(json.dumps(told[-1]))
+    )
+    monkeypatch.setattr(
+        processes, "all_succeed", lambda succeeded: succeeded and len(told) > 5
+    )  # another has less memory
     fit, tried = chosen(monkeypatch, 100_000)
     assert fit.microbatches == tried[-1] > 1
     assert fit.footprint == (500, 100, 1000 + 8000 // fit.microbatches)
@@ -296,7 +305,7 @@ def test_auto_and_numbers_can_be_typed_and_set():
         assert parsed(path, f"--config.microbatches={typed}").microbatches == value
         found = overrides_of(f"microbatches={typed}")
         assert found.microbatches == value and type(found.microbatches) is type(value)
-    fields.check(parsed(path, "--config.microbatches=auto"))
+    schema.check(parsed(path, "--config.microbatches=auto"))
     again = overrides_of("microbatches=auto", "microbatches=2")
     assert again.microbatches == 2
     for wrong in ("x", "1.5", "-"):
@@ -315,7 +324,7 @@ def overrides_of(*changes):
 
 def test_a_sweep_may_vary_it_and_plays_such_trials_one_by_one():
     plan = space.Experiment(
-        base=str(runs.ROOT / "configs/dcgan.py"), minimise="training.generator_loss", search="grid", images=640,
+        base=str(runs.ROOT / "configs/dcgan.py"), minimize="training.generator_loss", search="grid", images=640,
         space={"microbatches": space.among(2, "auto")}, population=4,
     )  # fmt: skip
     base, typed = space.configured(plan)

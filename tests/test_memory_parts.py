@@ -1,4 +1,4 @@
-"""gan.memory.what_parts_change: of which games microbatches are another update, compared with gradients, both ways."""
+"""gan.train.memory: in which games microbatches change the numbers, as the steps themselves show."""
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,13 @@ from twins import jit
 
 from configs import r3gan
 from gan import game as rules
-from gan import losses, memory, state, steps
+from gan import losses, state, steps
 from gan.augment import AUGMENTS
 from gan.estimators import finite_difference
 from gan.networks import stylegan2
 from gan.networks.layers import BatchNorm, Dropout
 from gan.optimizers import sgd
+from gan.train import memory
 
 
 class Still(nn.Module):
@@ -114,7 +115,7 @@ def test_parts_change_the_gradient_where_it_is_said_and_only_there(case):
         return [update(start, batch, numbers, game=changed(game, microbatches=parts))[0] for parts in (1, 2)]
 
     # Gradient descent at rate 1: parameters move by the gradient. What is kept beside them counts too.
-    whole, parts = (jax.tree.leaves((getattr(after, player), after.memory)) for after in moves())
+    whole, parts = (jax.tree.leaves((getattr(after, player), after.running_stats)) for after in moves())
     apart = max(float(np.max(np.abs(a - b), initial=0)) for a, b in zip(whole, parts, strict=True))
     assert apart > 1e-4 if reason else apart < 2e-6
 

@@ -78,7 +78,7 @@ def test_the_frechet_distance_at_any_rank(kind):
     n, m, scales = KINDS[kind]
     x, y = normal((n, 16)) * scales, normal((m, 16), 1) * (scales * 2) + 1
     # For A = X^T X and B = Y^T Y the trace of the root is the sum of the singular values of X Y^T: here from the
-    # centred data themselves, never squared.
+    # centered data themselves, never squared.
     left, right = (z - z.mean(0) for z in (x, y))
     left, right = left / math.sqrt(len(left) - 1), right / math.sqrt(len(right) - 1)
     overlap = np.linalg.svd(left @ right.T, compute_uv=False).sum()
@@ -107,7 +107,7 @@ def test_a_shift_raises_the_frechet_distance_by_its_square_and_a_rotation_by_not
 def test_too_few_samples_are_told_or_refused():
     assert shortage(2049, 2048) is None
     assert "2048 samples for 2048 features" in shortage(2048, 2048)
-    with pytest.raises(UserError, match="legal: at least 2"):
+    with pytest.raises(UserError, match="expected: at least 2"):
         frechet_distance(moments(normal((1, 3))), moments(normal((9, 3))))
     with pytest.raises(UserError, match="3 and of 4 dimensions"):
         frechet_distance(moments(normal((9, 3))), moments(normal((9, 4))))
@@ -235,7 +235,7 @@ def prdc_by_brute_force(real, fake, manifold_k, density_k):
 
 @pytest.mark.parametrize(("offset", "spread"), [(0, 0), (1e5, 0), (0, 1e3)])
 def test_prdc_by_brute_force(offset, spread, monkeypatch):
-    # Thirty and more seams between blocks and tiles; neighbours 1 apart, 1e5 from the origin or in clusters 1e3 apart:
+    # Thirty and more seams between blocks and tiles; neighbors 1 apart, 1e5 from the origin or in clusters 1e3 apart:
     # squares in float32 would not tell them apart.
     monkeypatch.setattr(neighbors, "TILE", 7)
     monkeypatch.setattr(neighbors, "BLOCK", 200)
@@ -264,7 +264,7 @@ def test_precision_and_recall_are_torch_fidelitys():
 
 
 def test_a_set_about_itself():
-    # Each open ball of the 5-th neighbour holds its centre and four others: density 5 / 5.
+    # Each open ball of the 5-th neighbor holds its centre and four others: density 5 / 5.
     points = normal((50, 4))
     assert prdc(points, points) == (1, 1, 1, 1)
 
@@ -312,9 +312,9 @@ def test_the_nearest_references_in_order_and_a_copy_at_zero():
 
 def test_impossible_neighbours_are_refused():
     points = normal((5, 2))
-    with pytest.raises(UserError, match="legal: 1 to 4"):
+    with pytest.raises(UserError, match="expected: 1 to 4"):
         prdc(points, points)
-    with pytest.raises(UserError, match="legal: 1 to 5"):
+    with pytest.raises(UserError, match="expected: 1 to 5"):
         nearest(points, points, 6)
     with pytest.raises(UserError, match="2 and of 3 dimensions"):
         prdc(points, normal((9, 3)))

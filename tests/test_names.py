@@ -1,8 +1,8 @@
-"""gan.names and gan.errors: what a string in a config may say, and what is said back."""
+"""gan.config.specs and gan.errors: what a string in a config may say, and what is said back."""
 
 import pytest
 
-from gan import names
+from gan.config import specs
 from gan.errors import UserError, lookup
 
 
@@ -23,7 +23,7 @@ TABLE = {"pair": pair, "nothing": lambda: None}
     ],
 )
 def test_a_name_with_literals_calls_its_entry(text, expected):
-    assert names.call(TABLE, text, "config.loss") == expected
+    assert specs.call(TABLE, text, "config.loss") == expected
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_a_name_with_literals_calls_its_entry(text, expected):
 )
 def test_anything_else_is_refused_and_never_executed(text):
     with pytest.raises(UserError, match="config.loss"):
-        names.call(TABLE, text, "config.loss")
+        specs.call(TABLE, text, "config.loss")
 
 
 def test_arguments_that_do_not_fit_show_the_signature():
-    with pytest.raises(UserError, match=r"legal: pair\(first, second=2\)"):
-        names.call(TABLE, "pair(1, third=3)", "config.loss")
+    with pytest.raises(UserError, match=r"expected: pair\(first, second=2\)"):
+        specs.call(TABLE, "pair(1, third=3)", "config.loss")
 
 
 def test_an_unknown_name_shows_the_nearest_and_all():
-    with pytest.raises(UserError, match="config.loss='pear' is unknown; nearest: 'pair'; legal: nothing, pair"):
+    with pytest.raises(UserError, match="config.loss='pear' is unknown; nearest: 'pair'; expected: nothing, pair"):
         lookup(TABLE, "pear", "config.loss")

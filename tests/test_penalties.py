@@ -24,7 +24,7 @@ def quadratic(images):
 
 
 def paid(name, critic, **fields):
-    return PENALTIES[name].measure(DiscriminatorView(critic, REAL, FAKE, keys=KEYS, **fields))
+    return PENALTIES[name].fn(DiscriminatorView(critic, REAL, FAKE, keys=KEYS, **fields))
 
 
 @pytest.mark.parametrize(
@@ -100,22 +100,22 @@ def test_second_derivatives_pass_through(name):
 def test_lecam_holds_the_logits_to_the_other_side_s_mean():
     view = DiscriminatorView(
         linear, REAL, FAKE, real_logits=jnp.array([1.0, 2.0]), fake_logits=jnp.array([-1.0, 0.0]),
-        memory={"lecam": {"real": 0.5, "fake": -0.5}},
+        running_stats={"lecam": {"real": 0.5, "fake": -0.5}},
     )  # fmt: skip
     # (1 + 0.5)^2 + (-1 - 0.5)^2 = 4.5 and (2 + 0.5)^2 + (0 - 0.5)^2 = 6.5.
     np.testing.assert_allclose(penalties.lecam(view), [4.5, 6.5])
 
 
 def test_consistency_is_zero_for_a_critic_that_does_not_see_the_change():
-    np.testing.assert_array_equal(paid("consistency", lambda images: jnp.zeros(5)), 0.0)
+    np.testing.assert_array_equal(paid("bcr", lambda images: jnp.zeros(5)), 0.0)
     flat = DiscriminatorView(linear, jnp.ones((5, 8, 8, 1)), jnp.ones((5, 8, 8, 1)), keys=KEYS)
     total = flat._replace(critic=lambda images: jnp.sum(images, axis=(1, 2, 3)))
     # An image of one value stays as it is, mirrored or moved with its edges repeated.
-    np.testing.assert_array_equal(penalties.consistency(total), 0.0)
+    np.testing.assert_array_equal(penalties.bcr(total), 0.0)
     first = total._replace(
         critic=lambda images: images[:, 0, 0, 0], real=jax.random.normal(jax.random.key(2), (5, 8, 8, 1))
     )
-    assert (penalties.consistency(first) > 0).any()
+    assert (penalties.bcr(first) > 0).any()
 
 
 def test_images_are_mirrored_half_the_time_and_moved_evenly():
@@ -130,11 +130,11 @@ def test_images_are_mirrored_half_the_time_and_moved_evenly():
 def test_classification_is_the_cross_entropy_of_the_label():
     logits, label = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])), jnp.array([1, 2])
     view = DiscriminatorView(linear, REAL, FAKE, label=label, real_class_logits=logits, fake_class_logits=2 * logits)
-    np.testing.assert_allclose(penalties.classify_real(view), -np.log([0.25, 0.8]), rtol=1e-5)
+    np.testing.assert_allclose(penalties.ac_real(view), -np.log([0.25, 0.8]), rtol=1e-5)
     # Doubled logits are squared odds: 0.0625 / 0.375 and 0.64 / 0.66.
-    np.testing.assert_allclose(penalties.classify_fake(view), -np.log([0.0625 / 0.375, 0.64 / 0.66]), rtol=1e-5)
+    np.testing.assert_allclose(penalties.ac_fake(view), -np.log([0.0625 / 0.375, 0.64 / 0.66]), rtol=1e-5)
     made = GeneratorView(None, None, FAKE, label=label, fake_class_logits=logits)
-    np.testing.assert_allclose(penalties.classify_generated(made), -np.log([0.25, 0.8]), rtol=1e-5)
+    np.testing.assert_allclose(penalties.ac_gen(made), -np.log([0.25, 0.8]), rtol=1e-5)
 
 
 def test_path_length_of_a_linear_generator():
@@ -145,7 +145,7 @@ def test_path_length_of_a_linear_generator():
 
     view = GeneratorView(
         stretch, latent, stretch(latent), keys=jax.random.split(jax.random.key(5), 400),
-        memory={"path_length": {"length": 1.0}},
+        running_stats={"path_length": {"length": 1.0}},
     )  # fmt: skip
     lengths = penalties.path_lengths(view)["length"]
     # (J^T y)_j = 2 (y_1j + y_2j) with y ~ N(0, 1/6): N(0, 4/3) in 3 coordinates, a mean square of 4.
@@ -168,22 +168,22 @@ def test_latent_penalties_measure_the_change_of_a_small_step():
     latent = jnp.zeros((5, 4000))
     moved = GeneratorView(lambda z: z[:, None, None, :], latent, latent[:, None, None, :], keys=KEYS)
     # |d|^2 of 4,000 draws of N(0, 0.03^2) is 3.6, to 2 sqrt(2 / 4000) = 4.5% for two standard deviations.
-    np.testing.assert_allclose(penalties.latent_diversity(moved), -3.6, rtol=0.1)
+    np.testing.assert_allclose(penalties.zcr_g(moved), -3.6, rtol=0.1)
     judged = DiscriminatorView(
         lambda images: jnp.sum(jnp.square(images), axis=(1, 2, 3)), moved.fake, moved.fake, keys=KEYS, latent=latent,
         generate=moved.generate,
     )  # fmt: skip
-    np.testing.assert_allclose(penalties.latent_consistency(judged), 3.6**2, rtol=0.2)
+    np.testing.assert_allclose(penalties.zcr_d(judged), 3.6**2, rtol=0.2)
 
 
 def test_orthogonal_kernels_are_free_and_biases_always():
-    def regularised(kernel):
+    def regularized(kernel):
         params = {"Dense_0": {"kernel": kernel, "bias": jnp.full(3, 9.0)}}
-        return penalties.orthogonal(GeneratorView(None, None, FAKE, params=params))
+        return penalties.ortho(GeneratorView(None, None, FAKE, params=params))
 
-    np.testing.assert_allclose(regularised(5.0 * jnp.eye(4)[:, :3]), np.zeros(5))
+    np.testing.assert_allclose(regularized(5.0 * jnp.eye(4)[:, :3]), np.zeros(5))
     # Columns (1, 1) and (1, 0): products [[2, 1], [1, 1]], off the diagonal 1 + 1.
-    np.testing.assert_allclose(regularised(jnp.array([[1.0, 1.0], [1.0, 0.0]])), np.full(5, 2.0))
+    np.testing.assert_allclose(regularized(jnp.array([[1.0, 1.0], [1.0, 0.0]])), np.full(5, 2.0))
 
 
 def test_every_penalty_has_a_weight_and_a_schedule_in_the_config():

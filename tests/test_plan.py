@@ -20,7 +20,7 @@ from experiments.plan.work import data_of, work_of
 from gan.errors import UserError
 
 TINY = ["data.image_size=(2, 2)", "latent.size=3", "generator.width=8", "discriminator.width=8", "batch_size=16",
-        "checkpoint_every=10", "data.resident=never"]  # fmt: skip
+        "checkpoint_every=10", "data.on_device=never"]  # fmt: skip
 # Latents of 3 to 8 to 4 pixels: 24 + 8 + 32 + 4 parameters; pixels to 8 to a logit: 32 + 8 + 8 + 1.
 GENERATOR, DISCRIMINATOR = 4 * 68, 4 * 49
 
@@ -48,7 +48,7 @@ def test_turns_of_more_updates_and_batch_statistics_by_hand():
     small = ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4", "discriminator_steps=3"]
     config = load("configs/dcgan.py", small)
     work = work_of(config, data_of(config))
-    # G at 8x8: 100 * 64 + 8 + 64 parameters, D 64 + 64. G's one normalisation has 4 means and 4 variances: once in each
+    # G at 8x8: 100 * 64 + 8 + 64 parameters, D 64 + 64. G's one normalization has 4 means and 4 variances: once in each
     # of D's updates, forward and back in its own.
     assert work.gradients == 4 * (6472 + 3 * 128)
     assert work.statistics == 4 * 8 * (3 + 2)
@@ -119,7 +119,7 @@ def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
     work = work_of(config, data)
     found = exchanged_bytes(parse(compiled_text(config, data, meshes.first(devices))))
     planned = work.gradients + 4 * 128  # D's twice, see above
-    # Forward a normalisation adds up means and squares, [4] each, twice; back one number more than its parameters take.
+    # Forward a normalization adds up means and squares, [4] each, twice; back one number more than its parameters take.
     statistics = 4 * (2 * 8 + 4)
     assert statistics <= work.statistics
     assert planned + statistics <= found.pop("all-reduce") <= planned + statistics + 64

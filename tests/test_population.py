@@ -1,4 +1,4 @@
-"""gan.population: members are the runs that they would have been alone, in folders of their own."""
+"""gan.train.population: members are the runs that they would have been alone, in folders of their own."""
 
 import functools
 import json
@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import runs
 
-from gan import checkpoint, population, sampling, sharding
 from gan.errors import UserError
+from gan.inference import sampling
+from gan.io import checkpoint
+from gan.parallel import sharding
+from gan.train import population
 
 CHANGES = [
     {"seed": 0},
     {"seed": 1, "generator.learning_rate": 1e-3},
     {"seed": 2, "discriminator.beta1": 0.0},
-    {"seed": 2, "schedules.generator.learning_rate": "linear(0, 100)", "average_halflife": 50.0},
+    {"seed": 2, "schedules.generator.learning_rate": "linear(0, 100)", "ema_halflife": 50.0},
 ]
 ALONE = {"steps": 8, "log_every": 4, "checkpoint_every": 4}
 
@@ -53,10 +56,10 @@ def check_same_run(folder, other):
 
 
 def check_same_end(folder, other):
-    _, step, average = sampling.restore(folder)
-    _, other_step, other_average = sampling.restore(other)
+    _, step, ema = sampling.restore(folder)
+    _, other_step, other_ema = sampling.restore(other)
     assert step == other_step
-    for leaf, their in zip(jax.tree.leaves(average), jax.tree.leaves(other_average), strict=True):
+    for leaf, their in zip(jax.tree.leaves(ema), jax.tree.leaves(other_ema), strict=True):
         np.testing.assert_allclose(leaf, their, rtol=0, atol=2e-4)
 
 
@@ -140,7 +143,7 @@ def test_a_signal_saves_every_member_and_the_next_launch_goes_on(alone, tmp_path
 @pytest.mark.parametrize(
     "changes, line",
     [
-        ({"batch_size": 16}, "members of a population differ in config.batch_size; legal: seed, and numbers"),
+        ({"batch_size": 16}, "members of a population differ in config.batch_size; expected: seed, and numbers"),
         ({"loss": "hinge"}, "differ in config.loss"),
         ({"steps": 9}, "differ in config.steps"),
         ({"penalties.lecam": 1.0}, "differ in config.penalties.lecam"),
@@ -153,5 +156,5 @@ def test_another_game_cannot_be_a_member(tmp_path, changes, line):
 
 
 def test_streamed_data_are_refused(tmp_path):
-    with pytest.raises(UserError, match="needs data that are resident; legal: config.data.resident='always'"):
-        population.train(configs([{}], **{"data.resident": "never"}), folders(tmp_path, 1), time.monotonic())
+    with pytest.raises(UserError, match="needs data that are resident; expected: config.data.on_device='always'"):
+        population.train(configs([{}], **{"data.on_device": "never"}), folders(tmp_path, 1), time.monotonic())

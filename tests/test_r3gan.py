@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from players import first_turn, largest_move
+from players import first_step, largest_move
 from twins import check_same, drawn
 
 from configs import r3gan as configs
@@ -160,9 +160,9 @@ def test_stages_in_bfloat16_are_near_those_in_float32():
         (
             {},
             (28, 28, 1),
-            r"image_size=\(28, 28\) does not fit r3gan.*multiples of 8; nearest legal: \(32, 32\)",
+            r"image_size=\(28, 28\) does not fit r3gan.*multiples of 8; nearest valid: \(32, 32\)",
         ),
-        ({}, (3, 64, 1), r"nearest legal: \(8, 64\)"),
+        ({}, (3, 64, 1), r"nearest valid: \(8, 64\)"),
         ({"widths": ()}, (32, 32, 1), r"config\.generator\.widths=\(\) leaves r3gan without a stage"),
         (
             {"group_width": 48},
@@ -185,7 +185,7 @@ def test_the_numbers_of_the_cifar_recipe():
     for images, expected in ((0, (2e-4, 0.9, 0.025, 0.0, 0.0)), (20e6, (5e-5, 0.99, 0.0025, 5e6, 0.55))):
         now = hyperparams(images)
         player = now.generator
-        numbers = player.learning_rate, player.beta2, now.penalties["r2"], now.average_halflife, now.augment.p
+        numbers = player.learning_rate, player.beta2, now.penalties["r2"], now.ema_halflife, now.augment.p
         np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-7)
 
 
@@ -198,7 +198,7 @@ def test_the_first_turn_is_finite_and_moves_both_players():
     game = rules.build(config, image_shape=(8, 8, 3), num_classes=10)
     hyperparams = schedules.build(config)(20e6)
 
-    before, after, metrics = first_turn(game, hyperparams)
+    before, after, metrics = first_step(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())
     for player in ("generator", "discriminator"):
         # Adam's first update moves a weight by the learning rate, wherever there is a gradient.

@@ -7,8 +7,8 @@ import pytest
 import runs
 from twins import jit
 
-from gan import memory
 from gan.networks import NETWORKS
+from gan.train import memory
 
 SHAPE, CLASSES = (16, 16, 3), 3
 FIELDS = {

@@ -1,25 +1,25 @@
-"""gan.report and gan.diagnostics: figures stand once, grids are exact, trouble is named once."""
+"""gan.io.writer and gan.train.diagnostics: figures stand once, grids are exact, trouble is named once."""
 
 import json
 
 import numpy as np
 from PIL import Image
 
-from gan import report
-from gan.diagnostics import WINDOW, Diagnostics, diversity
+from gan.io import writer
+from gan.train.diagnostics import WINDOW, Diagnostics, diversity
 
 FIGURES = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1,
            "share_waiting_for_data": 0.0}  # fmt: skip
 
 
 def test_a_resumed_run_cuts_off_what_was_written_after_its_step(tmp_path):
-    first = report.Report(tmp_path, step=0, total=10)
+    first = writer.RunWriter(tmp_path, step=0, total=10)
     for step in (2, 4, 6):
         first.metrics(step, FIGURES)
     first.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 8, "ima')  # a process that was killed in mid-write
-    again = report.Report(tmp_path, step=4, total=10)
+    again = writer.RunWriter(tmp_path, step=4, total=10)
     again.metrics(6, FIGURES)
     again.close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2, 4, 6]
@@ -28,7 +28,7 @@ def test_a_resumed_run_cuts_off_what_was_written_after_its_step(tmp_path):
 
 def test_a_grid_holds_every_image_in_reading_order():
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 8, 1), np.uint8)
-    sheet = report.grid(images)
+    sheet = writer.grid(images)
     # Six images of 4x8: columns = ceil(sqrt(6 * 4 / 8)) = 2, rows 3; each with a line of one pixel.
     assert sheet.shape == (3 * 5 + 1, 2 * 9 + 1, 1)
     for index in range(6):
@@ -39,7 +39,7 @@ def test_a_grid_holds_every_image_in_reading_order():
 
 def test_colour_and_grey_grids_become_pngs(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB")):
-        report.save_png(tmp_path / "grid.png", np.zeros((10, 10, channels), np.uint8))
+        writer.save_png(tmp_path / "grid.png", np.zeros((10, 10, channels), np.uint8))
         assert Image.open(tmp_path / "grid.png").mode == mode
 
 

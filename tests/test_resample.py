@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gan.networks import resample
-from gan.networks.conv_forms import Axis
+from gan.networks.conv.forms import Axis
 
 LOWERINGS = [resample.by_matrices, resample.by_shifts]
 # Axes of the four functions, and one of stride 3, for an image of 6 x 4.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from players import first_turn, largest_move
+from players import first_step, largest_move
 from twins import check_same, drawn
 
 from configs import sngan, wgan_gp
@@ -19,16 +19,16 @@ from gan.networks.resnet import Discriminator, DiscriminatorBlock, Generator
 SHAPE = (8, 4, 3)
 
 
-# A generator's block of I to O maps has 9 I O + O, 9 O O + O, I O + O and two normalisations, 2 I + 2 O: U(I, O). A
+# A generator's block of I to O maps has 9 I O + O, 9 O O + O, I O + O and two normalizations, 2 I + 2 O: U(I, O). A
 # discriminator's has 9 I I + I, 9 I O + O and, where it halves or widens, I O + O: V(I, O); its first block
 # 9*3 O + O + 9 O O + O + 3 O + O.
 @pytest.mark.parametrize(
     "config, side, classes, generator, discriminator",
     [
         # G: 129*4096 + 3 U(256, 256) = 1,246,976 + 2*256 + 9*256*3 + 3. D: 151,680 + 311,680 + 2*295,168 + 129. Another
-        # codebase says 4,276,739 and 1,055,879, of which 2,054 are batch normalisations that a penalty forbids.
+        # codebase says 4,276,739 and 1,055,879, of which 2,054 are batch normalizations that a penalty forbids.
         (sngan.get_config(), 32, 0, 4_276_739, 1_053_825),
-        # Six of the normalisations have 2*10*256 for 2*256; an embedding of 10*128. So says another codebase.
+        # Six of the normalizations have 2*10*256 for 2*256; an embedding of 10*128. So says another codebase.
         (sngan.get_config("conditional"), 32, 10, 4_304_387, 1_055_105),
         # 129*18432 + U(512, 256) + U(256, 128) + U(128, 64) + 128 + 1731. D: 38,976 + V(64, 128) + ... + V(512, 1024).
         (sngan.get_config(), 48, 0, 4_878_083, 10_141_441),
@@ -192,10 +192,10 @@ def test_conditional_statistics_are_those_of_the_whole_batch_on_every_device():
         (
             {"generator.widths": (8, 8, 8)},
             (30, 64, 3),
-            r"\(30, 64\) cannot be halved 2 times.*nearest legal: \(32, 64\)",
+            r"\(30, 64\) cannot be halved 2 times.*nearest valid: \(32, 64\)",
         ),
         ({"discriminator.halvings": 6}, (64, 64, 3), r"config\.discriminator\.halvings=6.*5 blocks"),
-        ({"discriminator.pooling": "max"}, (32, 32, 3), r"config\.discriminator\.pooling='max'.*legal: mean, sum"),
+        ({"discriminator.pooling": "max"}, (32, 32, 3), r"config\.discriminator\.pooling='max'.*expected: mean, sum"),
         ({"generator.conditioning": "batch"}, (32, 32, 3), r"conditioning='batch' is unknown.*batch_norm"),
         ({"generator.conditioning": "batch_norm"}, (32, 32, 3), r"conditioning='batch_norm' needs labels"),
     ],
@@ -217,7 +217,7 @@ def test_the_first_turn_is_finite_and_moves_both_players(module):
     game = rules.build(config, image_shape=(8, 8, 3), num_classes=10)
     hyperparams = schedules.build(config)(0)
 
-    before, after, metrics = first_turn(game, hyperparams)
+    before, after, metrics = first_step(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())
     vectors = after.discriminator.batch_stats.get("spectral_norm", {})
     kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(before.discriminator.params)]

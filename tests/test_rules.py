@@ -42,7 +42,7 @@ def assert_close(a, b, **tolerance):
     ],
 )
 def test_an_update_in_parts_is_the_update_of_the_whole_batch(player, step, estimator):
-    names = ("r1", "r2") if player == "discriminator" else ("orthogonal",)
+    names = ("r1", "r2") if player == "discriminator" else ("ortho",)
     whole = point_game(**{player: {**PLAIN, "penalties": names}}, gradient_estimator=estimator)
     settings = hyperparams(0.1, **dict.fromkeys(names, 0.1))
     batch = first_batch(whole)
@@ -118,12 +118,12 @@ def test_lecam_remembers_the_mean_logits():
     game = point_game(discriminator={"penalties": ("lecam",)})
     settings = hyperparams(lecam=0.3)
     start = state.create(game, settings, seed=0)
-    assert jax.tree.leaves(start.memory) == [0.0, 0.0]
+    assert jax.tree.leaves(start.running_stats) == [0.0, 0.0]
     batch = first_batch(game)
     after, metrics = discriminator_step(start, batch, settings, game=game)
     logits = game.discriminate(start.discriminator.variables, batch["image"], None, train=False).logits
     # A running mean that began at zero has a hundredth of the first one; LeCam then is the mean square of the logits.
-    np.testing.assert_allclose(after.memory["lecam"]["real"], 0.01 * jnp.mean(logits), rtol=1e-4)
+    np.testing.assert_allclose(after.running_stats["lecam"]["real"], 0.01 * jnp.mean(logits), rtol=1e-4)
     assert metrics["lecam"] > jnp.mean(jnp.square(logits)) - 1e-6
 
 
@@ -143,13 +143,13 @@ def test_path_length_is_taken_by_the_styles_of_a_generator_that_has_some():
     settings = hyperparams(path_length=2.0)
     start = state.create(game, settings, seed=0)
     batch = first_batch(game)
-    assert game.still_styles(jnp.zeros((5, 2)), jnp.zeros(5, jnp.int32)).shape == (5, 2, 2)
-    assert point_game().still_styles(jnp.zeros((5, 8)), jnp.zeros(5, jnp.int32)) is None
+    assert game.zero_style_offsets(jnp.zeros((5, 2)), jnp.zeros(5, jnp.int32)).shape == (5, 2, 2)
+    assert point_game().zero_style_offsets(jnp.zeros((5, 8)), jnp.zeros(5, jnp.int32)) is None
     after, metrics = generator_step(start, batch, settings, game=game)
     # J^T y is 2 y by either layer, so 2 |y| is the length: of every second example, with the noise y of its key.
     keys = state.example_keys(state.named_key(jax.random.split(start.key)[1], "penalty"), batch["row"])[::2]
     lengths = 2 * np.linalg.norm(normal(keys, "path_length", (1, 1, 2)), axis=-1)
-    np.testing.assert_allclose(after.memory["path_length"]["length"], 0.01 * lengths.mean(), rtol=1e-4)
+    np.testing.assert_allclose(after.running_stats["path_length"]["length"], 0.01 * lengths.mean(), rtol=1e-4)
     # The mean is still 0, and what is due counts for four turns.
     np.testing.assert_allclose(metrics["path_length"], 4 * np.square(lengths).mean(), rtol=1e-4)
 
@@ -161,13 +161,13 @@ def test_an_adaptive_probability_follows_the_sign_of_the_real_logits():
     seen, signs = [], []
     for _ in range(9):
         position, metrics = discriminator_step(position, first_batch(game), settings, game=game)
-        seen.append(float(position.memory["augment"]["p"]))
+        seen.append(float(position.running_stats["augment"]["p"]))
         signs.append(float(metrics["discriminator_sign"]))
     steps_of_p = [0.064 * np.sign(np.mean(signs[k : k + 4]) - 0.6) for k in (0, 4)]
     np.testing.assert_allclose(seen[:3], 0.5)
     np.testing.assert_allclose(seen[3:7], 0.5 + steps_of_p[0], rtol=1e-5)
     np.testing.assert_allclose(seen[7:], 0.5 + sum(steps_of_p), rtol=1e-5)
-    assert int(position.memory["augment"]["updates"]) == 1
+    assert int(position.running_stats["augment"]["updates"]) == 1
 
 
 def test_pseudo_augmentation_shows_generated_images_as_real():

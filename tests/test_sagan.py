@@ -1,4 +1,4 @@
-"""gan.networks.sagan and attention: published parameter counts, PyTorch's numbers, what is normalised, the recipes."""
+"""gan.networks.sagan and attention: published parameter counts, PyTorch's numbers, what is normalized, the recipes."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from players import first_turn, largest_move
+from players import first_step, largest_move
 from twins import attended, check_same, drawn
 
 from configs import sagan
@@ -20,7 +20,7 @@ SHAPE = (8, 8, 3)
 
 
 # Attention over C maps has 2 C C/8 + 2 C C/2 + 1: A(64) = 5,121, A(128) = 20,481, A(256) = 81,921. The generator's
-# blocks are those of tests/test_resnet.py, whose two normalisations have 2 I + 2 O numbers for each class; a wide
+# blocks are those of tests/test_resnet.py, whose two normalizations have 2 I + 2 O numbers for each class; a wide
 # discriminator's of I to O maps have 9 I O + O, 9 O O + O, and where they halve or widen I O + O.
 @pytest.mark.parametrize(
     "preset, side, classes, attention, generator, discriminator",
@@ -157,7 +157,11 @@ def test_attention_begins_as_nothing_and_then_mixes_pixels_by_their_likeness():
     [
         ({}, (28, 28, 3), r"\(28, 28\) has no published sagan.*32x32, 64x64, 128x128, 256x256; nearest: \(32, 32\)"),
         ({"generator.attention": (64,)}, (32, 32, 3), r"generator\.attention=\(64,\): no block ends.*any of 8, 16, 32"),
-        ({"discriminator.attention": (4,)}, (32, 32, 3), r"discriminator\.attention=\(4,\).*legal: any of 8, 16, or"),
+        (
+            {"discriminator.attention": (4,)},
+            (32, 32, 3),
+            r"discriminator\.attention=\(4,\).*expected: any of 8, 16, or",
+        ),
         ({"discriminator.halvings": 6}, (64, 64, 3), r"config\.discriminator\.halvings=6.*5 blocks"),
     ],
 )
@@ -179,7 +183,7 @@ def test_the_first_turn_is_finite_and_moves_both_players(is_conditional):
     if not is_conditional:
         config.generator.conditioning = config.discriminator.conditioning = "none"
     game = rules.build(config, image_shape=(8, 8, 3), num_classes=10 if is_conditional else 0)
-    before, after, metrics = first_turn(game, schedules.build(config)(0))
+    before, after, metrics = first_step(game, schedules.build(config)(0))
     assert all(np.isfinite(value) for value in metrics.values())
     for player, rate in (("generator", 2e-4), ("discriminator", 4e-4)):
         # Adam's first update moves a weight by the learning rate, wherever there is a gradient.

@@ -1,4 +1,4 @@
-"""gan.sampling: standing statistics, and that every sample of a run is of one generator."""
+"""gan.inference.sampling: standing statistics, and that every sample of a run is of one generator."""
 
 import json
 
@@ -11,15 +11,18 @@ from flax import linen as nn
 from PIL import Image
 from players import changed, hyperparams, noisy_game
 
-from gan import evaluation, sampling, sharding, state
+from gan import state
 from gan.errors import UserError
+from gan.evaluation import evaluator
+from gan.inference import sampling
 from gan.networks import spectral
 from gan.networks.layers import BatchNorm
+from gan.parallel import sharding
 from gan.state import example_keys, named_key
 
 
 class SlowGenerator(nn.Module):
-    """Two batch normalisations, whose statistics training hardly moves."""
+    """Two batch normalizations, whose statistics training hardly moves."""
 
     @nn.compact
     def __call__(self, latent, label, train):
@@ -30,17 +33,17 @@ class SlowGenerator(nn.Module):
 
 def slow_game():
     game = noisy_game(generator={"module": SlowGenerator(), "spectral_norm": True})
-    return game, state.create(game, hyperparams(), seed=0).average
+    return game, state.create(game, hyperparams(), seed=0).ema
 
 
 @pytest.mark.parametrize("batch_size", [8, 6])  # 6 rows are not shared by four devices, but drawn on each
 def test_standing_statistics_are_plain_means_over_batches(batch_size):
-    game, average = slow_game()
+    game, ema = slow_game()
     assert sharding.device_mesh().size == 4
-    found = sampling.standing(game, average, seed=7, batches=3, batch_size=batch_size)
+    found = sampling.standing(game, ema, seed=7, batches=3, batch_size=batch_size)
     rows = jnp.arange(3 * batch_size)
     latents = np.float64(game.latents(example_keys(named_key(jax.random.key(7), "standing"), rows)))
-    kernels, _ = spectral.normalized(average.params, average.batch_stats["spectral_norm"])
+    kernels, _ = spectral.normalized(ema.params, ema.batch_stats["spectral_norm"])
     first, second = (np.float64(kernels[f"Dense_{i}"]["kernel"]) for i in (0, 1))
     means, variances = ([], []), ([], [])
     for batch in np.split(latents, 3):
@@ -53,30 +56,28 @@ def test_standing_statistics_are_plain_means_over_batches(batch_size):
         layer = found.batch_stats[f"BatchNorm_{index}"]["BatchNorm_0"]
         np.testing.assert_allclose(layer["mean"], np.mean(means[index], 0), atol=1e-5)
         np.testing.assert_allclose(layer["var"], np.mean(variances[index], 0), rtol=1e-4)
-    jax.tree.map(np.testing.assert_array_equal, found.params, average.params)
-    jax.tree.map(
-        np.testing.assert_array_equal, found.batch_stats["spectral_norm"], average.batch_stats["spectral_norm"]
-    )
+    jax.tree.map(np.testing.assert_array_equal, found.params, ema.params)
+    jax.tree.map(np.testing.assert_array_equal, found.batch_stats["spectral_norm"], ema.batch_stats["spectral_norm"])
 
 
 def test_a_batch_looks_in_evaluation_as_it_did_when_its_statistics_were_taken():
-    game, average = slow_game()
-    found = sampling.standing(game, average, seed=7, batches=1, batch_size=8)
+    game, ema = slow_game()
+    found = sampling.standing(game, ema, seed=7, batches=1, batch_size=8)
     latent = game.latents(example_keys(named_key(jax.random.key(7), "standing"), jnp.arange(8)))
-    trained, _ = game.generate(average.variables, latent, jnp.zeros(8, jnp.int32), train=True)
+    trained, _ = game.generate(ema.variables, latent, jnp.zeros(8, jnp.int32), train=True)
     shown, _ = game.generate(found.variables, latent, jnp.zeros(8, jnp.int32), train=False)
     np.testing.assert_allclose(shown, trained, atol=1e-4)
-    left, _ = game.generate(average.variables, latent, jnp.zeros(8, jnp.int32), train=False)
+    left, _ = game.generate(ema.variables, latent, jnp.zeros(8, jnp.int32), train=False)
     assert jnp.abs(left - trained).max() > 0.1  # the check can fail
 
 
 def test_what_has_no_batch_statistics_or_asks_for_none_stays_as_it_is():
-    game, average = slow_game()
-    assert sampling.standing(game, average, seed=0, batches=0, batch_size=8) is average
+    game, ema = slow_game()
+    assert sampling.standing(game, ema, seed=0, batches=0, batch_size=8) is ema
     noisy = changed(noisy_game(), num_classes=3)  # dropout draws with a key, labels are drawn
-    noisy_average = state.create(noisy, hyperparams(), seed=0).average
+    noisy_ema = state.create(noisy, hyperparams(), seed=0).ema
     one, same, other = (
-        sampling.standing(noisy, noisy_average, seed=seed, batches=2, batch_size=8).batch_stats for seed in (1, 1, 2)
+        sampling.standing(noisy, noisy_ema, seed=seed, batches=2, batch_size=8).batch_stats for seed in (1, 1, 2)
     )
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert any(jnp.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
@@ -90,13 +91,11 @@ def test_pictures_samples_and_figures_of_a_run_show_one_generator(tmp_path):
     assert shown.shape == again.shape
     # Another size of batch is another program: equal to float rounding, one step of 255 at most.
     assert np.abs(shown - again).max() <= 1
-    evaluation.evaluate(tmp_path, count=None, seed=0)
+    evaluator.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
     line = json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])
     assert record["protocol"]["standing_batches"] == 3
-    np.testing.assert_allclose(
-        record["checkpoints"]["last"]["figures"]["frechet_pixels"], line["frechet_pixels"], rtol=1e-5
-    )
+    np.testing.assert_allclose(record["checkpoints"]["last"]["metrics"]["fd_pixels"], line["fd_pixels"], rtol=1e-5)
     # A run of before the field is sampled as it was: with the averaged statistics.
     config = json.loads((tmp_path / "config.json").read_text())
     del config["config"]["evaluation"]["standing_batches"]

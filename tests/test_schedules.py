@@ -64,12 +64,12 @@ def test_a_schedule_that_makes_no_sense_is_refused_in_one_line(schedule):
         ("discriminator.beta1", 1.0),
         ("discriminator.beta2", -0.1),
         ("generator.epsilon", 0.0),
-        ("average_halflife", -5.0),
+        ("ema_halflife", -5.0),
         ("penalties.r1", -1.0),
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line(field, value):
     config = default.get_config()
     config.update_from_flattened_dict({field: value})
-    with pytest.raises(UserError, match=f"config.{field}={value}; legal: "):
+    with pytest.raises(UserError, match=f"config.{field}={value}; expected: "):
         schedules.build(config)

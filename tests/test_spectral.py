@@ -6,7 +6,7 @@ import numpy as np
 from flax import linen as nn
 
 from gan.networks import spectral
-from gan.networks.conv import Conv, ConvTranspose
+from gan.networks.conv.primitives import Conv, ConvTranspose
 
 
 class Player(nn.Module):

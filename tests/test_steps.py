@@ -19,9 +19,10 @@ from players import (
     point_game,
 )
 
-from gan import sharding, state, steps
+from gan import state, steps
 from gan.errors import UserError
 from gan.estimators import finite_difference
+from gan.parallel import sharding
 
 discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
 generator_step = jax.jit(steps.generator_step, static_argnames="game")
@@ -57,12 +58,12 @@ def test_a_discriminator_update_leaves_the_generator_untouched_and_the_reverse()
 
 def test_a_turn_is_its_updates_in_order():
     game = noisy_game(discriminator={"steps": 3}, generator={"steps": 2})
-    turn_batches = batches(game)
+    step_batches = batches(game)
     start = state.create(game, hyperparams(), seed=0)
-    turned, metrics = train_step(start, turn_batches, hyperparams(), game=game)
+    turned, metrics = train_step(start, step_batches, hyperparams(), game=game)
     by_hand = start
     for index in range(3):
-        batch = jax.tree.map(lambda leaf, index=index: leaf[index], turn_batches)
+        batch = jax.tree.map(lambda leaf, index=index: leaf[index], step_batches)
         by_hand, _ = discriminator_step(by_hand, batch, hyperparams(), game=game)
     for _ in range(2):
         by_hand, _ = generator_step(by_hand, batch, hyperparams(), game=game)
@@ -118,7 +119,7 @@ def test_players_share_their_latents_within_a_turn_if_the_game_says_so(shared):
             seen.append(np.asarray(latent))
             return PointGenerator(name="inner")(latent, label, train)
 
-    game = point_game(generator={"module": Watched(), "steps": 2}, discriminator={"steps": 2}, shared_latents=shared)
+    game = point_game(generator={"module": Watched(), "steps": 2}, discriminator={"steps": 2}, share_latents=shared)
     position = state.create(game, hyperparams(), seed=0)
     seen.clear()
     for _ in range(2):  # not compiled: every update shows its latents
@@ -134,15 +135,15 @@ def test_players_share_their_latents_within_a_turn_if_the_game_says_so(shared):
 def test_the_average_keeps_half_after_its_halflife(halflife, kept):
     game = noisy_game()
     before = state.create(game, hyperparams(), seed=0)
-    after, _ = train_step(before, batches(game), hyperparams(average_halflife=halflife), game=game)
+    after, _ = train_step(before, batches(game), hyperparams(ema_halflife=halflife), game=game)
     for part in ("params", "batch_stats"):
         expected = jax.tree.map(
             lambda old, new: kept * old + (1 - kept) * new,
-            getattr(before.average, part),
+            getattr(before.ema, part),
             getattr(after.generator, part),
         )
-        assert_close(getattr(after.average, part), expected, atol=1e-6)
-        assert differ(getattr(after.average, part), getattr(before.average, part))
+        assert_close(getattr(after.ema, part), expected, atol=1e-6)
+        assert differ(getattr(after.ema, part), getattr(before.ema, part))
 
 
 def test_same_seed_same_run_and_another_seed_another():
@@ -177,27 +178,29 @@ def test_in_evaluation_a_sample_does_not_depend_on_its_batch_mates():
     game = noisy_game()
     position, _ = train_step(state.create(game, hyperparams(), seed=0), batches(game), hyperparams(), game=game)
     latent = jax.random.normal(jax.random.key(1), (8, 8))
-    together, _ = game.generate(position.average.variables, latent, None, train=False)
-    alone, _ = game.generate(position.average.variables, latent[3:4], None, train=False)
+    together, _ = game.generate(position.ema.variables, latent, None, train=False)
+    alone, _ = game.generate(position.ema.variables, latent[3:4], None, train=False)
     np.testing.assert_allclose(alone[0], together[3], atol=1e-6)
-    trained, _ = game.generate(position.average.variables, latent, None, train=True, key=jax.random.key(0))
+    trained, _ = game.generate(position.ema.variables, latent, None, train=True, key=jax.random.key(0))
     assert jnp.abs(trained - together).max() > 1e-3  # the check can fail: training mode does look at the batch
 
 
-def play_on(devices, wrapper, game, *, in_parts=False, turns=3, **weights):
+def play_on(devices, wrapper, game, *, sharded=False, turns=3, **weights):
     """Plays turns with dropout and batch statistics on the first so many devices: state and metrics, as they lie."""
     mesh, settings = meshes.first(devices), hyperparams(**weights)
     start = state.create(game, settings, seed=0)
-    layout = sharding.of_state(start, mesh, in_parts=in_parts)
-    if in_parts:
-        game = game.in_parts(*(functools.partial(f, mesh=mesh) for f in (sharding.scattered, sharding.gathered)))
+    layout = sharding.state_sharding(start, mesh, sharded=sharded)
+    if sharded:
+        game = game.with_sharded_updates(
+            *(functools.partial(f, mesh=mesh) for f in (sharding.shard, sharding.all_gather))
+        )
 
     def turn(position, data, rows, numbers, axis_name):
         shape = data["label"].shape
         data = data | {"row": jnp.broadcast_to(rows[None], shape)}
         return steps.train_step(position, data, numbers, game=game, axis_name=axis_name)
 
-    compiled = sharding.compile_turns(
+    compiled = sharding.compile_steps(
         turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, most=1, numbers=settings, layout=layout
     )
     position = jax.device_put(start, layout)
@@ -213,7 +216,7 @@ def played_on_one():
 
 
 @pytest.mark.parametrize(
-    "devices, in_parts",
+    "devices, sharded",
     [
         (4, False),
         (8, True),
@@ -223,22 +226,22 @@ def played_on_one():
         ),
     ],
 )
-def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, in_parts):
-    played = play_on(devices, "jit", noisy_game(), in_parts=in_parts)
+def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, sharded):
+    played = play_on(devices, "jit", noisy_game(), sharded=sharded)
     # Adam divides by the root of a second moment that starts at zero: 1e-7 in a gradient can be 1e-4 in a parameter.
     assert_close(jax.device_get(played), played_on_one(), atol=2e-4)
     # What a device holds, in numbers of 4 bytes. G: kernels 8*16 + 16*12, BN 2*16: 352. D: 12*16 + 16, BN 2*16 and a
     # bias: 241, of which all but the bias divides by 8. The statistics of BN are 2*16 for each player. Adam keeps two
     # numbers for each parameter and a count for each player, the averaged generator is 352 + 32. Step, images and key
     # are 4.
-    ways = devices if in_parts else 1
+    ways = devices if sharded else 1
     expected = 352 + 241 + 2 * 32 + 2 * (352 // ways + 240 // ways + 1) + 2 + (352 + 32) // ways + 4
     position, _ = played
     held = dict.fromkeys(jax.devices()[:devices], 0)
     for shard in (shard for leaf in jax.tree.leaves(position) for shard in leaf.addressable_shards):
         held[shard.device] += shard.data.nbytes
     assert set(held.values()) == {4 * expected}
-    layout = sharding.of_state(position, meshes.first(devices), in_parts=in_parts)
+    layout = sharding.state_sharding(position, meshes.first(devices), sharded=sharded)
     assert sharding.bytes_per_device(position, layout) == 4 * expected
 
 

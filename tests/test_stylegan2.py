@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from players import first_turn, largest_move
+from players import first_step, largest_move
 from twins import check_same, drawn, jit
 
 from configs import stylegan2 as configs
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator, GroupDeviation, LatentMapping
+from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator, MappingNetwork, MinibatchStd
 
 SHAPE = (8, 4, 3)
 OF_G = {"widths": (6, 4), "style_width": 5, "mapping_layers": 2, "conditioning": "concat_embedding"}
@@ -136,7 +136,7 @@ def stated():
             x = skip + convolved(filtered(y, 1, 2), next(layers), math.sqrt(0.5), stride=2)
         else:
             x = convolved(filtered(y, 1, 2), next(layers), stride=2)
-        # Groups of two neighbours: the deviation of a pair is half the distance.
+        # Groups of two neighbors: the deviation of a pair is half the distance.
         apart = (x[0::2] - x[1::2]) / 2
         deviation = (apart.square() + 1e-8).sqrt().mean((1, 2, 3)).repeat_interleave(2)
         x = torch.cat([x, deviation[:, None, None, None].expand(-1, 1, *x.shape[2:])], dim=1)
@@ -240,7 +240,7 @@ def test_noise_is_each_example_s_own_in_training_and_fixed_in_evaluation(params)
 
 
 def test_the_mean_style_is_watched_and_evaluation_is_drawn_to_it(params):
-    mapping = LatentMapping(5, 2, 3, "concat_embedding")
+    mapping = MappingNetwork(5, 2, 3, "concat_embedding")
     styles = jax.jit(mapping.apply)({"params": params["LatentMapping_0"]}, LATENT, LABEL)
     # It was 1: 0.995 of that, and 0.005 of the mean over the batch, whose second latents do not count.
     _, mean = work(params, LATENT, LABEL, jax.random.key(0), 0.9)
@@ -304,15 +304,15 @@ def test_four_devices_paint_and_judge_as_one(params):
 def test_the_deviation_of_a_group():
     # Groups of two: 0 and 4 deviate by 2, 1 and 1 not at all: the mean over channels is 1. Then 0 and 3: 3/2.
     x = jnp.array([[0.0, 1.0], [4.0, 1.0], [5.0, 0.0], [5.0, 6.0]]).reshape(4, 1, 1, 2)
-    judged = GroupDeviation(2).apply({}, x)
+    judged = MinibatchStd(2).apply({}, x)
     np.testing.assert_array_equal(judged[..., :2], x)
     np.testing.assert_allclose(judged[:, 0, 0, 2], [1.0, 1.0, 1.5, 1.5], atol=1e-4)
     # One group of all where there are fewer: variances 17/4 of (0, 4, 5, 5) and 22/4 of (1, 1, 0, 6).
-    np.testing.assert_allclose(GroupDeviation(9).apply({}, x)[0, 0, 0, 2], (4.25**0.5 + 5.5**0.5) / 2, rtol=1e-5)
+    np.testing.assert_allclose(MinibatchStd(9).apply({}, x)[0, 0, 0, 2], (4.25**0.5 + 5.5**0.5) / 2, rtol=1e-5)
     with pytest.raises(
-        UserError, match="group_size=3 does not divide the 4 examples .* legal: 1, 2, 4, or more than 4"
+        UserError, match="group_size=3 does not divide the 4 examples .* expected: 1, 2, 4, or more than 4"
     ):
-        GroupDeviation(3).apply({}, x)
+        MinibatchStd(3).apply({}, x)
 
 
 def test_activations_are_clamped_and_large_stages_take_half_precision(params):
@@ -339,9 +339,13 @@ def test_activations_are_clamped_and_large_stages_take_half_precision(params):
         ("generator", {"widths": (8, 8)}, None),
         ("generator", {"widths": (8,) * 7}, r"image_size=\(32, 32\) does not fit stylegan2 with 7 widths.*\(64, 64\)"),
         ("generator", {"widths": ()}, r"config\.generator\.widths=\(\) leaves stylegan2 without a stage"),
-        ("generator", {"style_mixing": 1.5}, r"config\.generator\.style_mixing=1.5; legal: 0 <= style_mixing <= 1"),
-        ("generator", {"mapping_layers": 0}, r"config\.generator\.mapping_layers=0; legal: 1 or more"),
-        ("discriminator", {"architecture": "skip"}, "config.discriminator.architecture='skip' is unknown; legal: orig"),
+        ("generator", {"style_mixing": 1.5}, r"config\.generator\.style_mixing=1.5; expected: 0 <= style_mixing <= 1"),
+        ("generator", {"mapping_layers": 0}, r"config\.generator\.mapping_layers=0; expected: 1 or more"),
+        (
+            "discriminator",
+            {"architecture": "skip"},
+            "config.discriminator.architecture='skip' is unknown; expected: orig",
+        ),
         ("discriminator", {"group_size": 5}, "config.discriminator.group_size=5 does not divide the 32 examples"),
         ("discriminator", {"group_size": 0}, "config.discriminator.group_size=0 does not divide"),
     ],
@@ -369,8 +373,8 @@ def test_the_numbers_of_the_recipes():
     np.testing.assert_allclose([cifar.penalties["r1"], faces.penalties["r1"]], [0.005, 0.5])
     assert "path_length" not in cifar.penalties and faces.penalties["path_length"] == 2.0
     # After a million images 0.05 of them, where there is a ramp.
-    np.testing.assert_allclose([cifar.average_halflife, faces.average_halflife], [5e4, 2e4])
-    np.testing.assert_allclose([cifar.augment.target, cifar.augment.images_to_one], [0.6, 5e5])
+    np.testing.assert_allclose([cifar.ema_halflife, faces.ema_halflife], [5e4, 2e4])
+    np.testing.assert_allclose([cifar.augment.target, cifar.augment.ada_images], [0.6, 5e5])
 
 
 @pytest.mark.slow  # tests/test_combinations.py plays other turns of this network
@@ -381,10 +385,10 @@ def test_the_first_turn_is_finite_and_moves_both_players():
     config.generator.update({"style_width": 8, "mapping_layers": 2})
     game = rules.build(config, image_shape=(8, 8, 3))
     numbers = schedules.build(config)(1e6)
-    before, after, metrics = first_turn(game, numbers)
+    before, after, metrics = first_step(game, numbers)
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["r1"] > 0 and metrics["path_length"] > 0
-    assert after.memory["path_length"]["length"] > 0
+    assert after.running_stats["path_length"]["length"] > 0
     assert jnp.abs(after.generator.batch_stats[STYLE_MEAN]).max() > 0
     for player in ("generator", "discriminator"):
         # Adam's first update moves a weight by the learning rate, wherever there is a gradient.

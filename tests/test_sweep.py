@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
     fixed={ {name: value for name, value in TINY.items() if name != "generator.learning_rate"} },
     space={{"generator.learning_rate": among(1e-3, 1e-2)}},
     seeds=(0, 1),
-    minimise="training.generator_loss",
+    minimize="training.generator_loss",
     images=96,
     reports=3,
 )
@@ -54,7 +54,7 @@ def at_the_root(monkeypatch):
 
 
 def experiment(**fields):
-    return Experiment(**{"base": BASE, "minimise": "frechet", "reports": 5} | fields)
+    return Experiment(**{"base": BASE, "minimize": "fd", "reports": 5} | fields)
 
 
 def sweep(*arguments, **environment):
@@ -153,7 +153,7 @@ def test_a_trials_flags_make_its_config():
 
 
 def test_a_training_metric_is_reported_when_the_run_logs():
-    plan = experiment(minimise="", maximise="training.images_per_second", images=640, reports=4)
+    plan = experiment(minimize="", maximize="training.images_per_second", images=640, reports=4)
     _, config = space.configured(plan)
     meant = space.trial_config(plan, config, {"discriminator_steps": 2}, seed=0)
     # 640 images, 2 batches of 64 in a turn: 5 steps; ceil(5 / 4) = 2.
@@ -192,8 +192,8 @@ def test_what_the_config_does_not_have_is_told(fields, told):
 @pytest.mark.parametrize(
     "make, told",
     [
-        (lambda: experiment(minimise=""), "one objective"),
-        (lambda: experiment(maximise="precision"), "one objective"),
+        (lambda: experiment(minimize=""), "one objective"),
+        (lambda: experiment(maximize="precision"), "one objective"),
         (lambda: experiment(search="gird"), "nearest: 'grid'"),
         (lambda: experiment(prune="medium"), "nearest: 'median'"),
         (lambda: experiment(search="tpe"), "how many settings"),
@@ -204,10 +204,10 @@ def test_what_the_config_does_not_have_is_told(fields, told):
         (lambda: experiment(images=1, seconds=1), "one budget"),
         (lambda: experiment(seconds=1), "reports divides"),
         (lambda: experiment(images=-1), "negative"),
-        (lambda: experiment(population=0), "population=0; legal: a whole number from 1 up, or 'auto'"),
-        (lambda: experiment(population=True), "population=True; legal"),
-        (lambda: experiment(population="many"), "population='many'; legal"),
-        (lambda: experiment(population=2, seconds=9, reports=0), "legal: population=1 or 'auto'"),
+        (lambda: experiment(population=0), "population=0; expected: a whole number from 1 up, or 'auto'"),
+        (lambda: experiment(population=True), "population=True; expected"),
+        (lambda: experiment(population="many"), "population='many'; expected"),
+        (lambda: experiment(population=2, seconds=9, reports=0), "expected: population=1 or 'auto'"),
         (lambda: uniform(1, 1), "empty"),
         (lambda: uniform(0, math.inf), "no end"),
         (lambda: log_uniform(0, 1), "no logarithm"),
@@ -318,12 +318,12 @@ def test_tables_by_closed_form(tmp_path):
     assert "| 11.5 ± 0.71 | 2 | 1 diverged |" in text
     assert "001-seed2: diverged: diverged: step 3: discriminator_loss is nan" in text
     rows = list(csv.DictReader(reading.comma_separated(found).splitlines()))
-    assert [row["frechet_seed2"] for row in rows] == ["3.0", ""]
+    assert [row["fd_seed2"] for row in rows] == ["3.0", ""]
     assert [row["n"] for row in rows] == ["3", "2"]
 
 
 def test_more_is_better_turns_the_order(tmp_path):
-    plan, study = made_up(tmp_path, minimise="", maximise="precision")
+    plan, study = made_up(tmp_path, minimize="", maximize="precision")
     found = reading.read(study, plan, "Which?", tmp_path)
     assert [setting.mean for setting in found.settings] == [11.5, 2.0]
 
@@ -387,15 +387,15 @@ def test_a_study_without_an_end_can_be_read(tmp_path):
 
 
 def test_an_objective_is_found_by_the_beginning_of_its_name(tmp_path):
-    lines = [{"step": step, "frechet_classifier": 9.0 - step, "kernel_x": 1.0, "kernel_x_sd": 2.0} for step in (1, 2)]
+    lines = [{"step": step, "fd_classifier": 9.0 - step, "kd_x": 1.0, "kd_x_std": 2.0} for step in (1, 2)]
     (tmp_path / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "fre')
     assert trial.reports(tmp_path, experiment()) == [(1, 8.0), (2, 7.0)]
-    assert trial.reports(tmp_path, experiment(minimise="kernel")) == [(1, 1.0), (2, 1.0)]
+    assert trial.reports(tmp_path, experiment(minimize="kd")) == [(1, 1.0), (2, 1.0)]
     assert trial.value_of(trial.reports(tmp_path, experiment()), experiment(best=True)) == 7.0
     assert trial.value_of([trial.Report(1, 3.0), trial.Report(2, 5.0)], experiment(best=True)) == 3.0
     assert trial.value_of([trial.Report(1, 3.0), trial.Report(2, 5.0)], experiment()) == 5.0
-    with pytest.raises(UserError, match="no trial reports the objective 'frechte'.*nearest: 'frechet'"):
-        trial.reports(tmp_path, experiment(minimise="frechte"))
+    with pytest.raises(UserError, match="no trial reports the objective 'fd_clasifier'.*nearest: 'fd_classifier'"):
+        trial.reports(tmp_path, experiment(minimize="fd_clasifier"))
 
 
 def test_training_time_is_the_runs_own(tmp_path):
@@ -483,16 +483,16 @@ def test_seeds_can_be_added_and_crashed_trials_be_tried_again(tmp_path):
 
 def test_another_study_is_refused_and_a_mistaken_objective_can_be_mended(tmp_path):
     plan = experiment(space={"loss": among("hinge")})
-    before = {"space: loss": "hinge", "minimise": "'frechte'"}
+    before = {"space: loss": "hinge", "minimize": "'fdd'"}
     study = storage.open_study(plan, before, tmp_path)
     with pytest.raises(UserError, match="holds another study; space: loss: hinge -> minimax. Take another"):
         storage.open_study(plan, before | {"space: loss": "minimax"}, tmp_path)
-    mended = before | {"minimise": "'frechet'"}
+    mended = before | {"minimize": "'fd'"}
     study = storage.open_study(plan, mended, tmp_path)
     study.enqueue_trial({})
     study.tell(study.ask(), 1.0)
-    with pytest.raises(UserError, match="minimise: 'frechet' -> 'kernel'"):
-        storage.open_study(plan, before | {"minimise": "'kernel'"}, tmp_path)
+    with pytest.raises(UserError, match="minimize: 'fd' -> 'kd'"):
+        storage.open_study(plan, before | {"minimize": "'kd'"}, tmp_path)
     with pytest.raises(UserError, match="storage is the journal in its folder, not a database"):
         storage.open_study(plan, mended, tmp_path, f"sqlite:///{tmp_path}/x.db")
     (tmp_path / storage.JOURNAL).write_text("no journal\nand no more\n")
@@ -556,7 +556,7 @@ def acted(monkeypatch, tmp_path, act, groups=None, **fields):
         reported, status = act(value)
         for step, figure in enumerate(reported, 1):
             for name, figures in {
-                "evaluations": {"frechet_x": figure},
+                "evaluations": {"fd_x": figure},
                 "metrics": {"images": 64 * step, "seconds_per_step": 10.0},
             }.items():
                 with open(folder / f"{name}.jsonl", "a") as lines:
@@ -567,7 +567,7 @@ def acted(monkeypatch, tmp_path, act, groups=None, **fields):
 
     monkeypatch.setattr(trial, "play", play)
     values = ", ".join(map(str, fields.pop("values")))
-    fields = {"base": BASE, "minimise": "frechet", "reports": 3} | fields
+    fields = {"base": BASE, "minimize": "fd", "reports": 3} | fields
     rest = ", ".join(f"{name}={value!r}" for name, value in fields.items())
     text = '"""Which?"""\nfrom experiments.study import Experiment, among\n'
     text += f'EXPERIMENT = Experiment(space={{"top_k": among({values})}}, {rest})\n'
@@ -594,12 +594,12 @@ def test_trials_that_do_badly_are_given_up(tmp_path, monkeypatch, prune):
 def test_what_is_good_is_not_pruned(tmp_path, monkeypatch):
     """The same, the later the better: none is given up; of each its best report is its value."""
     values = [round(0.1 * place, 1) for place in range(1, 10)]
-    fields = {"minimise": "", "maximise": "frechet", "best": True, "prune": "halving"}
+    fields = {"minimize": "", "maximize": "fd", "best": True, "prune": "halving"}
     _, rows, _ = acted(
         monkeypatch, tmp_path, lambda value: ([value, value + 0.25, value - 0.05], 0), values=values, **fields
     )
     np.testing.assert_allclose(
-        [float(row["frechet_mean"]) for row in rows.values()], [value + 0.25 for value in reversed(values)]
+        [float(row["fd_mean"]) for row in rows.values()], [value + 0.25 for value in reversed(values)]
     )
 
 
@@ -614,11 +614,11 @@ def test_how_a_trial_ends_badly_is_told(tmp_path, monkeypatch):
     status, rows, calls = acted(monkeypatch, tmp_path, acts.get, values=acts)
     assert (status, calls) == (0, list(acts))
     assert [rows[value]["remarks"] for value in acts] == ["", "1 diverged", "1 crashed", "1 diverged", "1 crashed"]
-    assert rows[0.1]["frechet_mean"] == "4.0"
+    assert rows[0.1]["fd_mean"] == "4.0"
     text = (tmp_path / "study" / "table.md").read_text()
     assert "001-seed0: diverged: its last words" in text
     assert "004-seed0: crashed: exit -9: its last words" in text
-    assert "frechet is inf" in text
+    assert "fd is inf" in text
     # The same again plays nothing; with --retry, what crashed.
     for flags, played in ([], []), (["--retry"], [0.3, 0.5]):
         calls.clear()
@@ -633,13 +633,13 @@ def test_a_budget_of_seconds_stops_a_trial(tmp_path, monkeypatch):
     fields = {"values": [0.5], "seconds": 25.0, "reports": 0, "fixed": {"evaluate_every": 1}}
     status, rows, _ = acted(monkeypatch, tmp_path, lambda value: ([9.0, 8.0, 7.0, 6.0], 0), **fields)
     assert status == 0
-    assert (rows[0.5]["frechet_mean"], rows[0.5]["seconds"]) == ("7.0", "30.0")
+    assert (rows[0.5]["fd_mean"], rows[0.5]["seconds"]) == ("7.0", "30.0")
 
 
 def test_trials_that_are_one_game_are_played_together(tmp_path, monkeypatch):
     """top_k=1 is another game than the others: no top-k at all."""
     values, groups = [0.5, 0.7, 1.0, 0.9, 0.3], []
-    fields = {"values": values, "seeds": (0, 1), "minimise": "", "maximise": "frechet"}
+    fields = {"values": values, "seeds": (0, 1), "minimize": "", "maximize": "fd"}
     acts = {value: ([value, 2 * value], 0) for value in values} | {0.9: ([0.1], 3)}
     status, rows, _ = acted(monkeypatch, tmp_path / "three", acts.get, groups, population=3, **fields)
     # Of the waiting ones, seed by seed, the first and those like it: 1 with its other seed.
@@ -661,7 +661,7 @@ def test_a_population_that_crashes_is_played_one_by_one(tmp_path, monkeypatch, c
     assert "one by one from here on; as a population: exit -9: killed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fields", [{"seconds": 25.0, "reports": 0}, {"fixed": {"data.resident": "never"}}])
+@pytest.mark.parametrize("fields", [{"seconds": 25.0, "reports": 0}, {"fixed": {"data.on_device": "never"}}])
 def test_auto_is_one_by_one_where_seconds_count_or_data_are_streamed(tmp_path, monkeypatch, fields):
     groups = []
     fields = {"values": [0.1, 0.2], "population": "auto"} | fields
@@ -684,7 +684,7 @@ def test_small_games_are_best_played_together_on_a_cpu():
     assert size.best(runs.config()) == space.AUTO
     large = {"discriminator.width": 64, "generator.width": 64, "data.image_size": (16, 16), "batch_size": 64}
     assert size.best(runs.config(**large)) == 1
-    assert size.best(runs.config(data__resident="never")) == 1
+    assert size.best(runs.config(data__on_device="never")) == 1
 
 
 @pytest.mark.slow
@@ -724,11 +724,11 @@ def test_a_study_without_a_value_says_so(tmp_path, monkeypatch, capsys):
 
 
 def test_an_objective_that_no_trial_reports_is_mended_in_the_file(tmp_path, monkeypatch, capsys):
-    status, _, _ = acted(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5], minimise="frechte")
+    status, _, _ = acted(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5], minimize="fdx")
     assert status == 2
-    assert "no trial reports the objective 'frechte'; nearest: 'frechet'" in capsys.readouterr().err.splitlines()[-1]
+    assert "no trial reports the objective 'fdx'; nearest: 'fd_x'" in capsys.readouterr().err.splitlines()[-1]
     status, rows, _ = acted(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5])
-    assert (status, rows[0.5]["frechet_mean"]) == (0, "3.0")
+    assert (status, rows[0.5]["fd_mean"]) == (0, "3.0")
 
 
 def together_at_most(count, text=FILE):

@@ -11,11 +11,14 @@ from PIL import Image
 
 from configs import toy
 from experiments import toy_losses
-from gan import data, loop, losses, report, sampling, state
+from gan import data, losses, state
 from gan.data import toys
 from gan.errors import UserError
-from gan.game import Verdict
+from gan.game import DiscriminatorOutput
+from gan.inference import sampling
+from gan.io import writer
 from gan.metrics.modes import mode_coverage
+from gan.train import loop
 
 SMALL = {
     "generator.width": 4,
@@ -114,8 +117,8 @@ def test_what_points_have_not_is_refused():
     for wrong, told in (
         ({"name": "ring9"}, "nearest: 'ring8'"),
         ({"name": "ring8", "split": "train[:10%]"}, "config.data.split"),
-        ({"name": "ring8", "image_size": (32, 32)}, r"config.data.image_size=\(32, 32\).*legal: \(\)"),
-        ({"name": "ring8", "channels": 3}, "config.data.channels=3.*legal: 0"),
+        ({"name": "ring8", "image_size": (32, 32)}, r"config.data.image_size=\(32, 32\).*expected: \(\)"),
+        ({"name": "ring8", "channels": 3}, "config.data.channels=3.*expected: 0"),
     ):
         with pytest.raises(UserError, match=told):
             data.load(**wrong)
@@ -164,7 +167,7 @@ def test_the_landscape_is_that_of_a_linear_critic():
 
         @staticmethod
         def discriminate(variables, image, label, *, train):
-            return Verdict(image.reshape(-1, 2) @ jnp.array([3.0, -4.0]) + 0.5, None, {})
+            return DiscriminatorOutput(image.reshape(-1, 2) @ jnp.array([3.0, -4.0]) + 0.5, None, {})
 
     points = np.float32([[0.0, 0.0], [1.0, 1.0], [-2.0, 0.25]])
     nobody = state.Player({}, {}, {})
@@ -176,11 +179,11 @@ def test_the_landscape_is_that_of_a_linear_critic():
 
 def test_pictures_show_samples_where_they_are():
     real = np.float32([[-1.0, -1.0], [1.0, 1.0]])
-    plane = report.plane(real, side=5)
+    plane = writer.plane(real, side=5)
     np.testing.assert_allclose(plane[0, :, 0], [-1.25, -0.625, 0, 0.625, 1.25])
     np.testing.assert_allclose(plane[:, 0, 1], [-1.25, -0.625, 0, 0.625, 1.25])
-    landscape = report.Landscape(plane, plane[..., 0], np.zeros_like(plane))
-    picture = report.draw_points(np.float32([[0.7, 0.7]]), real, landscape).astype(int)
+    landscape = writer.Landscape(plane, plane[..., 0], np.zeros_like(plane))
+    picture = writer.draw_points(np.float32([[0.7, 0.7]]), real, landscape).astype(int)
     orange = np.argwhere((picture[..., 0] - picture[..., 2]) > 120)
     # The axes span 0.07 to 0.98 of the width and 0.05 to 0.95 of the height, and -1.25 to 1.25; 0.7 is at 0.78 of it.
     row, column = orange.mean(axis=0)

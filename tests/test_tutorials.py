@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from players import first_turn, largest_move
+from players import first_step, largest_move
 from twins import jit
 
 from gan import game as rules
@@ -40,13 +40,13 @@ def variables_of(name):
     "name, generator, discriminator",
     [
         # G: 25 (25*256 + 256*128 + 128*64 + 64*1) weights, 256 + 128 + 64 + 1 biases, 2 (256 + 128 + 64) of the
-        # normalisations. D: 25*8 + 8 + 25*8*16 + 16 + 7*7*16*32 + 32 + 32 + 1.
+        # normalizations. D: 25*8 + 8 + 25*8*16 + 16 + 7*7*16*32 + 32 + 32 + 1.
         ("conv_gan", 1_186_945, 28_577),
         # G: 101*512 + 513*784. D: 785*256 + 257.
         ("mlp_gan", 453_904, 201_217),
         # G: 101*256 + 257*512 + 513*1024 + 1025*784. D: 785*1024 + 1025*512 + 513*256 + 257.
         ("vanilla_gan", 1_486_352, 1_460_225),
-        # G: 101*25600 + 2*25600 + 9*100*64 + 3*64 + 9*64*32 + 3*32 + 32 + 1, a bias and two of the normalisation to
+        # G: 101*25600 + 2*25600 + 9*100*64 + 3*64 + 9*64*32 + 3*32 + 32 + 1, a bias and two of the normalization to
         # every map. D: 25*128 + 128 + 25*128*64 + 64 + 64*64*64*32 + 32 + 2*33.
         ("flag_gan", 2_713_153, 8_596_898),
         # G: 101*128 + 129*784. D: 785*128 + 129.
@@ -59,7 +59,7 @@ def test_the_published_counts(name, generator, discriminator):
 
 
 def test_the_flag_generator_s_count_with_statistics():
-    # A mean and a variance for each of 25,600 + 64 + 32 normalised maps: 2,713,153 + 51,392.
+    # A mean and a variance for each of 25,600 + 64 + 32 normalized channels: 2,713,153 + 51,392.
     assert rules.parameter_count(variables_of("flag_gan")[0]) == 2_764_545
 
 
@@ -82,11 +82,11 @@ def test_images_and_logits_of_every_size_that_fits(network, shape):
 @pytest.mark.parametrize(
     "name, shape, latent_size, line",
     [
-        ("conv_gan", (32, 32, 1), 100, r"image_size=\(32, 32\) does not fit conv_gan; nearest legal: \(28, 28\)"),
-        ("conv_gan", (28, 28, 1), 99, r"config\.latent\.size=99 is no 2x2 image.*nearest legal: 100"),
-        ("conv_gan", (28, 28, 1), 1, r"config\.latent\.size=1 .*nearest legal: 4"),
-        ("flag_gan", (63, 90, 1), 100, r"image_size=\(63, 90\) does not fit flag.*nearest legal: \(64, 88\)"),
-        ("flag_gan", (1, 64, 1), 100, r"nearest legal: \(4, 64\)"),
+        ("conv_gan", (32, 32, 1), 100, r"image_size=\(32, 32\) does not fit conv_gan; nearest valid: \(28, 28\)"),
+        ("conv_gan", (28, 28, 1), 99, r"config\.latent\.size=99 is no 2x2 image.*nearest valid: 100"),
+        ("conv_gan", (28, 28, 1), 1, r"config\.latent\.size=1 .*nearest valid: 4"),
+        ("flag_gan", (63, 90, 1), 100, r"image_size=\(63, 90\) does not fit flag.*nearest valid: \(64, 88\)"),
+        ("flag_gan", (1, 64, 1), 100, r"nearest valid: \(4, 64\)"),
     ],
 )
 def test_a_size_that_does_not_fit_is_one_line(name, shape, latent_size, line):
@@ -108,7 +108,7 @@ def test_the_first_turn_is_finite_and_moves_both_players(name):
     game = rules.build(config, image_shape=shape)
     hyperparams = schedules.build(config)(0)
 
-    before, after, metrics = first_turn(game, hyperparams)
+    before, after, metrics = first_step(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())
     # Adam's first update moves a weight by the learning rate, wherever there is a gradient.
     for player in ("generator", "discriminator"):
@@ -116,12 +116,12 @@ def test_the_first_turn_is_finite_and_moves_both_players(name):
         updates = config[f"{player}_steps"]
         assert 0.9 < moved / (updates * config[player].learning_rate) < 1.1
     # No averaged generator: samples come from the last one.
-    for a, b in zip(jax.tree.leaves(after.average.params), jax.tree.leaves(after.generator.params), strict=True):
+    for a, b in zip(jax.tree.leaves(after.ema.params), jax.tree.leaves(after.generator.params), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_the_flag_discriminator_s_logit_is_its_two_class_cross_entropy():
-    discriminator = flag.Discriminator((4, 4, 1), maps=(3, 2), hidden=5)
+    discriminator = flag.Discriminator((4, 4, 1), channels=(3, 2), hidden=5)
 
     @jit
     def play(key):

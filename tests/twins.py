@@ -40,7 +40,7 @@ def check_same(ours, theirs, params, inputs, *, tolerance=1e-4):
     """Both functions (params, inputs) agree: outputs to 1e-4 of the largest, gradients to `tolerance`.
 
     That is, of each gradient's largest number, or of a hundredth of the largest of all, where one is zero but for
-    rounding: of a bias before a normalisation.
+    rounding: of a bias before a normalization.
 
     Compared are the outputs y, and the gradients for all parameters and inputs of sum tanh(y) + |d <c, y> / d
     inputs|^2 with fixed c: R1's second derivatives are among them.

@@ -4,9 +4,9 @@ python -m experiments.benchmarks.flops --systems dcgan32 dcgan64
 
 What counts are the multiplications and additions of matrix products and convolutions, two for each product of two
 numbers; all else is a few percent. A convolution, its transpose and its gradient for the weights are one sum seen from
-three sides (see gan/networks/conv.py), so each is 2 B H' W' kh kw C O whatever the compiler makes of it: taps that fall
-on the padding are counted, and zeros that a lowering puts in are not. What is computed twice is counted once, and what
-nobody reads not at all: a compiler drops both.
+three sides (see gan/networks/conv/primitives.py), so each is 2 B H' W' kh kw C O whatever a compiler makes of it: taps
+that fall on the padding are counted, and zeros that a lowering puts in are not. What is computed twice is counted once,
+and what nobody reads not at all: a compiler drops both.
 """
 
 import argparse
@@ -97,12 +97,12 @@ def _cost(equation: Any) -> Counter[str]:
 
 def main() -> None:
     """Prints the operations of a turn of each system."""
-    from experiments.benchmarks import systems, turns
+    from experiments.benchmarks import step_time, systems
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--systems", nargs="+", default=list(systems.SYSTEMS), choices=list(systems.SYSTEMS))
     for name in parser.parse_args().systems:
-        print(f"{name:12} {turns.build(systems.configured(name)).operations() / 1e9:12.3f} GFLOP a turn")
+        print(f"{name:12} {step_time.build(systems.configured(name)).operations() / 1e9:12.3f} GFLOP a turn")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,14 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import cli
-from experiments.benchmarks import timing, turns
+from experiments.benchmarks import step_time, timing
 from experiments.benchmarks.systems import ROOT, load
-from gan import data, evaluation, loop, sampling
+from gan import data
+from gan.evaluation import evaluator
+from gan.inference import sampling
+from gan.train import loop
 
-PARTS = {"_log": "logging", "sample": "pictures", "evaluate": "evaluation", "_save": "checkpoints"}
+PARTS = {"_log": "logging", "sample": "samples", "evaluate": "evaluation", "save": "checkpoints"}
 """What a run does every so many steps, by the method that does it."""
 
 
@@ -48,12 +51,12 @@ def main() -> None:
         streams = {where: rate_of_data(arguments, where) for where in ("resident", "decoded", "encoded")}
         parts = run(configured(arguments), folder / "run")
         samples = rate_of_samples(folder / "run", arguments.samples)
-    record = timing.machine() | turns.facts() | {"config": arguments.config, "override": arguments.override}
+    record = timing.machine() | step_time.facts() | {"config": arguments.config, "override": arguments.override}
     record |= {"launches": launches, "parts": parts, "samples_per_second": samples, "images_per_second": streams}
     record["shares"] = shares(parts, load(arguments.config, arguments.override))
     timing.write(arguments.json, record)
 
-    print(f"{arguments.config}, {', '.join(map(str, turns.facts().values()))}\n")
+    print(f"{arguments.config}, {', '.join(map(str, step_time.facts().values()))}\n")
     rows = [(what, f"{row['seconds']:.1f}", f"{row['peak_bytes'] / 2**20:.0f}") for what, row in launches.items()]
     print(timing.table(("launch", "seconds to the first step", "peak MiB"), rows), end="\n\n")
     rows = [
@@ -128,10 +131,10 @@ def _launched(arguments: argparse.Namespace, workdir: Path, environment: dict[st
 def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
     """Trains in this process; how often each part was played, and its seconds."""
     found = {part: {"calls": 0, "seconds": 0.0} for part in PARTS.values()}
-    begun, started, played = time.perf_counter(), [], loop.Run.played
+    begun, started, record = time.perf_counter(), [], loop.Recorder.record
 
     def noted(self: object, step: int, count: int, metrics: dict, waited: float) -> None:
-        played(self, step, count, metrics, waited)
+        record(self, step, count, metrics, waited)
         if not started:
             jax.block_until_ready(metrics)
             before = sum(row["seconds"] for row in found.values())  # the picture of step 0 has a row of its own
@@ -139,7 +142,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
-        stack.enter_context(mock.patch.object(loop.Run, "played", noted))
+        stack.enter_context(mock.patch.object(loop.Recorder, "record", noted))
         for method, part in PARTS.items():
             stack.enter_context(_timed(method, found[part]))
         loop.train(config, workdir, time.monotonic())
@@ -172,7 +175,7 @@ def shares(parts: dict[str, dict[str, float]], config: ConfigDict) -> dict[str, 
 
 @contextlib.contextmanager
 def _timed(name: str, row: dict[str, float]) -> Iterator[None]:
-    original = getattr(loop.Run, name)
+    original = getattr(loop.Recorder, name)
 
     def timed(self: object, *arguments: object) -> None:
         jax.block_until_ready(arguments)
@@ -181,14 +184,14 @@ def _timed(name: str, row: dict[str, float]) -> Iterator[None]:
         row["seconds"] += time.perf_counter() - begun
         row["calls"] += 1
 
-    with mock.patch.object(loop.Run, name, timed):
+    with mock.patch.object(loop.Recorder, name, timed):
         yield
 
 
 def rate_of_samples(workdir: Path, count: int) -> float:
     """Samples a second of the run's averaged generator, compiled and with one batch drawn before."""
-    game, _, average = sampling.restore(workdir)
-    draw = functools.partial(sampling.draw, game, average, seed=0)
+    game, _, ema = sampling.restore(workdir)
+    draw = functools.partial(sampling.draw, game, ema, seed=0)
     list(draw(count=1))
     begun = time.perf_counter()
     drawn = sum(len(batch["image"]) for batch in draw(count=count))
@@ -198,7 +201,7 @@ def rate_of_samples(workdir: Path, count: int) -> float:
 def rate_of_data(arguments: argparse.Namespace, where: str) -> float:
     """Images a second of a run's batches, with nothing else to do: gathered on the device, or streamed to it."""
     config = load(arguments.config, arguments.override)
-    dataset = evaluation.open_dataset(config)
+    dataset = evaluator.open_dataset(config)
     shape = {"seed": config.seed, "batches": config.discriminator_steps, "batch_size": config.batch_size}
     if where == "resident":
         arrays = jax.device_put(dataset.arrays())

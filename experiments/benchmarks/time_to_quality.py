@@ -6,7 +6,7 @@ python -m experiments.benchmarks.time_to_quality --seconds 60 300 --seeds 0 1 2 
 A run is launched as its user launches it, start-up and compilation included and no compiled program kept from before,
 and gets SIGTERM so many seconds after its launch. PyTorch's DCGAN is the authors' (width 64, Adam 2e-4, batch 64),
 tuned for speed (fused Adam, channels_last), and has as many seconds from the launch of its process. Then both draw the
-same number of samples, at leisure. The figure is `frechet_classifier` against MNIST's test split (docs/evaluation.md),
+same number of samples, at leisure. The figure is `fd_classifier` against MNIST's test split (docs/evaluation.md),
 and beside it stands that of as many real training images. MNIST is decoded and the classifier trained before any clock
 starts.
 """
@@ -27,7 +27,7 @@ from experiments import cli
 from experiments.benchmarks import timing
 from experiments.benchmarks.systems import ROOT, load, need_torch
 
-PEER = ("generator.width=64", "discriminator.width=64", "average_halflife=0.0")
+PEER = ("generator.width=64", "discriminator.width=64", "ema_halflife=0.0")
 
 
 def main() -> None:
@@ -38,19 +38,20 @@ def main() -> None:
     if arguments.peer:
         train_peer(arguments)
         return
-    from gan import evaluation, sampling  # late: a peer's process has no use for JAX
+    from gan.evaluation import evaluator  # late: a peer's process has no use for JAX
+    from gan.inference import sampling  # late: a peer's process has no use for JAX
 
     config = load(arguments.config, ["evaluation.metrics=('frechet',)", f"evaluation.num_samples={arguments.samples}"])
-    evaluator = evaluation.Evaluator(config, seed=0)
-    floor = evaluator.floor()[evaluator.decisive]
+    evaluator = evaluator.Evaluator(config, seed=0)
+    floor = evaluator.real_baseline()[evaluator.selection_metric]
     rows = []
     with tempfile.TemporaryDirectory(prefix="gan-bench-") as folder:
         for seconds in arguments.seconds:
             for seed in arguments.seeds:
                 run = Path(folder) / f"ours-{seconds}-{seed}"
                 steps = train_ours(arguments, run, seconds, seed)
-                game, _, average = sampling.restore(run)
-                rows.append(row("ours", seconds, seed, steps, evaluator.figures(game, average)[evaluator.decisive]))
+                game, _, ema = sampling.restore(run)
+                rows.append(row("ours", seconds, seed, steps, evaluator.compute(game, ema)[evaluator.selection_metric]))
                 if arguments.ours_only:
                     continue
                 file = Path(folder) / f"peer-{seconds}-{seed}.npz"
@@ -65,12 +66,14 @@ def main() -> None:
                     str(arguments.samples),
                 )
                 with np.load(file, allow_pickle=False) as kept:
-                    figures = evaluator.figures_of(kept["images"], np.zeros(len(kept["images"]), np.int32))
-                    rows.append(row("PyTorch", seconds, seed, int(kept["turns"]), figures[evaluator.decisive]))
+                    figures = evaluator.compute_of(kept["images"], np.zeros(len(kept["images"]), np.int32))
+                    rows.append(row("PyTorch", seconds, seed, int(kept["turns"]), figures[evaluator.selection_metric]))
     record = timing.machine() | {"config": arguments.config, "real_training_images": floor, "rows": rows}
     timing.write(arguments.json, record)
 
-    print(f"{arguments.config} and PyTorch's DCGAN; {evaluator.decisive} of real training images: {floor:.2f}\n")
+    print(
+        f"{arguments.config} and PyTorch's DCGAN; {evaluator.selection_metric} of real training images: {floor:.2f}\n"
+    )
     cells = []
     for seconds in arguments.seconds:
         medians = {}
@@ -129,12 +132,12 @@ def train_peer(arguments: argparse.Namespace) -> None:
     """PyTorch's side: trains until the time since launch is over, and keeps its samples."""
     launched = time.time()
     from experiments.benchmarks import torch_peers
-    from gan import evaluation
+    from gan.evaluation import evaluator
 
     (seconds,), (seed,) = arguments.seconds, arguments.seeds
     config = load("configs/dcgan.py:mnist", [*PEER, f"seed={seed}"])
     torch_peers.torch.manual_seed(seed)
-    program = torch_peers.Program(config, evaluation.open_dataset(config).arrays()[0], "fused+channels_last")
+    program = torch_peers.Program(config, evaluator.open_dataset(config).arrays()[0], "fused+channels_last")
     turns = 0
     while time.time() < launched + seconds:
         program.play(1)

@@ -26,9 +26,9 @@ def alternate(plays: Mapping[str, Play], turns: Mapping[str, int], rounds: int) 
     return seconds
 
 
-def turns_in(seconds: float, seconds_per_turn: float) -> int:
+def steps_in(seconds: float, seconds_per_step: float) -> int:
     """Whole turns that fill about so many seconds, at least one."""
-    return max(1, round(seconds / seconds_per_turn))
+    return max(1, round(seconds / seconds_per_step))
 
 
 def best_rate(product: Callable[[], Any], operations: float, repeats: int = 5) -> float:

@@ -1,4 +1,4 @@
-"""What PyTorch's players share: convolutions padded as ours are, initialisers by the names that configs use."""
+"""What PyTorch's players share: convolutions padded as ours are, initializers by the names that configs use."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan import names
+from gan.config import specs
 
 
 class Same(nn.Conv2d):
@@ -69,7 +69,7 @@ def initialized(
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             text = dense if dense and isinstance(layer, nn.Linear) else kernel
-            names.call(INITIALIZERS, text, "kernel_init")(layer.weight)
+            specs.call(INITIALIZERS, text, "kernel_init")(layer.weight)
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, bias)
         elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.affine:

@@ -150,7 +150,7 @@ class EqualConv(nn.Module):
         return _activated(F.conv2d(x, kernel, self.bias, **self._place), self._gain)
 
 
-class StyledConv(nn.Module):
+class SynthesisLayer(nn.Module):
     """A modulated and demodulated 3x3 convolution with noise, as gan/networks/stylegan2.py has it."""
 
     def __init__(self, inputs: int, outputs: int, style: int, *, enlarges: bool = False):
@@ -173,7 +173,7 @@ class StyledConv(nn.Module):
         return _activated(torch.addcmul(noise + self.bias[:, None, None], x, norms[:, :, None, None]))
 
 
-class StyledImage(nn.Module):
+class ToRGB(nn.Module):
     """A modulated 1x1 convolution to the channels of the image."""
 
     def __init__(self, inputs: int, channels: int, style: int):
@@ -198,7 +198,7 @@ class Mapping(nn.Sequential):
         )
 
 
-class LatentMapping(nn.Module):
+class MappingNetwork(nn.Module):
     """A latent [B, Z], scaled to a mean square of 1, to a style [B, features]."""
 
     def __init__(self, latent: int, features: int, layers: int):
@@ -216,13 +216,13 @@ class StyledGenerator(nn.Module):
     def __init__(self, settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]):
         super().__init__()
         style, inputs = settings.style_width, settings.widths[0]
-        self.mapping = LatentMapping(latent_size, style, settings.mapping_layers)
+        self.mapping = MappingNetwork(latent_size, style, settings.mapping_layers)
         self.constant = nn.Parameter(torch.randn(inputs, *_smallest(image_shape, settings)))
         self.convs, self.images = nn.ModuleList(), nn.ModuleList()
         for stage, maps in enumerate(settings.widths):
-            pair = [StyledConv(inputs, maps, style, enlarges=True)] if stage else []
-            self.convs.append(nn.ModuleList([*pair, StyledConv(maps, maps, style)]))
-            self.images.append(StyledImage(maps, image_shape[0], style))
+            pair = [SynthesisLayer(inputs, maps, style, enlarges=True)] if stage else []
+            self.convs.append(nn.ModuleList([*pair, SynthesisLayer(maps, maps, style)]))
+            self.images.append(ToRGB(maps, image_shape[0], style))
             inputs = maps
         self.enlarge = enlarging(image_shape[0])
         self.register_buffer("style_mean", torch.zeros(style))
@@ -241,7 +241,7 @@ class StyledGenerator(nn.Module):
         return image
 
 
-class GroupDeviation(nn.Module):
+class MinibatchStd(nn.Module):
     """A further map: the mean deviation within groups of consecutive examples."""
 
     def __init__(self, size: int):
@@ -284,7 +284,7 @@ def stylegan2_discriminator(settings: ConfigDict, image_shape: tuple[int, int, i
     for maps in reversed(smaller):
         layers.append(HalvingStage(inputs, maps, has_skip=settings.architecture == "resnet"))
         inputs = maps
-    layers += [GroupDeviation(settings.group_size), EqualConv(inputs + 1, inputs, 3), nn.Flatten()]
+    layers += [MinibatchStd(settings.group_size), EqualConv(inputs + 1, inputs, 3), nn.Flatten()]
     layers += [EqualDense(inputs * math.prod(_smallest(image_shape, settings)), inputs, is_linear=False)]
     return nn.Sequential(*layers, EqualDense(inputs, 1), nn.Flatten(0))
 

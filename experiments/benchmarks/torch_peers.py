@@ -1,6 +1,6 @@
 """What would the same game be in PyTorch? Players and turns of our configs as PyTorch's users write and tune them.
 
-Same layers, sizes, initialisation, losses, optimiser, batch and number of updates, so the same number of parameters and
+Same layers, sizes, initialization, losses, optimizer, batch and number of updates, so the same number of parameters and
 the same arithmetic; tests/test_benchmarks.py carries our weights over and compares what the networks say. A player is
 made for a config by its network's name; images are [B, C, H, W] here.
 
@@ -23,7 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from experiments.benchmarks import torch_modern, torch_players, torch_residual, torch_variants
 from experiments.benchmarks.torch_device import DEVICE, THREADS, allow_tf32, synchronize
-from gan import names
+from gan.config import specs
 from gan.errors import UserError, lookup
 
 WARM_UP = {"reduce_overhead": 4}
@@ -63,7 +63,7 @@ PRIORS = {
 
 
 class Loss(NamedTuple):
-    """What D and G minimise, of the logits of real and of generated images."""
+    """What D and G minimize, of the logits of real and of generated images."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
@@ -93,7 +93,7 @@ PENALTIES = ("r1", "r2", "wgan_gp", "orthogonal")
 
 def players(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
     """G, with its activation, and D of a config, for images [C, H, W]."""
-    activation, _ = lookup(ACTIVATIONS, config.output, "config.output")
+    activation, _ = lookup(ACTIVATIONS, config.output_activation, "config.output_activation")
     make_generator = lookup(GENERATORS, config.generator.network, "config.generator.network")
     make_discriminator = lookup(DISCRIMINATORS, config.discriminator.network, "config.discriminator.network")
     generator = make_generator(config.generator, config.latent.size, image_shape)
@@ -127,7 +127,7 @@ class Program:
         self._layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
         self._images = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         self._images = self._images.to(DEVICE)
-        _, (self._low, high) = ACTIVATIONS[config.output]
+        _, (self._low, high) = ACTIVATIONS[config.output_activation]
         self._scale = (high - self._low) / 255.0
         made = players(config, self._images.shape[1:])
         self._generator, self._discriminator = (player.to(DEVICE, memory_format=self._layout) for player in made)
@@ -140,11 +140,11 @@ class Program:
         adam = {"foreach": "foreach" in words, "fused": "fused" in words}
         self._generator_optimizer = _adam(self._generator, config.generator, adam)
         self._discriminator_optimizer = _adam(self._discriminator, config.discriminator, adam)
-        self._draw = names.call(PRIORS, config.latent.prior, "config.latent.prior")
-        self._loss = names.call(LOSSES, config.loss, "config.loss")
+        self._draw = specs.call(PRIORS, config.latent.prior, "config.latent.prior")
+        self._loss = specs.call(LOSSES, config.loss, "config.loss")
         self._average = [tensor.clone() for tensor in self._averaged()]
         shown = config.batch_size * config.discriminator_steps
-        self._mix = get_ema_multi_avg_fn(2.0 ** (-shown / config.average_halflife)) if config.average_halflife else None
+        self._mix = get_ema_multi_avg_fn(2.0 ** (-shown / config.ema_halflife)) if config.ema_halflife else None
         self._rows, self._shown = torch.randperm(len(self._images), device=DEVICE), 0
         self._turns = 0
 
@@ -172,7 +172,7 @@ class Program:
     def _turn(self) -> None:
         if self._has_graphs:  # what the graphs wrote in the last step may be overwritten, and nothing of this one
             torch.compiler.cudagraph_mark_step_begin()
-        shared = self._latents() if self._config.latent.shared else None
+        shared = self._latents() if self._config.latent.share else None
         for update in range(1, self._config.discriminator_steps + 1):
             # Where latents are shared, the fakes of D's last update are those of G's first, drawn with their graph.
             is_kept = shared is not None and update == self._config.discriminator_steps
@@ -233,7 +233,7 @@ class Program:
             return self._judge(image).float()
 
     def _judging(self) -> Any:
-        """Within it D's kernels are normalised once, as ours are in an update."""
+        """Within it D's kernels are normalized once, as ours are in an update."""
         return parametrize.cached() if self._config.discriminator.spectral_norm else contextlib.nullcontext()
 
     def _batch(self) -> Tensor:
@@ -298,7 +298,7 @@ def _squared_slopes(image: Tensor, logits: Tensor) -> Tensor:
 
 
 def _overlaps(kernel: Tensor) -> Tensor:
-    """The sum of the squared products of different outputs' weights: BigGAN's orthogonal regularisation."""
+    """The sum of the squared products of different outputs' weights: BigGAN's orthogonal regularization."""
     matrix = kernel.flatten(1)
     products = matrix @ matrix.mT
     return products.square().sum() - products.diagonal().square().sum()

@@ -22,7 +22,7 @@ GAIN = math.sqrt(2.0)
 
 
 class ModulatedBatchNorm(nn.Module):
-    """Batch normalisation whose scale and offset are linear maps of each example's own vector."""
+    """Batch normalization whose scale and offset are linear maps of each example's own vector."""
 
     def __init__(self, maps: int, vector: int):
         super().__init__()
@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Twice the size: 3x3 a 3x3 up a x + up 1x1 x, with a the ReLU of a batch normalisation."""
+    """Twice the size: 3x3 a 3x3 up a x + up 1x1 x, with a the ReLU of a batch normalization."""
 
     def __init__(self, inputs: int, maps: int, vector: int = 0):
         super().__init__()
@@ -167,7 +167,7 @@ def resnet_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[
 
 
 def resnet_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Of gan/networks/resnet.py, without its normalisation of each example."""
+    """Of gan/networks/resnet.py, without its normalization of each example."""
     row = functools.partial(_published, "discriminator", image_shape, resnet.SIZES)
     widths, halvings = settings.widths or row().discriminator, settings.halvings or row().halvings
     return _begun(Downwards(image_shape, widths, halvings, wide=False, pooling=settings.pooling), settings, GAIN)

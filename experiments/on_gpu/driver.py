@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from experiments.benchmarks import timing
 from experiments.on_gpu.stage import tail_of, write_json
-from gan import workdir
+from gan.io import workdir
 
 ROOT = Path(__file__).parents[2]
 LEAST_SECONDS = 10.0

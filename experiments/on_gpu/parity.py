@@ -25,9 +25,10 @@ from experiments.benchmarks import systems
 from experiments.on_gpu import parity_cases
 from experiments.on_gpu.parity_cases import Case
 from experiments.on_gpu.stage import Stage, StageFailed, failure_of
-from gan import data, schedules, sharding, state, steps
+from gan import data, schedules, state, steps
 from gan import game as rules
 from gan.game import Game
+from gan.parallel import sharding
 
 LEAST_SECONDS = 5.0
 
@@ -61,7 +62,7 @@ In the other modes the tolerance is what bfloat16 on the CPU differs from float3
 
 def run(stage: Stage) -> None:
     """Compares everything, several programs being compiled at once; fails where an error is above its tolerance."""
-    sharding.keep_programs(data.cache.cache_folder() / "programs")
+    sharding.enable_compilation_cache(data.cache.cache_folder() / "programs")
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     stage.note(device=device.device_kind, platform=device.platform, jax=jax.__version__, reference="cpu")
     cases = parity_cases.TINY_CASES if stage.tiny else parity_cases.CASES
@@ -211,7 +212,7 @@ def describe_modes(modes: Sequence[Mode]) -> str:
     return ", ".join(" ".join(mode) for mode in modes)
 
 
-def built(family: tuple[str, ...], dtype: str = "float32") -> tuple[ConfigDict, Game, schedules.Course]:
+def built(family: tuple[str, ...], dtype: str = "float32") -> tuple[ConfigDict, Game, schedules.Schedules]:
     """A network's config, its game and its numbers.
 
     The optimizers are gradient descent with momentum and a rate of 0: what they keep after one step is the gradient,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gan.networks.conv import Padding, conv, conv_transpose
+from gan.networks.conv.primitives import Padding, conv, conv_transpose
 
 
 class Case(NamedTuple):
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
         The last are the gradients of |d s / d image|^2 with s the sum of tanh(y): what R1 asks of a layer.
         """
-        value, pull_back = jax.vjp(self.apply, image, kernel)
+        value, vjp_fn = jax.vjp(self.apply, image, kernel)
         direction = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
         # Rounded to bfloat16's 7 bits, so that it is the same in every type.
         direction = jax.lax.reduce_precision(direction, 8, 7).astype(value.dtype)
@@ -66,7 +66,7 @@ class Case(NamedTuple):
 
         return {
             "value": value,
-            "first derivatives": pull_back(direction),
+            "first derivatives": vjp_fn(direction),
             "second derivatives": jax.grad(slopes, (0, 1))(image, kernel),
         }
 

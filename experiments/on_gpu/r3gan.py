@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import systems
 from experiments.on_gpu import runs
 from experiments.on_gpu.stage import Stage, StageFailed
-from gan import fields
+from gan.config import schema
 from gan.errors import UserError
 
 CONFIG = "configs/r3gan.py:stacked_mnist"
@@ -41,10 +41,12 @@ def run(stage: Stage) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
     import jax
 
-    from gan import data, loop, sharding
+    from gan import data
     from gan.main import set_up_logging
+    from gan.parallel import sharding
+    from gan.train import loop
 
-    sharding.keep_programs(data.cache.cache_folder() / "programs")
+    sharding.enable_compilation_cache(data.cache.cache_folder() / "programs")
     set_up_logging()
     config, microbatches = configured(tiny=stage.tiny)
     folder = stage.out / "runs" / stage.name
@@ -78,7 +80,7 @@ def configured(*, tiny: bool) -> tuple[ConfigDict, str]:
         try:
             config = systems.load(TINY_CONFIG if tiny else CONFIG, [*OVERRIDES, *(TINY if tiny else ()),
                                                                      f"microbatches={given}"])  # fmt: skip
-            fields.check(config)
+            schema.check(config)
         except UserError:
             if microbatches == MICROBATCHES[-1]:
                 raise

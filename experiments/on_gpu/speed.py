@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from experiments.benchmarks import sides, systems, timing, torch_variants
-from experiments.benchmarks.against_torch import matrix_size
+from experiments.benchmarks import processes, systems, timing, torch_variants
+from experiments.benchmarks.compare_torch import matrix_size
 from experiments.on_gpu.stage import Stage, StageFailed, failure_of
 
 ROUNDS = 3
@@ -64,9 +64,9 @@ class Side:
         self._kind, self._process = kind, None
 
     def ask(self, question: str, *arguments: Any, timeout: float) -> Any:
-        """What the side answers; raises what `sides.Apart.ask` does."""
+        """What the side answers; raises what `processes.Apart.ask` does."""
         if self._process is None:
-            self._process = sides.Apart(self._kind)
+            self._process = processes.Apart(self._kind)
         try:
             return self._process.ask(question, *arguments, timeout=max(timeout, 1.0))
         except (RuntimeError, TimeoutError, OSError):
@@ -85,7 +85,7 @@ class Table:
 
     def __init__(self, stage: Stage):
         self.stage, self.rows, self.failed = stage, [], []
-        self._ours, self._torch, self.has_torch = Side(sides.Ours), Side(sides.Torch), False
+        self._ours, self._torch, self.has_torch = Side(processes.Ours), Side(processes.Torch), False
         self._operations: dict[tuple[str, int], int] = {}
         self._parameters: dict[Row, tuple[int, int]] = {}
         self._peak: dict[str, float] = {}
@@ -138,10 +138,12 @@ class Table:
         found = self._timed(row, side, program, prepared.seconds[program], prepared)
         return found | {"seconds_to_prepare": round(ready, 1)}
 
-    def _timed(self, row: Row, side: Side, program: str, estimate: float, prepared: sides.Prepared) -> dict[str, Any]:
+    def _timed(
+        self, row: Row, side: Side, program: str, estimate: float, prepared: processes.Prepared
+    ) -> dict[str, Any]:
         if self._parameters.setdefault(row, prepared.parameters) != prepared.parameters:
             raise ValueError(f"{prepared.parameters} parameters, and {self._parameters[row]} on the other side")
-        steps = timing.turns_in(0.02 if self.stage.tiny else SECONDS_PER_ROUND, estimate)
+        steps = timing.steps_in(0.02 if self.stage.tiny else SECONDS_PER_ROUND, estimate)
         found = timing.spread(side.ask("play", program, steps, timeout=self.stage.left()) for _ in range(ROUNDS))
         found |= {"images_per_second": 1000 * prepared.images / found["median_ms"], "steps_per_round": steps}
         if operations := self._operations.get((row.system, row.batch)):  # unknown where our side failed

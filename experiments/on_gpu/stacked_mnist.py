@@ -51,7 +51,7 @@ def metrics_of(record: dict[str, Any]) -> dict[str, Any]:
     last = record["checkpoints"]["last"]
     return {
         "step": last["step"],
-        "last": last["figures"],
+        "last": last["metrics"],
         "real_training_images": record["real_training_images"],
         "classifier_test_accuracy": record["protocol"].get("classifier_test_accuracy"),
         "num_samples": record["protocol"]["num_samples"],

@@ -16,7 +16,7 @@ LEAST_SECONDS = 20.0
 """Less time than this does for no run."""
 
 TINY = {
-    "flag_gan": {"generator.maps": (4, 4, 4), "discriminator.maps": (4, 4)},
+    "flag_gan": {"generator.channels": (4, 4, 4), "discriminator.channels": (4, 4)},
     "conv_gan": {"generator.width": 4, "discriminator.width": 2},
     "mlp_gan": {"generator.width": 8, "discriminator.width": 8},
     "smooth_gan": {"generator.width": 8, "discriminator.width": 8},

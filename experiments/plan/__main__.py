@@ -17,8 +17,8 @@ from experiments.plan.machines import MACHINES, Machine
 from experiments.plan.targets import describe, target_of
 from experiments.plan.traffic import row, told
 from experiments.plan.work import data_of, work_of
-from gan import sharding
 from gan.errors import UserError
+from gan.parallel import sharding
 
 
 def main() -> int:

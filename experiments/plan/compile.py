@@ -21,8 +21,9 @@ from experiments.plan import hlo
 from experiments.plan.convolutions import Convolution, convolutions
 from experiments.plan.targets import OPTIONS, Target
 from experiments.plan.work import Data, program
-from gan import loop, memory, sharding
 from gan.errors import UserError
+from gan.parallel import sharding
+from gan.train import loop, memory
 
 TAKEN = {"cuda": 0.75, "tpu": 1.0}
 """The share of a device's memory that JAX takes by default, and "auto" microbatches have to fit into."""
@@ -129,8 +130,8 @@ def _compile(config: ConfigDict, data: Data, target: Target, mesh: Mesh) -> Comp
 def lower_step(config: ConfigDict, data: Data, mesh: Mesh) -> jax.stages.Lowered:
     """The step as a run on streamed data compiles it for these devices: in its loop, the state donated."""
     turn, (state, arrays, rows, hyperparams) = program(config, data)
-    game = loop.as_played(turn.keywords["game"], config, mesh)
-    layout = sharding.of_state(state, mesh, in_parts=config.shard_state)
+    game = loop.for_devices(turn.keywords["game"], config, mesh)
+    layout = sharding.state_sharding(state, mesh, sharded=config.shard_state)
     steps = sharding.jit_steps(functools.partial(turn, game=game), mesh, data_axis=1, most=1, layout=layout)
     return steps.lower(state, arrays, np.int32(1), rows, hyperparams)
 
@@ -140,7 +141,7 @@ def compiled_text(config: ConfigDict, data: Data, mesh: Mesh) -> str:
     if config.parallel == "jit":
         return lower_step(config, data, mesh).compile().as_text()
     turn, (state, arrays, _, hyperparams) = program(config, data)
-    steps = sharding.compile_turns(
+    steps = sharding.compile_steps(
         turn, mesh, wrapper=config.parallel, batch_size=config.batch_size, data_axis=1, most=1, numbers=hyperparams
     )
     given = sharding.abstract((state, arrays), (sharding.replicated(mesh), sharding.split_rows(mesh, 1)))
@@ -150,7 +151,7 @@ def compiled_text(config: ConfigDict, data: Data, mesh: Mesh) -> str:
 def _argument_bytes(lowered: jax.stages.Lowered, config: ConfigDict, mesh: Mesh) -> int:
     """What a device holds of the state and of the images that a step is given."""
     state, arrays, *_ = lowered.args_info[0]
-    layout = sharding.of_state(state, mesh, in_parts=config.shard_state)
+    layout = sharding.state_sharding(state, mesh, sharded=config.shard_state)
     return sharding.bytes_per_device((state, arrays), (layout, sharding.split_rows(mesh, 1)))
 
 

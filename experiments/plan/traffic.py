@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import timing
 from experiments.plan.machines import Machine
 from experiments.plan.work import Work, tree_bytes
-from gan import sharding
+from gan.parallel import sharding
 
 
 class Row(NamedTuple):
@@ -53,7 +53,7 @@ def row(
     sharding.check_batch(config.batch_size, mesh)
     hosts = -(-devices // machine.hosts_of)
     whole, parts = (
-        sharding.bytes_per_device(work.state, sharding.of_state(work.state, mesh, in_parts=in_parts))
+        sharding.bytes_per_device(work.state, sharding.state_sharding(work.state, mesh, sharded=in_parts))
         for in_parts in (False, True)
     )
     every = config.checkpoint_every or config.steps

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from experiments.benchmarks import flops
 from gan import game as rules
-from gan import loop, schedules
+from gan import schedules
 from gan import state as states
 from gan.errors import UserError
+from gan.train import loop
 
 DATASETS: Mapping[str, tuple[int, int, int]] = {
     "digits": (1, 10, 1797),
@@ -70,7 +71,7 @@ def data_of(config: ConfigDict, *, channels: int = 0, classes: int | None = None
         if value is None:
             raise UserError(f"{flag} is missing: what is known are {', '.join(DATASETS)}, not {config.data.name!r}")
     if not config.data.image_size:
-        raise UserError("config.data.image_size=() leaves the images' size open; legal: (height, width)")
+        raise UserError("config.data.image_size=() leaves the images' size open; expected: (height, width)")
     return Data((*config.data.image_size, found[0]), *found[1:])
 
 
@@ -80,7 +81,7 @@ def work_of(config: ConfigDict, data: Data) -> Work:
     game, shapes = turn.keywords["game"], given[0]
     players = {"generator": shapes.generator, "discriminator": shapes.discriminator}
     updates = {name: getattr(game, name).steps for name in players}
-    # The vectors of a spectral normalisation are made from parameters, by every device.
+    # The vectors of a spectral normalization are made from parameters, by every device.
     statistics = {
         name: tree_bytes({part: tree for part, tree in player.batch_stats.items() if part != rules.SPECTRAL_NORM})
         for name, player in players.items()
@@ -112,8 +113,8 @@ def program(config: ConfigDict, data: Data) -> tuple[functools.partial, tuple]:
         "label": jax.ShapeDtypeStruct(batches, np.int32),
     }
     rows = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
-    turn = functools.partial(loop.turn, game=game, course=course, batch_of=_as_given)
-    return turn, (shapes, arrays, rows, loop.numbers_of(config, course))
+    turn = functools.partial(loop.run_step, game=game, course=course, batch_of=_as_given)
+    return turn, (shapes, arrays, rows, loop.base_hyperparams(config, course))
 
 
 def tree_bytes(tree: Any) -> int:

@@ -108,12 +108,12 @@ def read(study: optuna.Study, experiment: Experiment, question: str, folder: Pat
     runs = [_run(trial, folder) for _, trial in sorted(trials.items(), key=lambda item: item[0])]
     parameters = storage.settings(list(trials.values()))
     settings = [_setting(number, parameters[number], runs) for number in sorted(parameters)]
-    sign = 1 if experiment.minimise else -1
+    sign = 1 if experiment.minimize else -1
     settings.sort(key=lambda setting: math.inf if setting.mean is None else sign * setting.mean)
     return Reading(
         question=question,
         objective=experiment.objective,
-        less_is_better=bool(experiment.minimise),
+        less_is_better=bool(experiment.minimize),
         written=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         settings=settings,
         runs=runs,

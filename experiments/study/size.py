@@ -11,10 +11,11 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from experiments.benchmarks import turns
+from experiments.benchmarks import step_time
 from experiments.study.space import AUTO
 from experiments.study.together import parsed
-from gan import evaluation, loop
+from gan.evaluation import evaluator
+from gan.train import loop
 
 CPU_OPERATIONS = 5e8
 """A turn of more floating point operations takes a member longer than one alone on a CPU, as measured."""
@@ -22,9 +23,9 @@ CPU_OPERATIONS = 5e8
 
 def best(config: ConfigDict) -> int:
     """AUTO, or 1 where the data are streamed, or where the device is a CPU and the game is large for it."""
-    if not loop.is_resident(evaluation.open_dataset(config), config):
+    if not loop.is_resident(evaluator.open_dataset(config), config):
         return 1
-    if jax.default_backend() == "cpu" and turns.build(config).operations() > CPU_OPERATIONS:
+    if jax.default_backend() == "cpu" and step_time.build(config).operations() > CPU_OPERATIONS:
         return 1
     return AUTO
 

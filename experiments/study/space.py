@@ -18,14 +18,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.overrides import assign, leaves, override
+from gan.config.schema import check_kind
 from gan.errors import UserError, nearest
-from gan.fields import check_kind
 
 SEARCHES = ("grid", "random", "tpe")
 PRUNERS = ("", "median", "halving")
 
 KINDS = {
-    "base": str, "search": str, "settings": int, "minimise": str, "maximise": str, "best": bool, "images": int,
+    "base": str, "search": str, "settings": int, "minimize": str, "maximize": str, "best": bool, "images": int,
     "seconds": float, "reports": int, "prune": str,
 }  # fmt: skip
 """What the fields of an experiment are."""
@@ -101,9 +101,9 @@ def _range(low: float, high: float, log: bool = False, integer: bool = False) ->
     if any(isinstance(end, bool) or not isinstance(end, kinds) for end in (low, high)):
         raise UserError(f"the range {low!r} to {high!r} is not of {'whole ' if integer else ''}numbers")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UserError(f"the range {low!r} to {high!r} is empty or has no end; legal: low < high, both finite")
+        raise UserError(f"the range {low!r} to {high!r} is empty or has no end; expected: low < high, both finite")
     if log and low <= 0:
-        raise UserError(f"the range {low!r} to {high!r} has no logarithm; legal: low > 0")
+        raise UserError(f"the range {low!r} to {high!r} has no logarithm; expected: low > 0")
     return Range(low, high, log, integer)
 
 
@@ -123,10 +123,10 @@ class Experiment:
     """How many settings random and tpe try."""
     seeds: Sequence[int] = (0,)
     """Every setting is run with each of them."""
-    minimise: str = ""
-    """The objective: NAME, a figure of an evaluation (`frechet` stands for frechet_classifier, or whichever there is),
+    minimize: str = ""
+    """The objective: NAME, a figure of an evaluation (`fd` stands for fd_classifier, or whichever there is),
     or training.NAME, a figure of metrics.jsonl."""
-    maximise: str = ""
+    maximize: str = ""
     """The objective, if more is better: one of the two is given."""
     best: bool = False
     """A trial's value is the best of its reports; else the last one."""
@@ -151,9 +151,9 @@ class Experiment:
             ):
                 raise UserError(f"{name} is no dictionary of leaves of the config")
         if not isinstance(self.seeds, Sequence):
-            raise UserError("seeds are no sequence; legal: range(3), (0, 1, 2)")
-        if bool(self.minimise) == bool(self.maximise):
-            raise UserError("an experiment has one objective: minimise or maximise")
+            raise UserError("seeds are no sequence; expected: range(3), (0, 1, 2)")
+        if bool(self.minimize) == bool(self.maximize):
+            raise UserError("an experiment has one objective: minimize or maximize")
         _check_choice("search", self.search, SEARCHES)
         _check_choice("prune", self.prune, PRUNERS)
         if self.search != "grid" and self.settings < 1:
@@ -167,7 +167,7 @@ class Experiment:
             or len(set(self.seeds)) < len(self.seeds)
             or not 0 <= min(self.seeds) <= max(self.seeds) < 2**32
         ):
-            raise UserError(f"seeds={self.seeds!r}; legal: whole numbers of 0 .. 2^32 - 1, at least one, none twice")
+            raise UserError(f"seeds={self.seeds!r}; expected: whole numbers of 0 .. 2^32 - 1, at least one, none twice")
         if self.images and self.seconds:
             raise UserError("an experiment has one budget: images or seconds")
         if min(self.images, self.seconds, self.reports) < 0:
@@ -176,22 +176,24 @@ class Experiment:
             raise UserError("reports divides a budget of images; with seconds, fix evaluate_every or log_every")
         whole = isinstance(self.population, int) and not isinstance(self.population, bool)
         if self.population != "auto" and not (whole and self.population > 0):
-            raise UserError(f"population={self.population!r}; legal: a whole number from 1 up, or 'auto'")
+            raise UserError(f"population={self.population!r}; expected: a whole number from 1 up, or 'auto'")
         if self.seconds and whole and self.population > 1:
-            raise UserError("seconds are a trial's own only where it is played alone; legal: population=1 or 'auto'")
+            raise UserError("seconds are a trial's own only where it is played alone; expected: population=1 or 'auto'")
         if self.search == "grid":
             for name, part in _parts(self.space):
                 if isinstance(part, Range) and not part.integer:
-                    raise UserError(f"space: {name} is a range, which search='grid' cannot exhaust; legal: among(...)")
+                    raise UserError(
+                        f"space: {name} is a range, which search='grid' cannot exhaust; expected: among(...)"
+                    )
             if (count := _count(self.space)) > MOST_SETTINGS:
                 raise UserError(
-                    f"space: {count} settings, of which search='grid' tries all; legal: {MOST_SETTINGS} or fewer"
+                    f"space: {count} settings, of which search='grid' tries all; expected: {MOST_SETTINGS} or fewer"
                 )
 
     @property
     def objective(self) -> str:
         """The name of the objective."""
-        return self.minimise or self.maximise
+        return self.minimize or self.maximize
 
     @property
     def is_of_training(self) -> bool:
@@ -200,7 +202,7 @@ class Experiment:
 
     def together(self, config: ConfigDict) -> int:
         """How many trials are played together at most: one where it is known that more cannot be."""
-        if self.seconds or config.data.resident == "never" or config.microbatches == "auto":
+        if self.seconds or config.data.on_device == "never" or config.microbatches == "auto":
             return 1
         return AUTO if self.population == "auto" else self.population
 
@@ -326,7 +328,7 @@ def record(experiment: Experiment, config: ConfigDict) -> dict[str, Any]:
     """What must not change while a study goes on, in plain words: {what: value}. Seeds, settings, pruning may."""
     space = {f"space: {name}": repr(part) for name, part in experiment.space.items()}
     fixed = {f"config.{name}": repr(value) for name, value in leaves(config).items()}
-    names = ("base", "search", "images", "seconds", "reports", "minimise", "maximise", "best")
+    names = ("base", "search", "images", "seconds", "reports", "minimize", "maximize", "best")
     return {name: repr(getattr(experiment, name)) for name in names} | space | fixed
 
 
@@ -385,9 +387,11 @@ def _set(config: ConfigDict, name: str, value: Any, where: str) -> None:
         raise UserError(f"{where}: {name}={value!r} is no {type(now).__name__}, as {now!r} is")
 
 
-def _check_choice(name: str, value: str, legal: Sequence[str]) -> None:
-    if value not in legal:
-        raise UserError(f"{name}={value!r} is unknown{nearest(value, legal)}; legal: {', '.join(filter(None, legal))}")
+def _check_choice(name: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        raise UserError(
+            f"{name}={value!r} is unknown{nearest(value, valid)}; expected: {', '.join(filter(None, valid))}"
+        )
 
 
 def _run(path: str, what: str) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from experiments.study import space as spaces
 from experiments.study.space import Experiment, Range
-from gan import workdir
 from gan.errors import UserError
+from gan.io import workdir
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def open_study(experiment: Experiment, record: dict[str, Any], folder: Path, url
     with planning(folder):
         storage = _open_storage(folder, url)
         name, token = _identity(folder, url)
-        direction = "minimize" if experiment.minimise else "maximize"
+        direction = "minimize" if experiment.minimize else "maximize"
         make = {"storage": storage, "study_name": name, "pruner": _pruner(experiment)}
         try:
             study = optuna.create_study(**make, direction=direction, load_if_exists=True)
@@ -63,7 +63,7 @@ def open_study(experiment: Experiment, record: dict[str, Any], folder: Path, url
             changed = _changes(study.user_attrs["record"], record)
             if not changed:
                 return study
-            if {field for field, *_ in changed} <= {"minimise", "maximise", "best"} and not _has_values(study):
+            if {field for field, *_ in changed} <= {"minimize", "maximize", "best"} and not _has_values(study):
                 optuna.delete_study(study_name=name, storage=storage)  # a mistaken objective; the runs go on
                 return _begin(optuna.create_study(**make, direction=direction), record, token)
         except UserError:

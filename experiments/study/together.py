@@ -53,9 +53,11 @@ def main() -> int:
 
     command.set_up_logging()
     try:
-        from gan import data, population, sharding
+        from gan import data
+        from gan.parallel import sharding
+        from gan.train import population
 
-        sharding.keep_programs(data.cache.cache_folder() / "programs")
+        sharding.enable_compilation_cache(data.cache.cache_folder() / "programs")
         configs, folders = zip(*map(parsed, members), strict=True)
         ends = population.train(configs, folders, LAUNCHED, keep)
     except UserError as error:

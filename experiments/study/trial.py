@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.study.space import Experiment
-from gan import workdir
 from gan.errors import UserError, nearest
+from gan.io import workdir
 
 POLL_SECONDS = 0.5
 
@@ -35,13 +35,13 @@ SIZE = "experiments.study.size"
 """What says how many are best played so."""
 
 
-class Interruption:
+class StopSignal:
     """Notes SIGINT and SIGTERM, to be acted on between two looks at the run."""
 
     def __init__(self):
         self.signal, self.count = 0, 0
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "StopSignal":
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -88,7 +88,7 @@ def command(base: str, folder: Path, flags: Sequence[str]) -> list[str]:
     return ["python", "-m", "gan.main", f"--config={base}", f"--workdir={folder}", *flags]
 
 
-def play(runs: Sequence[Run], interruption: Interruption) -> list[End]:
+def play(runs: Sequence[Run], interruption: StopSignal) -> list[End]:
     """Launches a run, or several as a population, and waits for the end.
 
     A run is stopped as by Ctrl-C: with everything saved. Its output is added to output.txt in its folder. A population
@@ -115,14 +115,14 @@ def best_together(typed: Sequence[str]) -> int:
     return 1 if asked.returncode else int(asked.stdout.split()[-1])  # what is wrong with it the trial itself will tell
 
 
-def _alone(run: Run, interruption: Interruption) -> list[End]:
+def _alone(run: Run, interruption: StopSignal) -> list[End]:
     with open(run.folder / "output.txt", "a") as output:
         process = _launch(run.typed, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     stopped = _watch(process, run.enough, interruption)
     return [End(process.returncode, stopped, _last_words(run.folder))]
 
 
-def _together(runs: Sequence[Run], interruption: Interruption) -> list[End]:
+def _together(runs: Sequence[Run], interruption: StopSignal) -> list[End]:
     stopped = [False] * len(runs)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(open(runs[0].folder / "output.txt", "a"))
@@ -157,7 +157,7 @@ def _launch(typed: Sequence[str], **streams: Any) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *typed[1:]], start_new_session=True, **streams)
 
 
-def _watch(process: subprocess.Popen, enough: Callable[[], bool], interruption: Interruption) -> bool:
+def _watch(process: subprocess.Popen, enough: Callable[[], bool], interruption: StopSignal) -> bool:
     """Waits for the end of a process. Stops it if `enough` says so, or if we are interrupted: then it is True."""
     stopped = False
     try:
@@ -182,16 +182,16 @@ def reports(folder: Path, experiment: Experiment) -> list[Report]:
     found = []
     for line in _lines(folder / ("metrics.jsonl" if experiment.is_of_training else "evaluations.jsonl")):
         figures = {name: value for name, value in line.items() if name != "step"}
-        like = [name for name in figures if name.startswith(f"{wanted}_") and not name.endswith("_sd")]
+        like = [name for name in figures if name.startswith(f"{wanted}_") and not name.endswith("_std")]
         if wanted in figures:
             found.append(Report(line["step"], figures[wanted]))
         elif len(like) == 1:
             found.append(Report(line["step"], figures[like[0]]))
         else:
-            legal = [*figures, *(name.rpartition("_")[0] for name in figures)]
+            valid = [*figures, *(name.rpartition("_")[0] for name in figures)]
             where = "metrics.jsonl" if experiment.is_of_training else "evaluations"
             raise UserError(
-                f"no trial reports the objective {experiment.objective!r}{nearest(wanted, legal)}; {where} of "
+                f"no trial reports the objective {experiment.objective!r}{nearest(wanted, valid)}; {where} of "
                 f"{folder} has: {', '.join(sorted(figures))}"
             )
     return found
@@ -201,7 +201,7 @@ def value_of(found: Sequence[Report], experiment: Experiment) -> float:
     """The trial's value: its last report, or its best one."""
     if not experiment.best:
         return found[-1].value
-    return (min if experiment.minimise else max)(report.value for report in found)
+    return (min if experiment.minimize else max)(report.value for report in found)
 
 
 def trained(folder: Path) -> tuple[int, float]:
@@ -213,7 +213,7 @@ def trained(folder: Path) -> tuple[int, float]:
     return images, seconds
 
 
-def _wait_until_free(folder: Path, interruption: Interruption) -> None:
+def _wait_until_free(folder: Path, interruption: StopSignal) -> None:
     """A killed worker's run may still go on by itself: then it has done that much more when we go on with it."""
     while not interruption.signal:
         try:

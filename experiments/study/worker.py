@@ -20,9 +20,9 @@ from optuna.trial import Trial, TrialState
 
 from experiments.study import page, reading, space, storage, trial
 from experiments.study.space import Experiment
-from experiments.study.trial import Interruption
-from gan import workdir
+from experiments.study.trial import StopSignal
 from gan.errors import UserError
+from gan.io import workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Worker:
 
     def __init__(
         self, experiment: Experiment, question: str, base: ConfigDict, config: ConfigDict, folder: Path,
-        study: optuna.Study, interruption: Interruption
+        study: optuna.Study, interruption: StopSignal
     ):  # fmt: skip
         self._experiment, self._question, self._base, self._config = experiment, question, base, config
         self._folder, self._study, self._interruption = folder, study, interruption
@@ -59,7 +59,7 @@ class Worker:
 
             def alike(changes: Mapping[str, Any], seed: int) -> bool:
                 config = space.trial_config(self._experiment, self._config, changes, seed)
-                return not workdir.numbers_that_differ(first.config.to_dict(), config.to_dict())[1]
+                return not workdir.hyperparams_that_differ(first.config.to_dict(), config.to_dict())[1]
 
             others = storage.ask_alike(self._study, self._experiment, alike) if self._most > 1 else ()
             taken = [first, *(self._take(asked, held) for asked in itertools.islice(others, self._most - 1))]

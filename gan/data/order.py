@@ -80,7 +80,7 @@ def _feistel(x, keys, left_size, right_size):
 def _mixed(x):
     """A bijection of the 32-bit words whose every output bit depends on every input bit.
 
-    The finaliser of MurmurHash3 (Appleby 2011, public domain).
+    The finalizer of MurmurHash3 (Appleby 2011, public domain).
     """
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)

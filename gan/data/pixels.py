@@ -35,14 +35,14 @@ def opened(source: bytes | os.PathLike) -> Image.Image:
     _check_bytes(len(source))
     image = Image.open(io.BytesIO(source), formats=FORMATS)
     if not 0 < image.width * image.height <= MOST_PIXELS:  # PIL only warns up to twice as many
-        raise ValueError(f"{image.width} x {image.height} pixels; legal: 1 to {MOST_PIXELS:,}")
+        raise ValueError(f"{image.width} x {image.height} pixels; expected: 1 to {MOST_PIXELS:,}")
     image.load()
     return image
 
 
 def _check_bytes(size):
     if size > MOST_BYTES:
-        raise ValueError(f"{size:,} bytes; legal: up to {MOST_BYTES:,}")
+        raise ValueError(f"{size:,} bytes; expected: up to {MOST_BYTES:,}")
 
 
 def flattened(image: Image.Image) -> Image.Image:
@@ -66,14 +66,14 @@ def flattened(image: Image.Image) -> Image.Image:
 
 
 def is_grey(mode: str) -> bool:
-    """Whether a PIL mode holds no colour: "1", "L", "LA", "La", 16 or 32 bit integers, floats."""
+    """Whether a PIL mode holds no color: "1", "L", "LA", "La", 16 or 32 bit integers, floats."""
     return mode == "1" or mode[0] in "LIF" and mode != "LAB"
 
 
 def fitted(image: Image.Image, image_size: tuple[int, int], crop: str) -> Image.Image:
     """The image resized to image_size = (height, width), antialiased.
 
-    crop "center" first cuts the largest centred box of the target's aspect ratio; "none" stretches. The filter is
+    crop "center" first cuts the largest centered box of the target's aspect ratio; "none" stretches. The filter is
     PIL's bicubic, both ways: its support grows with the scale, so that shrinking does not alias (Parmar et al. 2022,
     "On Aliased Resizing and Surprising Subtleties in GAN Evaluation"). An image of the right size is left untouched.
     """

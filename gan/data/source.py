@@ -167,9 +167,9 @@ def load(
         return toys.load(name, split, image_size, channels)
     if name == stacked.NAME:
         if channels not in (0, 3):
-            raise UserError(f"config.data.channels={channels!r}: {name} has a digit in each of 3; legal: 0 or 3")
+            raise UserError(f"config.data.channels={channels!r}: {name} has a digit in each of 3; expected: 0 or 3")
         if split not in stacked.COUNTS:
-            raise UserError(f"config.data.split={split!r} is unknown for {name}; legal: {', '.join(stacked.COUNTS)}")
+            raise UserError(f"config.data.split={split!r} is unknown for {name}; expected: {', '.join(stacked.COUNTS)}")
         return stacked.stacks(
             split, load(name="mnist", data_dir=data_dir, split=split, image_size=image_size, cache_dir=cache_dir)
         )
@@ -178,7 +178,8 @@ def load(
         raise UserError(f"config.data.channels={channels!r} is not 0 (as the dataset has), 1 (grey) or 3 (RGB)")
     if image_size is not None and (len(image_size) != 2 or not 1 <= min(image_size) <= max(image_size) <= LARGEST_SIDE):
         raise UserError(
-            f"config.data.image_size={image_size!r} is not (height, width) in pixels; legal: 1 to {LARGEST_SIDE} each"
+            f"config.data.image_size={image_size!r} is not (height, width) in pixels; expected: 1 to "
+            f"{LARGEST_SIDE} each"
         )
     folder = cache.cache_folder(cache_dir)
     builder = _builder(name, data_dir, folder, skip_broken)
@@ -238,7 +239,7 @@ def _builder(name, data_dir, cache_folder, skip_broken):
     except tfds.core.registered.DatasetNotFoundError as error:
         known = ["digits", "folder", stacked.NAME, *toys.NAMES, *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
-            f"config.data.name={name!r} is unknown{nearest(name, known)}; legal: digits, folder, {stacked.NAME}, "
+            f"config.data.name={name!r} is unknown{nearest(name, known)}; expected: digits, folder, {stacked.NAME}, "
             f"{', '.join(toys.NAMES)}, every image dataset of https://www.tensorflow.org/datasets/catalog, and what is "
             f"prepared in {root}"
         ) from error
@@ -362,7 +363,7 @@ def _records(builder, name, split):
     except (KeyError, ValueError) as error:
         raise UserError(
             f"config.data.split={split!r} is not a split of {name}{nearest(split, splits)}; "
-            f"legal: {', '.join(splits)}, and parts such as {next(iter(splits))}[:80%]"
+            f"expected: {', '.join(splits)}, and parts such as {next(iter(splits))}[:80%]"
         ) from error
     if not shards:
         raise UserError(f"config.data.split={split!r} of {name} holds no examples")

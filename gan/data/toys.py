@@ -99,8 +99,8 @@ def load(name: str, split: str = "train", image_size: tuple[int, int] | None = N
     lookup(dict.fromkeys(NAMES), name, "config.data.name")
     lookup(dict.fromkeys(SPLITS), split, "config.data.split")
     if image_size or channels:
-        field, value, legal = ("image_size", image_size, ()) if image_size else ("channels", channels, 0)
-        raise UserError(f"config.data.{field}={value}: the points of {name} are no pictures; legal: {legal}")
+        field, value, valid = ("image_size", image_size, ()) if image_size else ("channels", channels, 0)
+        raise UserError(f"config.data.{field}={value}: the points of {name} are no pictures; expected: {valid}")
     generator = np.random.default_rng(zlib.crc32(f"{name} {split}".encode()))
     mixture = MIXTURES.get(name)
     if mixture is None:

@@ -56,7 +56,7 @@ class Network(nn.Module):
         for width in (32, 64, 128):
             stride = 2 if min(x.shape[1:3]) > 4 else 1  # 8x8 images keep some places
             x = nn.relu(nn.Conv(width, (3, 3), stride, precision=PRECISION)(x))
-        # All places, not their mean: MNIST, 1,500 steps: 99.0% against 97.3% (which had layer normalisation, too).
+        # All places, not their mean: MNIST, 1,500 steps: 99.0% against 97.3% (which had layer normalization, too).
         features = nn.relu(nn.Dense(FEATURES, precision=PRECISION)(x.reshape(len(x), -1)))
         return features, nn.Dense(self.num_classes, precision=PRECISION, name="classes")(features)
 

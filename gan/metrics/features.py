@@ -1,6 +1,6 @@
 """Feature extractors by name: what an evaluation looks at images through. Part of a leaf.
 
-An extractor turns uint8 images into features; Frechet, kernel and neighbour metrics take nothing else. Figures taken
+An extractor turns uint8 images into features; Frechet, kernel and neighbor metrics take nothing else. Figures taken
 through two extractors compare only where their `identity` is equal.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gan import names
+from gan.config import specs
 from gan.errors import UserError, lookup
 from gan.metrics import classifier, inception
 from gan.metrics import images as pixels
@@ -59,7 +59,7 @@ def of_inception(setting: Setting, resize: str = "tensorflow", path: str | None 
 def of_classifier(setting: Setting) -> Extractor:
     """The classifier of the dataset at hand: offline, for figures that compare runs on that dataset."""
     if setting.classifier is None:
-        raise UserError("extractor 'classifier' needs a dataset with labels; legal without: inception, pixels")
+        raise UserError("extractor 'classifier' needs a dataset with labels; expected without: inception, pixels")
     trained = setting.classifier()
     if setting.is_stacked:
         return Extractor(
@@ -79,7 +79,7 @@ def of_classifier(setting: Setting) -> Extractor:
 
 
 def of_pixels(setting: Setting) -> Extractor:
-    """The pixels themselves, in [0, 1]: for small images and for memorisation, where nothing may be learned."""
+    """The pixels themselves, in [0, 1]: for small images and for memorization, where nothing may be learned."""
     return Extractor("pixels", _hash("pixels", setting.image_shape), int(np.prod(setting.image_shape)), _flattened)
 
 
@@ -112,7 +112,7 @@ def extractor(text: str, setting: Setting, field: str = "extractor") -> Extracto
 
     Raises `UserError` for an unknown name or argument, missing Inception weights, and a classifier without labels.
     """
-    return names.call({name: functools.partial(make, setting) for name, make in EXTRACTORS.items()}, text, field)
+    return specs.call({name: functools.partial(make, setting) for name, make in EXTRACTORS.items()}, text, field)
 
 
 def _features_of_channels(variables, images):

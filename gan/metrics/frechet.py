@@ -51,8 +51,8 @@ def moments(features: np.ndarray) -> Moments:
     """The moments of one batch of features [N, D], N >= 1."""
     features = check_features(features).astype(np.float64)
     mean = features.mean(axis=0)
-    centred = features - mean
-    return Moments(len(features), mean, centred.T @ centred)
+    centered = features - mean
+    return Moments(len(features), mean, centered.T @ centered)
 
 
 def moments_by_class(features: np.ndarray, labels: np.ndarray) -> dict[int, Moments]:
@@ -83,7 +83,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """
     _same_dimension(len(a.mean), len(b.mean))
     if min(a.count, b.count) < 2:
-        raise UserError(f"frechet_distance of {a.count} and {b.count} samples; legal: at least 2 of each")
+        raise UserError(f"fd_distance of {a.count} and {b.count} samples; expected: at least 2 of each")
     overlap = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * overlap
     return float(max(np.sum((a.mean - b.mean) ** 2) + spread, 0.0))  # rounding leaves -1e-13 for equal moments
@@ -104,7 +104,9 @@ def intra_class_distance(real: Mapping[int, Moments], fake: Mapping[int, Moments
     Reference: Miyato and Koyama 2018, cGANs with Projection Discriminator, arXiv:1802.05637, section 6 (intra FID).
     """
     if lonely := sorted(set(real) ^ set(fake)):
-        raise UserError(f"intra_class_distance: class {lonely[0]} is on one side only; legal: the same classes on both")
+        raise UserError(
+            f"intra_class_distance: class {lonely[0]} is on one side only; expected: the same classes on both"
+        )
     by_class = {label: frechet_distance(real[label], fake[label]) for label in sorted(real)}
     return IntraClass(float(np.mean(list(by_class.values()))), by_class)
 
@@ -113,9 +115,9 @@ def check_features(features: np.ndarray, name: str = "features") -> np.ndarray:
     """`features` as an array, or a `UserError` where they are not finite numbers [N, D] with N >= 1."""
     features = np.asarray(features)
     if features.ndim != 2 or not len(features):
-        raise UserError(f"{name} has shape {features.shape}; legal: [N, D] with N >= 1")
+        raise UserError(f"{name} has shape {features.shape}; expected: [N, D] with N >= 1")
     if not np.isfinite(features).all():
-        raise UserError(f"{name} holds NaN or infinity; legal: finite numbers")
+        raise UserError(f"{name} holds NaN or infinity; expected: finite numbers")
     return features
 
 
@@ -128,7 +130,7 @@ def check_pair(**sides: np.ndarray) -> list[np.ndarray]:
 
 def _same_dimension(a: int, b: int) -> None:
     if a != b:
-        raise UserError(f"features of {a} and of {b} dimensions; legal: the same on both sides")
+        raise UserError(f"features of {a} and of {b} dimensions; expected: the same on both sides")
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

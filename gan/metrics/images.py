@@ -51,7 +51,7 @@ def resized(images: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
 def bilinear_2015(source: int, target: int) -> np.ndarray:
     """float32 [target, source]: TensorFlow 1's bilinear resizing, which every published FID of old went through.
 
-    Output i is read at i * source / target between its two neighbours: corners are not aligned, the centres of pixels
+    Output i is read at i * source / target between its two neighbors: corners are not aligned, the centres of pixels
     are half a pixel off, and shrinking aliases (`align_corners=False, half_pixel_centers=False`).
     """
     place = np.arange(target) * (source / target)

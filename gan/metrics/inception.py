@@ -36,7 +36,7 @@ VARIABLE = "GAN_INCEPTION"
 SIZE = 299
 FEATURES = 2048
 BATCH = 32
-EPSILON = 1e-3  # of the batch normalisation
+EPSILON = 1e-3  # of the batch normalization
 
 # Float32 throughout: the shorter formats of GPUs and TPUs would move a Frechet distance.
 PRECISION = jax.lax.Precision.HIGHEST
@@ -45,7 +45,7 @@ PRECISION = jax.lax.Precision.HIGHEST
 class Network(nn.Module):
     """float32 [N, H, W, 3] in [-1, 1], H and W >= 75, to the 2,048 features before the classes.
 
-    Convolutions carry the names of the public file; batch normalisation is folded into them (`variables_of`). Where
+    Convolutions carry the names of the public file; batch normalization is folded into them (`variables_of`). Where
     the paper averages in a branch, this network averages over the pixels that are there (padding is not counted) in
     all blocks but the last, Mixed_7c, which takes the maximum.
     """
@@ -223,7 +223,7 @@ not compare with the others.
 
 
 def variables_of(tensors: Mapping[str, np.ndarray], source: Any = "weights") -> tuple[dict, np.ndarray]:
-    """(variables of `Network`, its classes) from tensors named as in the public file, batch normalisation folded in.
+    """(variables of `Network`, its classes) from tensors named as in the public file, batch normalization folded in.
 
     With scale s = gamma / sqrt(variance + 0.001): relu(s (W * x - mean) + beta) = relu((s W) * x + (beta - s mean)).
     `source` is what a `UserError` about a missing or misshapen tensor names.

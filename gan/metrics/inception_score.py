@@ -25,9 +25,9 @@ def inception_score(probabilities: np.ndarray, *, splits: int = 10) -> Inception
     """
     probabilities = check_features(probabilities, "probabilities").astype(np.float64)
     if probabilities.min() < 0 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-        raise UserError("probabilities are negative or do not sum to 1; legal: the softmax of the logits, [N, K]")
+        raise UserError("probabilities are negative or do not sum to 1; expected: the softmax of the logits, [N, K]")
     if not 1 <= splits <= len(probabilities):
-        raise UserError(f"splits={splits}; legal: 1 to {len(probabilities)}, the number of samples")
+        raise UserError(f"splits={splits}; expected: 1 to {len(probabilities)}, the number of samples")
     bounds = [split * len(probabilities) // splits for split in range(splits + 1)]
     scores = [_score(probabilities[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
     return InceptionScore(float(np.mean(scores)), float(np.std(scores)))

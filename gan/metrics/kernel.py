@@ -55,7 +55,7 @@ def kernel_distance(
     most = min(len(real), len(fake))
     if subsets < 1 or not 2 <= subset_size <= most:
         raise UserError(
-            f"subsets={subsets}, subset_size={subset_size}; legal: at least 1 subset of 2 to {most} samples each"
+            f"subsets={subsets}, subset_size={subset_size}; expected: at least 1 subset of 2 to {most} samples each"
         )
     draw = np.random.default_rng(seed)
     distances = [

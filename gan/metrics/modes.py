@@ -60,7 +60,7 @@ def label_counts(labels: ArrayLike, modes: int) -> np.ndarray:
     """How often each of 0..modes - 1 occurs in int labels [N]: int [modes]."""
     labels = np.asarray(labels)
     if labels.size and not 0 <= labels.min() <= labels.max() < modes:
-        raise UserError(f"labels from {labels.min()} to {labels.max()}; legal: 0 to {modes - 1}")
+        raise UserError(f"labels from {labels.min()} to {labels.max()}; expected: 0 to {modes - 1}")
     return np.bincount(labels, minlength=modes)
 
 

@@ -1,4 +1,4 @@
-"""Measures by nearest neighbours: precision, recall, density, coverage, and the nearest training image. A leaf.
+"""Measures by nearest neighbors: precision, recall, density, coverage, and the nearest training image. A leaf.
 
 Distances are exact and taken in blocks, so that memory is bounded at any number of samples. Products are float64,
 because |x|^2 + |y|^2 - 2 x.y cancels; each result is rounded to float32, so that a pair has one distance wherever it is
@@ -72,11 +72,11 @@ def prdc(real: np.ndarray, fake: np.ndarray, *, manifold_k: int = 3, density_k: 
 def radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
     """The distance of each of features [N, D] to its k-th nearest other, for each k in `ks`: float32 [len(ks), N]."""
     if min(ks) < 1 or max(ks) >= len(features):
-        raise UserError(f"k of {tuple(ks)} neighbours among {len(features)} samples; legal: 1 to {len(features) - 1}")
+        raise UserError(f"k of {tuple(ks)} neighbors among {len(features)} samples; expected: 1 to {len(features) - 1}")
     result = np.empty((len(ks), len(features)), np.float32)
     for rows, distances in _blocks(features, features):
         here = np.arange(rows.start, rows.stop)
-        distances[here - rows.start, here] = np.inf  # no sample is its own neighbour
+        distances[here - rows.start, here] = np.inf  # no sample is its own neighbor
         order = [k - 1 for k in ks]
         result[:, rows] = np.partition(distances, order, axis=1)[:, order].T
     return result
@@ -89,7 +89,7 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int = 1) -> Neighbor
     """
     queries, references = check_pair(queries=queries, references=references)
     if not 1 <= k <= len(references):
-        raise UserError(f"k={k}; legal: 1 to {len(references)}, the number of references")
+        raise UserError(f"k={k}; expected: 1 to {len(references)}, the number of references")
     indices = np.empty((len(queries), k), np.int64)
     distances = np.empty((len(queries), k))
     for rows, block in _blocks(queries, references):

@@ -69,12 +69,12 @@ def within_class(images: np.ndarray, labels: np.ndarray, *, pairs: int = 100, se
     Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, section 4.2.
     """
     if pairs < 1:
-        raise UserError(f"pairs={pairs}; legal: at least 1")
+        raise UserError(f"pairs={pairs}; expected: at least 1")
     labels, means = np.asarray(labels), {}
     for label in np.unique(labels).tolist():
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            raise UserError(f"within_class: class {label} has one image; legal: at least 2 of every class")
+            raise UserError(f"within_class: class {label} has one image; expected: at least 2 of every class")
         draw = np.random.default_rng(seed)
         first = draw.integers(len(members), size=pairs)
         second = (first + draw.integers(1, len(members), size=pairs)) % len(members)  # never the image itself
@@ -88,11 +88,11 @@ def _images(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both sets of images as float64 [N, C, H, W] in [0, 1]."""
     a, b = np.asarray(a), np.asarray(b)
     if a.ndim != 4 or a.shape != b.shape or min(a.shape[1:3]) < WINDOW:
-        raise UserError(f"images {a.shape} and {b.shape}; legal: [N, H, W, C] alike, H and W at least {WINDOW}")
+        raise UserError(f"images {a.shape} and {b.shape}; expected: [N, H, W, C] alike, H and W at least {WINDOW}")
     if a.dtype != b.dtype:
-        raise UserError(f"images of {a.dtype} and {b.dtype}; legal: uint8 both, or float in [0, 1] both")
+        raise UserError(f"images of {a.dtype} and {b.dtype}; expected: uint8 both, or float in [0, 1] both")
     if a.dtype != np.uint8 and not (min(a.min(), b.min()) >= 0 and max(a.max(), b.max()) <= 1):
-        raise UserError("float images outside [0, 1]; legal: uint8, or float in [0, 1]")
+        raise UserError("float images outside [0, 1]; expected: uint8, or float in [0, 1]")
     scale = 255.0 if a.dtype == np.uint8 else 1.0
     return tuple(np.moveaxis(images, 3, 1) / np.float64(scale) for images in (a, b))
 

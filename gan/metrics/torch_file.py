@@ -49,7 +49,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         if path.exists() and not path.is_file():
             raise Unreadable("no regular file")
         if path.stat().st_size > MOST_BYTES:
-            raise Unreadable(f"{path.stat().st_size:,} bytes; legal: up to {MOST_BYTES:,}")
+            raise Unreadable(f"{path.stat().st_size:,} bytes; expected: up to {MOST_BYTES:,}")
         content = path.read_bytes()
         return _read_zip(content) if content.startswith(b"PK\3\4") else _read_stream(content)
     except OSError as error:

@@ -15,7 +15,7 @@ def wasserstein(a: ArrayLike, b: ArrayLike, order: float = 1.0) -> np.ndarray:
     if a.shape != b.shape or not a.size:
         raise UserError(f"samples {a.shape} and {b.shape} are not of one size")
     if not order >= 1:
-        raise UserError(f"order={order}; legal: 1 or more")
+        raise UserError(f"order={order}; expected: 1 or more")
     distance = np.abs(np.sort(a, axis=-1) - np.sort(b, axis=-1))
     return np.mean(distance**order, axis=-1) ** (1 / order)
 

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
-from gan.networks.conv import Conv
+from gan.networks.conv.primitives import Conv
 from gan.networks.layers import Initializer
 
 
@@ -45,12 +45,12 @@ def check_attention(player: str, attention: tuple[int, ...], sizes: list[tuple[i
 
     `sizes` are the height and width after each block.
     """
-    legal = sorted({height for height, width in sizes if not height % 2 and not width % 2})
+    valid = sorted({height for height, width in sizes if not height % 2 and not width % 2})
     for height in attention:
-        if height not in legal:
+        if height not in valid:
             raise UserError(
                 f"config.{player}.attention={attention}: no block ends at a height of {height} that 2x2 pixels divide; "
-                f"legal: any of {', '.join(map(str, legal)) or 'none'}, or () for no attention"
+                f"expected: any of {', '.join(map(str, valid)) or 'none'}, or () for no attention"
             )
 
 

@@ -4,8 +4,8 @@ A network file: generator and discriminator side by side, of the blocks of gan/n
 256 pixels are the paper's, those at 32 and 64 of the first author's code (BigGAN-PyTorch). With a thousand classes, a
 width of 96, a latent of 120 and attention at 64x64, 128x128x3 pixels take 70,433,988 and 87,982,370 parameters.
 
-Besides the networks, BigGAN is spectral normalisation of both players, orthogonal regularisation of the generator
-(`config.penalties.orthogonal`), statistics of the whole batch on every device, and standing statistics for its samples
+Besides the networks, BigGAN is spectral normalization of both players, orthogonal regularization of the generator
+(`config.penalties.ortho`), statistics of the whole batch on every device, and standing statistics for its samples
 (`config.evaluation.standing_batches`): see configs/biggan.py.
 
 With `remat` blocks and attention are computed again for the gradient: less memory, the same network.
@@ -20,7 +20,7 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.attention import SelfAttention
-from gan.networks.conv import Conv
+from gan.networks.conv.primitives import Conv
 from gan.networks.layers import (
     BatchNorm,
     Initializer,
@@ -46,7 +46,7 @@ class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
     With `split_latent` the latent is cut into equal parts, one for the dense layer and one for each block, in this
-    order: Z must be a multiple of the blocks and one. Each block's normalisations take their scales and offsets from
+    order: Z must be a multiple of the blocks and one. Each block's normalizations take their scales and offsets from
     its part and, where `conditioning` is "shared_embedding", from a vector of the label with `embedding` numbers before
     it, one for all blocks. Other conditionings are those of resnet and act on the part of the dense layer; "batch_norm"
     is for a latent that is not split. Maps and attention are as for SAGAN.
@@ -66,8 +66,8 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
-        legal = ("none", "concat", "concat_embedding", "embedding", "batch_norm", "shared_embedding")
-        check_conditioning("generator", self.conditioning, legal, self.num_classes)
+        valid = ("none", "concat", "concat_embedding", "embedding", "batch_norm", "shared_embedding")
+        check_conditioning("generator", self.conditioning, valid, self.num_classes)
         init = initializer(self.kernel_init)
         row = functools.partial(published, "generator", self.image_shape, SIZES, "biggan")
         first, *others = self.widths or [self.width * multiple for multiple in row().generator]
@@ -79,7 +79,7 @@ class Generator(nn.Module):
             if labels_normalize:
                 raise UserError(
                     "config.generator.conditioning='batch_norm' gives each class scales of its own, and "
-                    "config.generator.split_latent=True makes them of the latent; legal: "
+                    "config.generator.split_latent=True makes them of the latent; expected: "
                     "conditioning='shared_embedding', or split_latent=False"
                 )
         vectors = [[part] for part in parts[1:]] or [[] for _ in others]
@@ -130,7 +130,9 @@ class Discriminator(nn.Module):
 def shared_embedding(num_classes: int, size: int, init: Initializer, label: Array) -> Array:
     """Within a module: the vector of each label, [B, size]. Raises `UserError` where it would be empty."""
     if size < 1:
-        raise UserError(f"config.generator.embedding={size} must be at least 1; legal without it: conditioning='none'")
+        raise UserError(
+            f"config.generator.embedding={size} must be at least 1; expected without it: conditioning='none'"
+        )
     return nn.Embed(num_classes, size, embedding_init=init, name="shared")(label)
 
 
@@ -141,6 +143,6 @@ def _split(latent: Array, parts: int) -> list[Array]:
         nearest = f"{below} or {above}" if below else f"{above}"
         raise UserError(
             f"config.latent.size={size} cannot be split into {parts} equal parts, one for the first layer and one for "
-            f"each block; nearest legal: {nearest}, or config.generator.split_latent=False"
+            f"each block; nearest valid: {nearest}, or config.generator.split_latent=False"
         )
     return jnp.split(latent, parts, axis=-1)

@@ -19,7 +19,7 @@ from jax import Array
 from gan.errors import UserError
 from gan.networks.attention import SelfAttention
 from gan.networks.biggan import SIZES, shared_embedding
-from gan.networks.conv import Conv
+from gan.networks.conv.primitives import Conv
 from gan.networks.layers import (
     BatchNorm,
     Initializer,
@@ -38,7 +38,7 @@ class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
     The whole latent, behind a vector of the label with `embedding` numbers where `conditioning` is "shared_embedding",
-    or told of the label as LabelledLatent knows, goes into the first layer and into every normalisation. A stage for
+    or told of the label as LabelledLatent knows, goes into the first layer and into every normalization. A stage for
     each of `widths`, or of the published multiples of `width`, but the first: `depth` blocks, of which the last one
     doubles the image and takes on the stage's maps. Self-attention follows the stages that end at a height that
     `attention` names.
@@ -58,15 +58,15 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
-        legal = ("none", "concat", "concat_embedding", "embedding", "shared_embedding")
-        check_conditioning("generator", self.conditioning, legal, self.num_classes)
+        valid = ("none", "concat", "concat_embedding", "embedding", "shared_embedding")
+        check_conditioning("generator", self.conditioning, valid, self.num_classes)
         init = initializer(self.kernel_init)
         row = functools.partial(published, "generator", self.image_shape, SIZES, "biggan_deep")
         widths = self.widths or tuple(self.width * multiple for multiple in row().generator)
         first, *others = widths
         _check_depth("generator", self.depth)
         if any(new > old for old, new in zip(widths, others, strict=False)):
-            raise UserError(f"config.generator.widths={widths}; legal: numbers that do not grow, for the shortcuts")
+            raise UserError(f"config.generator.widths={widths}; expected: numbers that do not grow, for the shortcuts")
         height, width = smallest(self.image_shape, len(others), self.attention, "biggan_deep")
         if self.conditioning == "shared_embedding":
             vector = shared_embedding(self.num_classes, self.embedding, init, label)
@@ -114,7 +114,9 @@ class Discriminator(nn.Module):
         first, *others = widths
         _check_depth("discriminator", self.depth)
         if any(new < old for old, new in zip(widths, others, strict=False)):
-            raise UserError(f"config.discriminator.widths={widths}; legal: numbers that do not fall, for the shortcuts")
+            raise UserError(
+                f"config.discriminator.widths={widths}; expected: numbers that do not fall, for the shortcuts"
+            )
         sizes = sizes_after_blocks(image.shape[1:], len(others), halvings, self.attention, "biggan_deep")
         x = Conv(first, (3, 3), kernel_init=init)(image)
         block = rematerialized(DiscriminatorBlock, self.remat)
@@ -132,7 +134,7 @@ class Discriminator(nn.Module):
 class GeneratorBlock(nn.Module):
     """[B, H, W, C] to [B, H, W, maps] or, if `doubles`, twice H and W: 1x1 a 3x3 a 3x3 up a 1x1 a x + up x.
 
-    a is the ReLU of a normalisation with scales and offsets of the vector; the convolutions within have C / 4 maps.
+    a is the ReLU of a normalization with scales and offsets of the vector; the convolutions within have C / 4 maps.
     Of x, the first `maps` maps are added.
     """
 

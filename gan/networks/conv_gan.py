@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
-from gan.networks.conv import Conv, ConvTranspose
+from gan.networks.conv.primitives import Conv, ConvTranspose
 from gan.networks.layers import BatchNorm, LabelledLatent, LabelledLogit, initializer
 
 SIZE = (28, 28)
@@ -19,9 +19,9 @@ class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, 28, 28, C]. Z is a multiple of 4.
 
     The latent itself is the first image, 2x2 with Z / 4 maps, after a ReLU. Transposed convolutions of stride 2 bring
-    it to 3x3, 6x6 and 12x12 with 4, 2 and 1 times `width` maps, each with batch normalisation and ReLU, and a last
+    it to 3x3, 6x6 and 12x12 with 4, 2 and 1 times `width` maps, each with batch normalization and ReLU, and a last
     one without padding to 28x28. Every convolution has a bias that begins at `bias`, those too whose bias the
-    normalisation takes away again.
+    normalization takes away again.
     """
 
     image_shape: tuple[int, int, int]
@@ -40,7 +40,7 @@ class Generator(nn.Module):
         if size % 4:
             raise UserError(
                 f"config.latent.size={size} is no 2x2 image, which conv_gan begins with; "
-                f"nearest legal: {4 * max(1, round(size / 4))}"
+                f"nearest valid: {4 * max(1, round(size / 4))}"
             )
 
         def enlarged(x: Array, maps: int, output_size: tuple[int, int], padding: str = "SAME") -> Array:
@@ -95,4 +95,4 @@ class Discriminator(nn.Module):
 
 def _check_size(image_shape: tuple[int, int, int]) -> None:
     if image_shape[:2] != SIZE:
-        raise UserError(f"config.data.image_size={image_shape[:2]} does not fit conv_gan; nearest legal: {SIZE}")
+        raise UserError(f"config.data.image_size={image_shape[:2]} does not fit conv_gan; nearest valid: {SIZE}")

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
-from gan.networks.conv import Conv, ConvTranspose
+from gan.networks.conv.primitives import Conv, ConvTranspose
 from gan.networks.layers import BatchNorm, LabelledLatent, LabelledLogit, initializer, leaky_relu
 
 
@@ -26,10 +26,10 @@ def stage_sizes(image_shape: tuple[int, int, int], depth: int) -> list[tuple[int
     depth = depth or max(1, round(math.log2(min(height, width) / 4)))
     smallest = 2**depth
     if min(height, width) < smallest:
-        legal = tuple(max(side, smallest) for side in (height, width))
+        valid = tuple(max(side, smallest) for side in (height, width))
         raise UserError(
             f"config.data.image_size={(height, width)} is too small for dcgan with depth {depth}; "
-            f"nearest legal: {legal}"
+            f"nearest valid: {valid}"
         )
     return [(-(-height // 2**stage), -(-width // 2**stage)) for stage in range(depth + 1)]
 
@@ -38,7 +38,7 @@ class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
     A dense layer to the smallest size with width * 2^(depth - 1) maps, then transposed convolutions, each but the
-    last with batch normalisation and ReLU. Convolutions have no bias where a normalisation follows, as in the
+    last with batch normalization and ReLU. Convolutions have no bias where a normalization follows, as in the
     authors' code; nor does the last one.
     """
 
@@ -82,7 +82,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
-    Strided convolutions with leaky ReLU 0.2, each but the first with batch normalisation; a dense layer without
+    Strided convolutions with leaky ReLU 0.2, each but the first with batch normalization; a dense layer without
     bias to one logit.
     """
 
@@ -111,5 +111,5 @@ class Discriminator(nn.Module):
 
 
 def _scale_init(key: Array, shape: tuple[int, ...], dtype) -> Array:
-    """N(1, 0.02^2), the authors' initial scale of batch normalisation."""
+    """N(1, 0.02^2), the authors' initial scale of batch normalization."""
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)

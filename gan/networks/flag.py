@@ -1,7 +1,7 @@
 """The convolutional pair of a tutorial that paints flags, for any height and width divisible by 4, any channels.
 
 A network file: generator and discriminator side by side. At 64x64x1, a latent of 100 the parameters are 2,713,153
-(2,764,545 with the statistics of the batch normalisations) and 8,596,898.
+(2,764,545 with the statistics of the batch normalizations) and 8,596,898.
 """
 
 import jax
@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
-from gan.networks.conv import Conv
+from gan.networks.conv.primitives import Conv
 from gan.networks.layers import BatchNorm, Dropout, LabelledLatent, LabelledLogit, initializer, leaky_relu
 from gan.rows import ALL, Rows
 
@@ -18,14 +18,14 @@ from gan.rows import ALL, Rows
 class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
-    A dense layer to H/4 x W/4 with maps[0] maps, batch normalisation of each of its outputs apart, and ReLU; 4x
-    nearest upsampling; 3x3 convolutions to the other `maps`, each with batch normalisation and ReLU; a 1x1
+    A dense layer to H/4 x W/4 with channels[0] channels, batch normalization of each of its outputs apart, and ReLU; 4x
+    nearest upsampling; 3x3 convolutions to the other `channels`, each with batch normalization and ReLU; a 1x1
     convolution. Dropout stands before every convolution.
     """
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
-    maps: tuple[int, ...] = (100, 64, 32)
+    channels: tuple[int, ...] = (100, 64, 32)
     dropout: float = 0.5
     dense_init: str = "xavier_normal"
     kernel_init: str = "xavier_uniform"
@@ -44,22 +44,22 @@ class Generator(nn.Module):
             return Dropout(self.dropout, self.axis_name)(x, train)
 
         height, width, channels = self.image_shape
-        first, *others = self.maps
+        first, *others = self.channels
         size = (height // 4, width // 4, first)
         latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         x = normalize(
             nn.Dense(size[0] * size[1] * first, kernel_init=initializer(self.dense_init, "dense_init"))(latent)
         )
         x = x.reshape(-1, *size).repeat(4, axis=1).repeat(4, axis=2)
-        for maps in others:
-            x = normalize(Conv(maps, (3, 3), kernel_init=init)(dropped(x)))
+        for channels in others:
+            x = normalize(Conv(channels, (3, 3), kernel_init=init)(dropped(x)))
         return Conv(channels, (1, 1), kernel_init=init)(dropped(x))
 
 
 class Discriminator(nn.Module):
     """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
-    5x5 convolutions to `maps`, at the full size of the image, each with ReLU and dropout; a dense layer of `hidden`
+    5x5 convolutions to `channels`, at the full size of the image, each with ReLU and dropout; a dense layer of `hidden`
     with leaky ReLU 0.2 and dropout; a dense layer to two classes, fake and real.
 
     The two-class cross-entropy of softmax(l) is the sigmoid cross-entropy of the logit l_real - l_fake that is
@@ -68,7 +68,7 @@ class Discriminator(nn.Module):
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
-    maps: tuple[int, ...] = (128, 64)
+    channels: tuple[int, ...] = (128, 64)
     hidden: int = 32
     dropout: float = 0.25
     kernel_init: str = "xavier_uniform"
@@ -85,9 +85,9 @@ class Discriminator(nn.Module):
             return Dropout(self.dropout, self.axis_name, self.rows)(x, train)
 
         x = image
-        for maps in self.maps:
+        for channels in self.channels:
             # The tutorial puts a leaky ReLU after this ReLU, where it changes nothing: no value is negative.
-            x = dropped(jax.nn.relu(Conv(maps, (5, 5), kernel_init=init)(x)))
+            x = dropped(jax.nn.relu(Conv(channels, (5, 5), kernel_init=init)(x)))
         x = dropped(leaky_relu(nn.Dense(self.hidden, kernel_init=init)(x.reshape(len(x), -1))))
         fake, real = jnp.moveaxis(nn.Dense(2, kernel_init=init)(x), -1, 0)
         return LabelledLogit(self.num_classes, self.conditioning, init)(real - fake, x, label)
@@ -96,7 +96,7 @@ class Discriminator(nn.Module):
 def _check_size(image_shape: tuple[int, int, int]) -> None:
     height, width, _ = image_shape
     if height % 4 or width % 4:
-        legal = tuple(4 * max(1, round(side / 4)) for side in (height, width))
+        valid = tuple(4 * max(1, round(side / 4)) for side in (height, width))
         raise UserError(
-            f"config.data.image_size={(height, width)} does not fit flag, which enlarges by 4; nearest legal: {legal}"
+            f"config.data.image_size={(height, width)} does not fit flag, which enlarges by 4; nearest valid: {valid}"
         )

@@ -1,4 +1,4 @@
-"""What several architectures share: initialisers by name, resampling, normalisation, dropout. Below every network file.
+"""What several architectures share: initializers by name, resampling, normalization, dropout. Below every network file.
 
 Layers that look at more than one example, or draw random numbers, know the mapped axis that the batch is split
 over (`axis_name`), so that several devices compute what one would. Those that draw also know which rows of the batch
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from gan import names
+from gan.config import specs
 from gan.errors import UserError
 from gan.rows import ALL, Rows
 
@@ -65,8 +65,8 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = {
 
 
 def initializer(text: str, field: str = "kernel_init") -> Initializer:
-    """The initialiser that a string such as `normal(0.02)` or `xavier_uniform` names, for the field that holds it."""
-    return names.call(INITIALIZERS, text, field)
+    """The initializer that a string such as `normal(0.02)` or `xavier_uniform` names, for the field that holds it."""
+    return specs.call(INITIALIZERS, text, field)
 
 
 def rematerialized(block: B, is_on: bool, static: tuple[str, ...] = ("train",)) -> B:
@@ -109,25 +109,25 @@ def smallest_stage(
     Raises `UserError` where there is none, or the image cannot be halved as often.
     """
     if not widths:
-        raise UserError(f"config.{player}.widths=() leaves {network} without a stage; legal: one width or more")
+        raise UserError(f"config.{player}.widths=() leaves {network} without a stage; expected: one width or more")
     height, width, _ = image_shape
     factor = 2 ** (len(widths) - 1)
     if height % factor or width % factor:
-        legal = tuple(factor * max(1, round(side / factor)) for side in (height, width))
+        valid = tuple(factor * max(1, round(side / factor)) for side in (height, width))
         raise UserError(
             f"config.data.image_size={(height, width)} does not fit {network} with {len(widths)} widths, which needs "
-            f"multiples of {factor}; nearest legal: {legal}"
+            f"multiples of {factor}; nearest valid: {valid}"
         )
     return height // factor, width // factor
 
 
-def stage_types(stages: int, half: int, dtype: jnp.dtype) -> list[jnp.dtype]:
+def stage_dtypes(stages: int, half: int, dtype: jnp.dtype) -> list[jnp.dtype]:
     """The type of each stage's computation, smallest image first: bfloat16 for the `half` largest, else `dtype`."""
     return [jnp.bfloat16 if stages - stage <= half else dtype for stage in range(stages)]
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, with the statistics of the whole batch on every device.
+    """Batch normalization over all axes but the last, with the statistics of the whole batch on every device.
 
     y = scale * (x - mean) / sqrt(var + 1e-5) + offset; the running statistics keep `momentum` of their old value.
 
@@ -144,7 +144,7 @@ class BatchNorm(nn.Module):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch normalisation whose scale and offset [C] are those of each example's label, at first 1 and 0.
+    """Batch normalization whose scale and offset [C] are those of each example's label, at first 1 and 0.
 
     Its statistics are those of the whole batch, whatever its labels, as in `BatchNorm`.
 
@@ -165,7 +165,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class ModulatedBatchNorm(nn.Module):
-    """Batch normalisation whose scale and offset [C] are linear maps of each example's own vector v [B, V].
+    """Batch normalization whose scale and offset [C] are linear maps of each example's own vector v [B, V].
 
     y = (1 + A v) (x - mean) / sqrt(var + 1e-5) + B v, without biases. The statistics are those of the whole batch.
 
@@ -201,7 +201,7 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         if not 0.0 <= self.rate < 1.0:
-            raise UserError(f"dropout={self.rate} is no share; legal: 0 <= dropout < 1")
+            raise UserError(f"dropout={self.rate} is no share; expected: 0 <= dropout < 1")
         if not train or self.rate == 0.0:
             return x
         keys = row_keys(self.make_rng("dropout"), x.shape[0], self.axis_name, self.rows)
@@ -229,8 +229,8 @@ class LabelledLatent(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Array, label: Array) -> Array:
-        legal = ("none", "concat", "concat_embedding", "embedding")
-        check_conditioning("generator", self.conditioning, legal, self.num_classes)
+        valid = ("none", "concat", "concat_embedding", "embedding")
+        check_conditioning("generator", self.conditioning, valid, self.num_classes)
         if self.conditioning == "concat":
             return jnp.concatenate([latent, jax.nn.one_hot(label, self.num_classes)], axis=-1)
         if self.conditioning == "concat_embedding":
@@ -266,13 +266,13 @@ class LabelledLogit(nn.Module):
         return logit
 
 
-def check_conditioning(player: str, conditioning: str, legal: tuple[str, ...], num_classes: int) -> None:
+def check_conditioning(player: str, conditioning: str, valid: tuple[str, ...], num_classes: int) -> None:
     """Raises `UserError` for an unknown conditioning, and for a known one without classes to learn of."""
-    if conditioning not in legal:
-        raise UserError(f"config.{player}.conditioning={conditioning!r} is unknown; legal: {', '.join(legal)}")
+    if conditioning not in valid:
+        raise UserError(f"config.{player}.conditioning={conditioning!r} is unknown; expected: {', '.join(valid)}")
     if conditioning != "none" and not num_classes:
         raise UserError(
-            f"config.{player}.conditioning={conditioning!r} needs labels, and the dataset has none; legal: 'none'"
+            f"config.{player}.conditioning={conditioning!r} needs labels, and the dataset has none; expected: 'none'"
         )
 
 
@@ -295,7 +295,7 @@ def _random_words(key: Array, shape: tuple[int, ...]) -> Array:
     """Random uint32 words of a shape: a hash of the element's number and two words that JAX draws from the key.
 
     On a CPU JAX's own generator takes 190 ms for the 32x64x64x128 elements of a batch, as long as the convolution
-    around them; this takes 32. The hash is the finaliser of MurmurHash3 (Appleby 2011, public domain), twice.
+    around them; this takes 32. The hash is the finalizer of MurmurHash3 (Appleby 2011, public domain), twice.
     """
     number = jnp.arange(math.prod(shape), dtype=jnp.uint32)
     for word in jax.random.bits(key, (2,), jnp.uint32):

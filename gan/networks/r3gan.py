@@ -1,7 +1,7 @@
 """R3GAN (Huang, Gokaslan, Kuleshov and Tompkin 2024, arXiv:2501.05441), configuration E: a ResNeXt without tricks.
 
-A network file: generator and discriminator side by side, mirror images of each other. No normalisation, no noise, no
-style: what holds it is the initialisation, under which every residual block begins as the identity. `widths` are
+A network file: generator and discriminator side by side, mirror images of each other. No normalization, no noise, no
+style: what holds it is the initialization, under which every residual block begins as the identity. `widths` are
 listed from the smallest image to the largest in both players; n of them make images 2^(n - 1) times the size of the
 learnt basis, which is 4x4 as published. At the sizes of configs/r3gan.py the parameters are those of the paper's
 table 9: 20,732,160 and 20,683,776 for StackedMNIST.
@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
-from gan.networks.conv import Conv
+from gan.networks.conv.primitives import Conv
 from gan.networks.layers import (
     Initializer,
     LabelledLatent,
@@ -26,7 +26,7 @@ from gan.networks.layers import (
     leaky_relu,
     rematerialized,
     smallest_stage,
-    stage_types,
+    stage_dtypes,
 )
 from gan.networks.resample import downsample, upsample
 
@@ -55,7 +55,7 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
         size = smallest_stage("r3gan", "generator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages, latent.dtype)
+        types = stage_dtypes(len(self.widths), self.bfloat16_stages, latent.dtype)
         latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         gains = nn.Dense(self.widths[0], use_bias=False, kernel_init=scaled_normal())(latent)
         basis = self.param("basis", nn.initializers.normal(1.0), (*size, self.widths[0]))
@@ -94,7 +94,7 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         size = smallest_stage("r3gan", "discriminator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages, image.dtype)
+        types = stage_dtypes(len(self.widths), self.bfloat16_stages, image.dtype)
         dense = functools.partial(nn.Dense, use_bias=False, kernel_init=scaled_normal())
         x = _mixed(image.astype(types[-1]), self.widths[-1])
         for stage in reversed(range(len(self.widths))):
@@ -147,7 +147,7 @@ def _blocks(player: Generator | Discriminator, name: str, x: Array) -> Array:
     if min(maps, player.group_width) < 1 or maps % player.group_width:
         raise UserError(
             f"config.{name}.group_width={player.group_width} does not divide {maps} maps, expansion * width; "
-            f"legal: {', '.join(str(size) for size in range(1, maps + 1) if maps % size == 0)}"
+            f"expected: {', '.join(str(size) for size in range(1, maps + 1) if maps % size == 0)}"
         )
     block = rematerialized(ResidualBlock, player.remat)
     for _ in range(player.blocks):

@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from gan.networks.conv_forms import Axis, Geometry
+from gan.networks.conv.forms import Axis, Geometry
 
 TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 

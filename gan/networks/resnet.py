@@ -3,10 +3,10 @@ arXiv:1802.05957, appendix B.4), which are one family.
 
 A network file: generator and discriminator side by side. Without `widths` of their own both have those that are
 published for 32x32, 48x48, 64x64 and 128x128 pixels (Miyato et al., tables 4 to 6, and the authors' code). At 32x32x3,
-a latent of 128, the parameters are 4,276,739 and 1,053,825; with ten classes, conditional batch normalisation and a
+a latent of 128, the parameters are 4,276,739 and 1,053,825; with ten classes, conditional batch normalization and a
 projection 4,304,387 and 1,055,105. (The last layer has a bias at every size; at 32x32 SNGAN's authors leave it out.)
 
-The discriminator takes no statistics of the batch, so slope penalties are exact; spectral normalisation is the
+The discriminator takes no statistics of the batch, so slope penalties are exact; spectral normalization is the
 player's (`config.discriminator.spectral_norm`). Each halving and doubling is one with the 3x3 convolution beside it:
 see `ResampledConv`. With `remat` the blocks are computed again for the gradient: less memory, the same network.
 """
@@ -21,7 +21,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
-from gan.networks.conv import Conv, conv, conv_transpose
+from gan.networks.conv.primitives import Conv, conv, conv_transpose
 from gan.networks.layers import (
     BatchNorm,
     ConditionalBatchNorm,
@@ -58,7 +58,7 @@ class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
     A dense layer to the smallest image, with widths[0] maps; a block for each other width, which doubles the image;
-    batch normalisation, ReLU and a 3x3 convolution. `conditioning` may, besides what LabelledLatent knows, be
+    batch normalization, ReLU and a 3x3 convolution. `conditioning` may, besides what LabelledLatent knows, be
     "batch_norm": the blocks' scales and offsets are the label's (Miyato and Koyama 2018, arXiv:1802.05637).
 
     The 3x3 convolutions of the blocks begin sqrt(2) times as large as `kernel_init` says.
@@ -74,8 +74,8 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
-        legal = ("none", "concat", "concat_embedding", "embedding", "batch_norm")
-        check_conditioning("generator", self.conditioning, legal, self.num_classes)
+        valid = ("none", "concat", "concat_embedding", "embedding", "batch_norm")
+        check_conditioning("generator", self.conditioning, valid, self.num_classes)
         init = initializer(self.kernel_init)
         height, width, channels = self.image_shape
         first, *others = self.widths or published("generator", self.image_shape).generator
@@ -98,8 +98,8 @@ class Discriminator(nn.Module):
     A block for each width, of which the first `halvings` halve the image (0: as published for the image's size); ReLU;
     the sum over all pixels (SNGAN), or with `pooling` "mean" their mean (WGAN-GP); a dense layer.
 
-    `layer_norm` normalises each example before every ReLU of the blocks but the first block's first: what Gulrajani et
-    al. recommend where a critic with a penalty is to be normalised. Their critic for CIFAR-10 is not. The 3x3
+    `layer_norm` normalizes each example before every ReLU of the blocks but the first block's first: what Gulrajani et
+    al. recommend where a critic with a penalty is to be normalized. Their critic for CIFAR-10 is not. The 3x3
     convolutions begin sqrt(2) times as large as `kernel_init` says.
     """
 
@@ -120,10 +120,10 @@ class Discriminator(nn.Module):
         halvings = self.halvings or published("discriminator", self.image_shape).halvings
         if halvings > len(widths):
             raise UserError(
-                f"config.discriminator.halvings={halvings}, but it has {len(widths)} blocks; legal: 0 to that"
+                f"config.discriminator.halvings={halvings}, but it has {len(widths)} blocks; expected: 0 to that"
             )
         if self.pooling not in ("sum", "mean"):
-            raise UserError(f"config.discriminator.pooling={self.pooling!r} is unknown; legal: mean, sum")
+            raise UserError(f"config.discriminator.pooling={self.pooling!r} is unknown; expected: mean, sum")
         check_size("discriminator", self.image_shape, halvings)
         x = image
         for block, maps in enumerate(widths):
@@ -136,9 +136,9 @@ class Discriminator(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """[B, H, W, C] to [B, 2 H, 2 W, maps]: 3x3 a 3x3 up a x + up 1x1 x, with a = ReLU of batch normalisation.
+    """[B, H, W, C] to [B, 2 H, 2 W, maps]: 3x3 a 3x3 up a x + up 1x1 x, with a = ReLU of batch normalization.
 
-    The scales and offsets of the normalisations are those of the label where there are `num_classes`, and linear maps
+    The scales and offsets of the normalizations are those of the label where there are `num_classes`, and linear maps
     of each example's `vector` [B, V] where it has one. The 3x3 convolutions begin `gain` times as large.
     """
 
@@ -244,10 +244,10 @@ def check_size(player: str, image_shape: tuple[int, int, int], halvings: int, ne
     factor = 2**halvings
     height, width, _ = image_shape
     if height % factor or width % factor:
-        legal = tuple(factor * max(1, round(side / factor)) for side in (height, width))
+        valid = tuple(factor * max(1, round(side / factor)) for side in (height, width))
         raise UserError(
             f"config.data.image_size={(height, width)} cannot be halved {halvings} times, as the {player}'s {network} "
-            f"does; nearest legal: {legal}"
+            f"does; nearest valid: {valid}"
         )
 
 

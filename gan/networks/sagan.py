@@ -1,11 +1,11 @@
-"""SAGAN (Zhang et al. 2019, arXiv:1805.08318): residual networks with self-attention, both spectrally normalised.
+"""SAGAN (Zhang et al. 2019, arXiv:1805.08318): residual networks with self-attention, both spectrally normalized.
 
 A network file: generator and discriminator side by side, of the blocks of gan/networks/resnet.py. At 128x128 the maps
 are those of the authors' code, with attention at 32x32 in both players; at 32, 64 and 256 pixels those of StudioGAN
 (Kang and Park 2020), which has the attention at 16x16 of 32x32, and at 32x32 of 64x64. With a thousand classes at
 128x128x3 the parameters are 42,078,852 and 39,463,618.
 
-The spectral normalisation is the players' (`config.generator.spectral_norm` and the discriminator's): it takes in
+The spectral normalization is the players' (`config.generator.spectral_norm` and the discriminator's): it takes in
 every kernel and the discriminator's embedding, and not the scales of the classes, as in the authors' code.
 
 With `remat` blocks and attention are computed again for the gradient: less memory, the same network.
@@ -20,7 +20,7 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.attention import SelfAttention, check_attention
-from gan.networks.conv import Conv
+from gan.networks.conv.primitives import Conv
 from gan.networks.layers import (
     BatchNorm,
     Initializer,
@@ -45,9 +45,9 @@ class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
     A dense layer to the smallest image; blocks that double it, with self-attention after those that end at a height
-    that `attention` names; batch normalisation, ReLU and a 3x3 convolution. The maps of the smallest image and after
+    that `attention` names; batch normalization, ReLU and a 3x3 convolution. The maps of the smallest image and after
     each block are `widths`, or where there are none the published multiples of `width`. `conditioning` is as for
-    resnet: "batch_norm" gives the blocks' normalisations the label's scales and offsets.
+    resnet: "batch_norm" gives the blocks' normalizations the label's scales and offsets.
     """
 
     image_shape: tuple[int, int, int]
@@ -62,8 +62,8 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
-        legal = ("none", "concat", "concat_embedding", "embedding", "batch_norm")
-        check_conditioning("generator", self.conditioning, legal, self.num_classes)
+        valid = ("none", "concat", "concat_embedding", "embedding", "batch_norm")
+        check_conditioning("generator", self.conditioning, valid, self.num_classes)
         init = initializer(self.kernel_init)
         row = functools.partial(published, "generator", self.image_shape, SIZES, "sagan")
         first, *others = self.widths or [self.width * multiple for multiple in row().generator]
@@ -134,7 +134,7 @@ def sizes_after_blocks(
 ) -> list[tuple[int, int]]:
     """The height and width after each block of a discriminator. Raises `UserError` for what does not fit them."""
     if halvings > blocks:
-        raise UserError(f"config.discriminator.halvings={halvings}, but it has {blocks} blocks; legal: 0 to that")
+        raise UserError(f"config.discriminator.halvings={halvings}, but it has {blocks} blocks; expected: 0 to that")
     check_size("discriminator", image_shape, halvings, network)
     halved = [min(block, halvings) for block in range(1, blocks + 1)]
     sizes = [(image_shape[0] // 2**times, image_shape[1] // 2**times) for times in halved]

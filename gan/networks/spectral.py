@@ -1,4 +1,4 @@
-"""Spectral normalisation of any network, as a change of its parameters: W / sigma(W), one power iteration a use.
+"""Spectral normalization of any network, as a change of its parameters: W / sigma(W), one power iteration a use.
 
 A file of the network room that holds no architecture: it knows a kernel by its name and a network not at all.
 
@@ -15,9 +15,9 @@ from jax import Array
 def initial_vectors(params: Any, key: Array, *, embeddings: bool = True) -> dict[str, Array]:
     """A random unit vector [out] for each kernel and, if asked for, each embedding of `params`, by its path.
 
-    Only what has a vector is normalised. The published networks normalise a discriminator's embeddings, which judge
+    Only what has a vector is normalized. The published networks normalize a discriminator's embeddings, which judge
     features, and leave out a generator's: SAGAN's scales and offsets of the classes, and BigGAN's shared embedding
-    (normalised, it spoils the generator: Brock's code). A generator's linear maps of an embedding are kernels.
+    (normalized, it spoils the generator: Brock's code). A generator's linear maps of an embedding are kernels.
     """
     vectors = {}
     for index, (path, leaf) in enumerate(_matrices(params).items()):

@@ -6,7 +6,7 @@ learnt constant, which is 4x4 as published. At the sizes of configs/stylegan2.py
 authors' own code, stylegan2-ada-pytorch.
 
 Every weight begins as N(0, 1) and is scaled where it is used, so that Adam moves all layers at the same relative pace
-(the equalised learning rate of Karras et al. 2018, arXiv:1710.10196, section 4.1).
+(the equalized learning rate of Karras et al. 2018, arXiv:1710.10196, section 4.1).
 
 With `remat` the stages are computed again for the gradient: less memory, the same network.
 """
@@ -19,7 +19,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
-from gan.networks.conv import conv, conv_transpose
+from gan.networks.conv.primitives import conv, conv_transpose
 from gan.networks.layers import (
     LabelledLatent,
     LabelledLogit,
@@ -28,7 +28,7 @@ from gan.networks.layers import (
     rematerialized,
     row_keys,
     smallest_stage,
-    stage_types,
+    stage_dtypes,
 )
 from gan.networks.resample import blur_after, blur_before, downsample, upsample
 
@@ -60,7 +60,7 @@ class Generator(nn.Module):
     The stages of the `bfloat16_stages` largest images are computed in bfloat16, where the authors have float16, with
     weights and styles scaled so as not to overflow: bfloat16 reaches as far as float32. `conv_clamp` is theirs too, the
     largest size of an activation; 0: none. The published conditioning is "concat_embedding", where label and latent
-    are normalised apart; the others are normalised together. A label's second latent has the same label.
+    are normalized apart; the others are normalized together. A label's second latent has the same label.
 
     Styles pass through `perturb("styles", ...)`, [B, 2 n, W], for path length to take its slope there.
     """
@@ -81,13 +81,15 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
         if not 0.0 <= self.style_mixing <= 1.0:
-            raise UserError(f"config.generator.style_mixing={self.style_mixing}; legal: 0 <= style_mixing <= 1")
+            raise UserError(f"config.generator.style_mixing={self.style_mixing}; expected: 0 <= style_mixing <= 1")
         for field in ("style_width", "mapping_layers"):
             if getattr(self, field) < 1:
-                raise UserError(f"config.generator.{field}={getattr(self, field)}; legal: 1 or more")
+                raise UserError(f"config.generator.{field}={getattr(self, field)}; expected: 1 or more")
         size = smallest_stage("stylegan2", "generator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages, latent.dtype)
-        mapping = LatentMapping(self.style_width, self.mapping_layers, self.num_classes, self.conditioning)
+        types = stage_dtypes(len(self.widths), self.bfloat16_stages, latent.dtype)
+        mapping = MappingNetwork(
+            self.style_width, self.mapping_layers, self.num_classes, self.conditioning, name="LatentMapping_0"
+        )
         w = mapping(latent, label)
         mean = self.variable("batch_stats", STYLE_MEAN, jnp.zeros, (self.style_width,))
         if not train and self.truncation != 1.0:
@@ -155,18 +157,19 @@ class Discriminator(nn.Module):
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         if self.architecture not in ARCHITECTURES:
             raise UserError(
-                f"config.discriminator.architecture={self.architecture!r} is unknown; legal: {', '.join(ARCHITECTURES)}"
+                f"config.discriminator.architecture={self.architecture!r} is unknown; "
+                f"expected: {', '.join(ARCHITECTURES)}"
             )
         check_conditioning("discriminator", self.conditioning, ("none", "projection", "classifier"), self.num_classes)
         smallest_stage("stylegan2", "discriminator", self.image_shape, self.widths)
-        types = stage_types(len(self.widths), self.bfloat16_stages, image.dtype)
+        types = stage_dtypes(len(self.widths), self.bfloat16_stages, image.dtype)
         clamp, seen = self.conv_clamp, rematerialized(_seen, self.remat, static=("stage",))
         x = EqualConv(self.widths[-1], 1, clamp=clamp)(image.astype(types[-1]))
         for stage in reversed(range(1, len(self.widths))):
             x = seen(self, x.astype(types[stage]), stage)
         x = x.astype(image.dtype)
         maps = x.shape[-1]
-        x = EqualConv(maps, 3, clamp=clamp)(GroupDeviation(self.group_size, self.axis_name)(x))
+        x = EqualConv(maps, 3, clamp=clamp)(MinibatchStd(self.group_size, self.axis_name)(x))
         x = EqualDense(maps, is_linear=False)(x.reshape(len(x), -1))
         if self.conditioning == "projection":
             told = _normalized(EqualDense(maps)(jax.nn.one_hot(label, self.num_classes)))
@@ -184,10 +187,14 @@ def _made(
     width, clamp = generator.widths[stage], generator.conv_clamp
     layer = max(2 * stage - 1, 0)  # the first stage has one convolution, all others two
     for is_enlarging in (True, False) if stage > 0 else (False,):
-        x = StyledConv(width, layer, is_enlarging, clamp, generator.axis_name)(x, styles[:, layer], train)
+        synthesis = SynthesisLayer(
+            width, layer, is_enlarging, clamp, generator.axis_name, name=f"StyledConv_{layer}"
+        )  # fmt: skip
+        x = synthesis(x, styles[:, layer], train)
         layer += 1
     # The next stage's first convolution sees the same style as this image.
-    part = StyledImage(generator.image_shape[2], clamp)(x, styles[:, layer]).astype(jnp.float32)
+    to_rgb = ToRGB(generator.image_shape[2], clamp, name=f"StyledImage_{stage}")
+    part = to_rgb(x, styles[:, layer]).astype(jnp.float32)
     return x, part if image is None else upsample(image) + part
 
 
@@ -253,7 +260,7 @@ class EqualConv(nn.Module):
         return _activated(x + bias.reshape(1, 1, 1, -1), self.gain, self.clamp)
 
 
-class StyledConv(nn.Module):
+class SynthesisLayer(nn.Module):
     """A modulated 3x3 convolution, noise, bias and leaky ReLU: [B, H, W, C] and a style [B, W] to [B, H, W, features].
 
     A dense layer makes a scale s_i of the style for each input map. The weights of an example are s_i w_ijk, over the
@@ -295,7 +302,7 @@ class StyledConv(nn.Module):
         return jax.vmap(lambda key: jax.random.normal(key, (*x.shape[1:3], 1)))(keys)
 
 
-class StyledImage(nn.Module):
+class ToRGB(nn.Module):
     """A modulated 1x1 convolution to the channels of the image, without demodulation, noise or activation."""
 
     channels: int
@@ -324,7 +331,7 @@ class Mapping(nn.Module):
         return x
 
 
-class LatentMapping(nn.Module):
+class MappingNetwork(nn.Module):
     """Latent [B, Z] and label [B] to a style [B, features]: both scaled to a mean square of 1, then `Mapping`."""
 
     features: int
@@ -342,11 +349,11 @@ class LatentMapping(nn.Module):
         return Mapping(self.features, self.layers)(x)
 
 
-class GroupDeviation(nn.Module):
+class MinibatchStd(nn.Module):
     """x [B, H, W, C] with a further map: how much the examples of a group differ, a number for each group.
 
     It is the mean over pixels and channels of sqrt(variance over the group + 1e-8). Groups are `group_size` consecutive
-    examples of the whole batch, or all of a smaller batch; the authors' are of every so manieth example of a device's
+    examples of the whole batch, or all of a smaller batch; the authors' are of every k-th example of a device's
     share. Where a device does not hold whole groups the examples of all devices are gathered.
 
     Raises `UserError` where groups do not divide the batch.
@@ -363,10 +370,10 @@ class GroupDeviation(nn.Module):
         batch = devices * len(x)
         group = min(self.group_size, batch)
         if group < 1 or batch % group:
-            legal = ", ".join(str(size) for size in range(1, batch + 1) if batch % size == 0)
+            valid = ", ".join(str(size) for size in range(1, batch + 1) if batch % size == 0)
             raise UserError(
                 f"config.discriminator.group_size={self.group_size} does not divide the {batch} examples that an "
-                f"update sees at once; legal: {legal}, or more than {batch} for one group of all"
+                f"update sees at once; expected: {valid}, or more than {batch} for one group of all"
             )
         if len(x) % group == 0:
             deviations = _deviations(x, group)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 
-class Report:
+class RunWriter:
     """Writes a run's figures and pictures into its folder, from step `step` on.
 
     What an earlier launch wrote beyond `step` is cut off: every step stands once, in rising order.
@@ -76,13 +76,13 @@ class Report:
         """Saves a grid of the samples uint8 [N, H, W, C] of a step, see `grid`."""
         picture = grid(images, columns)
         save_png(self._workdir / "samples" / f"{step:08d}.png", picture)
-        self._events.picture(step, "samples", picture)
+        self._events.image(step, "samples", picture)
 
     def points(self, step: int, samples: np.ndarray, real: np.ndarray, landscape: "Landscape") -> None:
         """Saves a picture of the samples [N, 2] of a step; at the end of the run they become one animation."""
         picture = draw_points(samples, real, landscape, title=f"step {step}")
         save_png(self._workdir / "samples" / f"{step:08d}.png", picture)
-        self._events.picture(step, "samples", picture)
+        self._events.image(step, "samples", picture)
         self._animated = True
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class Events:
             self._write(step, summary=summary.scalar(name, value))
         self._file.flush()
 
-    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A picture uint8 [H, W, C] of a step."""
         self._write(step, summary=summary.image(name, image, dataformats="HWC"))
 
@@ -182,7 +182,7 @@ def save_png(path: Path, image: np.ndarray) -> None:
 
 
 def plane(real: np.ndarray, side: int = 41) -> np.ndarray:
-    """A square lattice around the real points [N, 2], centred on the origin: float32 [side, side, 2], rows by y."""
+    """A square lattice around the real points [N, 2], centered on the origin: float32 [side, side, 2], rows by y."""
     ticks = np.linspace(-1, 1, side, dtype=np.float32) * np.float32(1.25 * np.abs(real).max())
     return np.stack(np.meshgrid(ticks, ticks), axis=-1)
 

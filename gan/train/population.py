@@ -18,15 +18,19 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import evaluation, loop, memory, sharding, steps, workdir
+from gan import steps
 from gan.errors import Diverged, UserError
+from gan.evaluation import evaluator
 from gan.game import Game
-from gan.schedules import Course, Hyperparams
+from gan.io import workdir
+from gan.parallel import sharding
+from gan.schedules import Hyperparams, Schedules
 from gan.state import TrainState
+from gan.train import loop, memory
 
 logger = logging.getLogger(__name__)
 
-AXES = TrainState(step=None, images=None, key=0, generator=0, discriminator=0, average=0, memory=0)
+AXES = TrainState(step=None, images=None, key=0, generator=0, discriminator=0, ema=0, running_stats=0)
 """Which parts of a population's state have a leading axis of members: they are all at one step."""
 
 
@@ -45,8 +49,8 @@ class Member:
 
     config: ConfigDict
     folder: Path
-    opened: loop.Opened
-    run: loop.Run | None
+    opened: loop.RunSetup
+    run: loop.Recorder | None
     """None for a run that was complete before."""
     state: TrainState
     end: End | None = None
@@ -72,20 +76,20 @@ def train(
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(workdir.lock(folder))
-        dataset = evaluation.open_dataset(configs[0])
+        dataset = evaluator.open_dataset(configs[0])
         if not loop.is_resident(dataset, configs[0]):
-            raise UserError("a population needs data that are resident; legal: config.data.resident='always'")
+            raise UserError("a population needs data that are resident; expected: config.data.on_device='always'")
         source = loop.Resident(dataset, configs[0], mesh)
         members = []
         for config, folder in zip(configs, folders, strict=True):
-            opened = loop.open_run(config, folder, dataset, mesh)
+            opened = loop.prepare_run(config, folder, dataset, mesh)
             run = None
             if not opened.is_complete:
-                run = stack.enter_context(loop.Run(config, folder, opened, source.real_images, launched))
+                run = stack.enter_context(loop.Recorder(config, folder, opened, source.real_images, launched))
             members.append(Member(config, folder, opened, run, opened.state, End(0) if opened.is_complete else None))
             if opened.game != members[0].opened.game:
                 raise UserError(f"{folder} is another game than {folders[0]}: they cannot be played together")
-        with loop.Interruption() as interruption:
+        with loop.StopSignal() as interruption:
             while active := [member for member in members if member.end is None]:
                 # Those that are behind go first, as far as the next, and then on with it.
                 steps_played = sorted({int(member.state.step) for member in active})
@@ -112,17 +116,24 @@ def member_of(states: TrainState, index: int) -> TrainState:
     )  # fmt: skip
 
 
-def turn(
-    states: TrainState, arrays: Any, rows: Array, numbers: Sequence[dict], *, game: Game, courses: Sequence[Course],
-    batch_of: Callable, axis_name: None,
-) -> tuple[TrainState, dict]:  # fmt: skip
-    """One turn of every member, with the `loop.numbers_of` each, on its own seed's examples; metrics [members]."""
+def member_steps(
+    states: TrainState,
+    arrays: Any,
+    rows: Array,
+    numbers: Sequence[dict],
+    *,
+    game: Game,
+    schedules_of_members: Sequence[Schedules],
+    batch_of: Callable,
+    axis_name: None,
+) -> tuple[TrainState, dict]:
+    """One step of every member, with its `loop.base_hyperparams`, on its own seed's examples; metrics [members]."""
 
     def play(state: TrainState, hyperparams: Hyperparams, seed: Array) -> tuple[TrainState, dict]:
         raw = batch_of(arrays, seed, state.step, rows, game.discriminator.steps)
-        return steps.train_step(state, loop.as_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
+        return steps.train_step(state, loop.make_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
 
-    each = [course(states.images, own["base"]) for course, own in zip(courses, numbers, strict=True)]
+    each = [course(states.images, own["base"]) for course, own in zip(schedules_of_members, numbers, strict=True)]
     hyperparams, seeds = _in_a_row(each), _in_a_row([own["seed"] for own in numbers])
     return jax.vmap(play, in_axes=(AXES, 0, 0), out_axes=(AXES, 0))(states, hyperparams, seeds)
 
@@ -136,7 +147,7 @@ def sharding_of(mesh: Any, count: int) -> TrainState:
 def _check(configs: Sequence[ConfigDict]) -> None:
     """Raises `UserError` where configs differ in more than seeds and numbers."""
     for config in configs:
-        loop.check_numbers(config)
+        loop.check_config_values(config)
         if config.microbatches == memory.AUTO:
             raise UserError(
                 "config.microbatches='auto' cannot be chosen for a population, whose members share one program; "
@@ -145,41 +156,41 @@ def _check(configs: Sequence[ConfigDict]) -> None:
         if config.shard_state:
             raise UserError(
                 "config.shard_state=True has no meaning in a population, whose members lie apart; "
-                "legal: config.shard_state=False"
+                "expected: config.shard_state=False"
             )
-        _, others = workdir.numbers_that_differ(configs[0].to_dict(), config.to_dict())
+        _, others = workdir.hyperparams_that_differ(configs[0].to_dict(), config.to_dict())
         if others:
             raise UserError(
-                f"members of a population differ in config.{others[0]}; legal: seed, and numbers that a schedule could "
-                f"change, such as config.generator.learning_rate"
+                f"members of a population differ in config.{others[0]}; expected: seed, and numbers that a schedule "
+                f"could change, such as config.generator.learning_rate"
             )
 
 
 def _play(
     group: dict[int, Member], step: int, until: int, source: loop.Resident, mesh: Any,
-    interruption: loop.Interruption, keep: Callable[[int, int], bool],
+    interruption: loop.StopSignal, keep: Callable[[int, int], bool],
 ) -> None:  # fmt: skip
     """Plays members that stand at one step up to the step `until`, or until half of them have ended."""
     members = list(group.values())
     config = members[0].config
-    of_state = sharding_of(mesh, len(members))
-    turns = sharding.compile_turns(
+    state_sharding = sharding_of(mesh, len(members))
+    turns = sharding.compile_steps(
         functools.partial(
-            turn,
+            member_steps,
             game=members[0].opened.game,
-            courses=[member.opened.course for member in members],
+            schedules_of_members=[member.opened.course for member in members],
             batch_of=source.batch_of,
         ),
         mesh,
         wrapper="jit",
         batch_size=config.batch_size,
         data_axis=None,
-        most=source.most_turns,
-        numbers=[loop.numbers_of(member.config, member.opened.course) for member in members],
-        layout=of_state,
+        most=source.max_steps_per_dispatch,
+        numbers=[loop.base_hyperparams(member.config, member.opened.course) for member in members],
+        layout=state_sharding,
         rows_are_split=False,
     )
-    state = jax.jit(stacked, out_shardings=of_state)([member.state for member in members])
+    state = jax.jit(stacked, out_shardings=state_sharding)([member.state for member in members])
     one = jax.jit(member_of, out_shardings=sharding.replicated(mesh))
     arrays, _ = source.take()
     recent: list[tuple[int, dict]] = []
@@ -187,8 +198,8 @@ def _play(
         for member in members:
             member.run.sample(0, member.state)
     while step < until and 2 * len(playing := [member for member in members if member.end is None]) > len(members):
-        before_due = min(playing[0].run.turns_before_due(step), until - step)
-        count = min(before_due, playing[0].run.turns_in_dispatch)
+        before_due = min(playing[0].run.steps_before_due(step), until - step)
+        count = min(before_due, playing[0].run.steps_per_dispatch)
         state, metrics = turns(state, arrays, count)
         step += count
         recent.append((count, metrics))
@@ -200,9 +211,9 @@ def _play(
         for index, (number, member) in enumerate(group.items()):
             if member.end is None:
                 member.state = one(state, index)
-                for turns_played, figures in recent:
+                for steps_done, figures in recent:
                     own = {name: values[:, index] for name, values in figures.items()}
-                    member.run.played(step, turns_played, own, 0.0)
+                    member.run.record(step, steps_done, own, 0.0)
                 member.end = _end_after(member, number, step, interruption.signal, keep)
         recent = []
 

@@ -32,17 +32,17 @@ class Ours:
     """Our side: one program for a system."""
 
     def __init__(self):
-        from experiments.benchmarks import turns  # JAX starts in the process that plays
+        from experiments.benchmarks import step_time  # JAX starts in the process that is timed
 
-        self._turns, self._plays = turns, {}
+        self._step_time, self._plays = step_time, {}
 
     def operations(self, system: str, overrides: list[str]) -> int:
         """Floating point operations of a turn, counted without compiling it."""
-        return self._turns.build(configured(system, overrides)).operations()
+        return self._step_time.build(configured(system, overrides)).operations()
 
     def prepare(self, system: str, overrides: list[str], variants: list[str]) -> Prepared:
         """Compiles the turn of a system; `variants` are the other side's."""
-        program = self._turns.build(configured(system, overrides))
+        program = self._step_time.build(configured(system, overrides))
         self._plays.clear()
         play = self._plays["ours"] = program.compile()
         return Prepared({"ours": play(1)}, {}, program.parameters, program.images)
@@ -53,11 +53,11 @@ class Ours:
 
     def matrix_rate(self, size: int, dtype: str) -> float:
         """Operations a second of a product of two matrices [size, size]."""
-        return self._turns.matrix_rate(size, dtype)
+        return self._step_time.matrix_rate(size, dtype)
 
     def facts(self) -> dict[str, Any]:
         """What plays this side."""
-        return self._turns.facts()
+        return self._step_time.facts()
 
 
 class Torch:
@@ -70,7 +70,7 @@ class Torch:
 
     def prepare(self, system: str, overrides: list[str], variants: list[str]) -> Prepared:
         """Builds, and compiles where that is the variant, the programs of a system; no variants: all that apply."""
-        from gan.evaluation import open_dataset
+        from gan.evaluation.evaluator import open_dataset
 
         config = configured(system, overrides)
         applicable = torch_variants.variants_of(config, self._device.DEVICE.type)

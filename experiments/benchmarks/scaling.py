@@ -1,10 +1,10 @@
 """How does the cost of a turn grow with the batch, the width and the resolution, ours and PyTorch's best?
 
-python -m experiments.benchmarks.growth
-python -m experiments.benchmarks.growth --batch 64 256 --width --resolution 32 64 128 --bound=20 --json=growth.json
+python -m experiments.benchmarks.scaling
+python -m experiments.benchmarks.scaling --batch 64 256 --width --resolution 32 64 128 --bound=20 --json=growth.json
 
 A DCGAN of width 64 on batches of 64 images of 32x32x3, with one of the three changed at a time; an axis without values
-is left out. Each point is measured as against_torch.py does, in fewer variants. A point whose slowest turn would take
+is left out. Each point is measured as compare_torch.py does, in fewer variants. A point whose slowest turn would take
 longer than `--bound` seconds, going by the one before it on its axis and the operations of both, is not begun, and that
 is said.
 """
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from experiments import cli
-from experiments.benchmarks import against_torch, sides, systems, timing
+from experiments.benchmarks import compare_torch, processes, systems, timing
 
 SYSTEM = "dcgan32"
 AXES = {
@@ -29,7 +29,7 @@ def main() -> None:
     """Parses the flags, measures point after point, prints a table and writes JSON."""
     arguments = parse()
     systems.need_torch()
-    ours, torch = sides.Apart(sides.Ours), sides.Apart(sides.Torch)
+    ours, torch = processes.Apart(processes.Ours), processes.Apart(processes.Torch)
     try:
         record = timing.machine() | {"ours": ours.ask("facts"), "torch": torch.ask("facts"), "points": []}
         left_out = record["left_out"] = []
@@ -42,7 +42,7 @@ def main() -> None:
                     left_out.append(f"{axis} {value}: a turn would take about {seconds:.0f} s")
                     continue
                 try:
-                    before = against_torch.measure(ours, torch, SYSTEM, arguments, overrides)
+                    before = compare_torch.fn(ours, torch, SYSTEM, arguments, overrides)
                 except RuntimeError as error:
                     left_out.append(f"{axis} {value}: {str(error).strip().splitlines()[-1]}")
                     break
@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement, about")
     parser.add_argument("--turns", type=int, default=0, help="of one measurement, in place of its seconds")
-    parser.add_argument("--matrix", type=int, default=0, help=against_torch.MATRIX_HELP)
+    parser.add_argument("--matrix", type=int, default=0, help=compare_torch.MATRIX_HELP)
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE of the config, for all points")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

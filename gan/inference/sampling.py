@@ -1,7 +1,7 @@
 """Samples from the averaged generator of a run, in evaluation mode. On the spine between `steps` and `evaluation`.
 
 Sample number i of seed s is one image, whatever is drawn beside it: its latent depends on (s, i) alone, and batch
-normalisation uses the averaged statistics, or where `config.evaluation.standing_batches` says so statistics that are
+normalization uses the averaged statistics, or where `config.evaluation.standing_batches` says so statistics that are
 taken anew of the averaged generator's own batches.
 """
 
@@ -18,13 +18,16 @@ from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import checkpoint, fields, report, schedules, sharding, workdir
 from gan import game as rules
+from gan import schedules
 from gan import state as states
+from gan.config import schema
 from gan.data import is_point, to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
-from gan.state import Average, Player, example_keys, named_key
+from gan.io import checkpoint, workdir, writer
+from gan.parallel import sharding
+from gan.state import GeneratorEMA, Player, example_keys, named_key
 
 logger = logging.getLogger(__name__)
 
@@ -56,17 +59,17 @@ def sample(
     `Game.truncated`.
     """
     if not 1 <= count <= MOST_SAMPLES:
-        raise UserError(f"--num_samples={count}; legal: 1 to {MOST_SAMPLES}")
+        raise UserError(f"--num_samples={count}; expected: 1 to {MOST_SAMPLES}")
     out = out or folder / f"samples_seed{seed}.npz"
     if out.suffix != ".npz":
         raise UserError(f"--out={out} must end in .npz")
-    game, step, average = restore(folder, truncation=truncation)
+    game, step, ema = restore(folder, truncation=truncation)
     class_names = recorded(folder)[1]["class_names"]
     if (classes or same_latents) and not game.is_conditional:
         flag = "classes" if classes else "same_latents"
         raise UserError(f"--{flag} needs a generator that learns of labels; this run's config.generator does not")
     labels = [_label(name, class_names) for name in classes]
-    batches = list(draw(game, average, seed=seed, count=count, labels=labels, same_latents=same_latents))
+    batches = list(draw(game, ema, seed=seed, count=count, labels=labels, same_latents=same_latents))
     arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
     if game.num_classes:
         arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
@@ -78,10 +81,10 @@ def sample(
         np.savez_compressed(draft, **arrays)
         draft.replace(out)
         if is_point(game.image_shape):
-            report.save_png(picture, report.draw_points(arrays["images"].reshape(-1, 2)))
+            writer.save_png(picture, writer.draw_points(arrays["images"].reshape(-1, 2)))
         else:
             columns = class_columns(game, labels)
-            report.save_png(picture, report.grid(arrays["images"][: 10 * columns or 100], columns))
+            writer.save_png(picture, writer.grid(arrays["images"][: 10 * columns or 100], columns))
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
     logger.info("%d samples of step %d: %s, and a picture of them: %s", count, step, out, picture)
@@ -93,13 +96,13 @@ def recorded(folder: Path) -> tuple[ConfigDict, dict]:
     if record is None:
         raise UserError(f"--workdir={folder} holds no run: there is no {folder / 'config.json'}")
     config = _with_tuples(record["config"])
-    fields.check(config, where=f"{folder / 'config.json'}: config", recorded=True)
+    schema.check(config, where=f"{folder / 'config.json'}: config", recorded=True)
     return ConfigDict(config, convert_dict=True), record["dataset"]
 
 
 def restore(
     folder: Path, kept_in: str = "checkpoints", *, truncation: float | None = None
-) -> tuple[Game, int, Average]:
+) -> tuple[Game, int, GeneratorEMA]:
     """The game of the run in `folder`, and the step and averaged generator of the newest checkpoint in `kept_in`.
 
     The generator is as it is to be sampled from: see `ready`, and for `truncation` `Game.truncated`. Raises
@@ -109,34 +112,34 @@ def restore(
     game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
     game = game if truncation is None else game.truncated(truncation)
     initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
-    target = sharding.abstract(jax.eval_shape(initial).average, sharding.replicated(sharding.local_mesh()))
+    target = sharding.abstract(jax.eval_shape(initial).ema, sharding.replicated(sharding.local_mesh()))
     checkpoints = folder / kept_in
     found = None
     if checkpoints.is_dir():
-        found = checkpoint.restore_average(checkpoint.open_manager(checkpoints, read_only=True), target)
+        found = checkpoint.restore_ema(checkpoint.open_manager(checkpoints, read_only=True), target)
     if found is None:
         raise UserError(f"--workdir={folder} holds no checkpoint yet: train it first, with the same --workdir")
-    step, average = found
-    return game, step, ready(config, game, average)
+    step, ema = found
+    return game, step, ready(config, game, ema)
 
 
-def ready(config: ConfigDict, game: Game, average: Average) -> Average:
+def ready(config: ConfigDict, game: Game, ema: GeneratorEMA) -> GeneratorEMA:
     """The averaged generator of a run as every sample of it is drawn: with standing statistics where it asks for them.
 
     They are a function of the run's own seed and batch size, so that pictures, figures and `--mode=sample` of any seed
     show one generator.
     """
     batches = config.evaluation.get("standing_batches", 0)  # runs of before the field have none
-    return standing(game, average, seed=config.seed, batches=batches, batch_size=config.batch_size)
+    return standing(game, ema, seed=config.seed, batches=batches, batch_size=config.batch_size)
 
 
-def standing(game: Game, average: Average, *, seed: int, batches: int, batch_size: int) -> Average:
+def standing(game: Game, ema: GeneratorEMA, *, seed: int, batches: int, batch_size: int) -> GeneratorEMA:
     """The averaged generator with the statistics of batches of its own in place of those that training left behind.
 
-    The mean and variance of every batch normalisation become the plain means over `batches` batches, of fresh latents
+    The mean and variance of every batch normalization become the plain means over `batches` batches, of fresh latents
     and labels, of each batch's mean and variance; all else in `batch_stats`, such as the vectors of a spectral
-    normalisation, stays. Each device takes its share of a batch where the devices divide it. With 0 batches, or without
-    batch normalisation, the same generator.
+    normalization, stays. Each device takes its share of a batch where the devices divide it. With 0 batches, or without
+    batch normalization, the same generator.
 
     Reference: Brock et al. 2019, arXiv:1809.11096, appendix C, "standing statistics", there of 100 batches.
     """
@@ -144,23 +147,23 @@ def standing(game: Game, average: Average, *, seed: int, batches: int, batch_siz
     split = sharding.split_rows(mesh, 0) if batch_size % mesh.size == 0 else sharding.replicated(mesh)
     for index in range(batches):
         rows = jax.device_put(np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.uint32), split)
-        moments = _moments(average, rows, jnp.uint32(seed), jnp.uint32(index), game=game)
+        moments = _moments(ema, rows, jnp.uint32(seed), jnp.uint32(index), game=game)
         if not moments:
-            return average
+            return ema
         total = moments if total is None else jax.tree.map(jnp.add, total, moments)
     if total is None:
-        return average
+        return ema
 
     def replaced(path: tuple, leaf: Array) -> Array:
         found = total.get("/".join(entry.key for entry in path))
         return leaf if found is None else (found / batches).astype(leaf.dtype)
 
-    return average.replace(batch_stats=jax.tree_util.tree_map_with_path(replaced, average.batch_stats))
+    return ema.replace(batch_stats=jax.tree_util.tree_map_with_path(replaced, ema.batch_stats))
 
 
 def draw(
     game: Game,
-    average: Average,
+    ema: GeneratorEMA,
     *,
     seed: int,
     count: int,
@@ -183,7 +186,7 @@ def draw(
         rows = np.arange(first, first + batch_size, dtype=np.uint32)
         latent_rows = rows // len(labels) if same_latents else rows
         given = jax.device_put((latent_rows, labels[rows % len(labels)]), sharding.split_rows(mesh, 0))
-        image, label = jax.device_get(_samples(average, *given, jnp.uint32(seed), game=game))
+        image, label = jax.device_get(_samples(ema, *given, jnp.uint32(seed), game=game))
         kept = min(batch_size, count - first)
         yield {"image": image[:kept], "label": label[:kept]}
 
@@ -202,7 +205,7 @@ def _label(name: str, class_names: Sequence[str]) -> int:
         return int(name)
     shown = ", ".join(class_names[:MOST_COLUMNS]) + (", ..." if len(class_names) > MOST_COLUMNS else "")
     raise UserError(
-        f"--classes: {name!r} is no class of the run's dataset{nearest(name, class_names)}; legal: {shown}, or 0 to "
+        f"--classes: {name!r} is no class of the run's dataset{nearest(name, class_names)}; expected: {shown}, or 0 to "
         f"{len(class_names) - 1}"
     )
 
@@ -215,15 +218,15 @@ def _with_tuples(value: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames="game")
-def _samples(average: Average, rows: Array, label: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
+def _samples(ema: GeneratorEMA, rows: Array, label: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
     latent = game.latents(example_keys(named_key(jax.random.key(seed), "sample"), rows))
-    image, _ = game.generate(average.variables, latent, label, train=False)
+    image, _ = game.generate(ema.variables, latent, label, train=False)
     return image if is_point(game.image_shape) else to_uint8(image, game.output.image_range), label
 
 
 @functools.partial(jax.jit, static_argnames="game")
-def _moments(average: Average, rows: Array, seed: Array, index: Array, *, game: Game) -> dict[str, Array]:
-    """The mean and variance of what each batch normalisation sees of a batch, by their paths in `batch_stats`.
+def _moments(ema: GeneratorEMA, rows: Array, seed: Array, index: Array, *, game: Game) -> dict[str, Array]:
+    """The mean and variance of what each batch normalization sees of a batch, by their paths in `batch_stats`.
 
     They are taken of the layer's input: what training leaves behind is mixed with what was there before.
     """
@@ -241,7 +244,7 @@ def _moments(average: Average, rows: Array, seed: Array, index: Array, *, game: 
 
     with nn.intercept_methods(look):
         dropout = jax.random.fold_in(named_key(key, "generator"), index)
-        game.generate(average.variables, game.latents(keys), labels, train=True, key=dropout)
+        game.generate(ema.variables, game.latents(keys), labels, train=True, key=dropout)
     return found
 
 
@@ -261,6 +264,6 @@ def landscape(game: Game, discriminator: Player, points: Array, real: Array) -> 
     def loss(logit: Array) -> Array:
         return jnp.mean(game.loss.generator(real_logits, jnp.full_like(real_logits, logit)))
 
-    logits, pull_back = jax.vjp(logits_of, points)
-    (pull,) = pull_back(-jax.vmap(jax.grad(loss))(logits))
+    logits, vjp_fn = jax.vjp(logits_of, points)
+    (pull,) = vjp_fn(-jax.vmap(jax.grad(loss))(logits))
     return logits, pull.reshape(-1, 2)

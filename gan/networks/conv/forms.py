@@ -1,4 +1,4 @@
-"""Networks, lowest floor: the arithmetic of convolutions, for conv.py, conv_cpu.py and conv_tiles.py to build on.
+"""Networks, lowest floor: the arithmetic of convolutions, for primitives.py, cpu.py and tiles.py to build on.
 
 A convolution, its gradient for the input (the transposed convolution) and its gradient for the weights are one
 trilinear form with one of three places left open:

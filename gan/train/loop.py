@@ -16,25 +16,18 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import (
-    checkpoint,
-    data,
-    evaluation,
-    fields,
-    hosts,
-    memory,
-    report,
-    sampling,
-    schedules,
-    sharding,
-    steps,
-    workdir,
-)
+from gan import data, schedules, steps
 from gan import game as rules
 from gan import state as states
-from gan.diagnostics import Diagnostics
+from gan.config import schema
 from gan.errors import Diverged, UserError
+from gan.evaluation import evaluator
 from gan.game import Game
+from gan.inference import sampling
+from gan.io import checkpoint, workdir, writer
+from gan.parallel import processes, sharding
+from gan.train import memory
+from gan.train.diagnostics import Diagnostics
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +38,12 @@ CLOUD = 1000
 """Samples in a run's pictures of points."""
 
 RESIDENT_BYTES = 2**30
-"""Decoded datasets up to this size are kept on the device where `config.data.resident` is "auto"."""
+"""Decoded datasets up to this size are kept on the device where `config.data.on_device` is "auto"."""
 
 DECODED_BYTES = 2**32
 """Larger ones, up to this size, are decoded once, into the cache folder, and streamed from there."""
 
-MOST_TURNS = 256
+MAX_STEPS_PER_DISPATCH = 256
 """Turns that one dispatch plays at most."""
 
 DISPATCH_SECONDS = 0.2
@@ -63,9 +56,9 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
     `launched` is the `time.monotonic()` of the launch. Raises `UserError` for a mistake of the user's, `Diverged` where
     a figure is not finite.
     """
-    check_numbers(config)
+    check_config_values(config)
     with contextlib.ExitStack() as held:
-        hosts.from_first(lambda: bool(held.enter_context(workdir.lock(folder))))
+        processes.broadcast_from_primary(lambda: bool(held.enter_context(workdir.lock(folder))))
         return _train(config, folder, launched)
 
 
@@ -77,7 +70,7 @@ def due(step: int, every: int, total: int) -> bool:
 def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
-    dataset = hosts.first_then_others(lambda: evaluation.open_dataset(config))
+    dataset = processes.primary_first(lambda: evaluator.open_dataset(config))
     opened = find_run(config, folder, dataset, mesh)
     if opened.is_complete:
         return 0
@@ -88,31 +81,31 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
         turns = compile_run(opened, source, mesh)
     begin(opened, folder)
     config, game, step = opened.config, opened.game, int(opened.state.step)
-    state, run = opened.state, Run(config, folder, opened, source.real_images, launched)
-    with Interruption() as interruption, run, source.opened(step, config.steps, game.discriminator.steps):
+    state, run = opened.state, Recorder(config, folder, opened, source.real_images, launched)
+    with StopSignal() as interruption, run, source.opened(step, config.steps, game.discriminator.steps):
         if step == 0 and config.sample_every:
             run.sample(0, state)
         while step < config.steps:
-            count = min(run.turns_before_due(step), run.turns_in_dispatch, source.most_turns)
+            count = min(run.steps_before_due(step), run.steps_per_dispatch, source.max_steps_per_dispatch)
             arrays, waited = source.take()
             state, metrics = turns(state, arrays, count)
             step += count
-            run.played(step, count, metrics, waited)
+            run.record(step, count, metrics, waited)
             run.due(step, state)
-            if stopped_by := interruption.agreed(count, run.turns_in_dispatch, metrics):
+            if stopped_by := interruption.agreed(count, run.steps_per_dispatch, metrics):
                 run.stop(step, state, stopped_by)
                 return 128 + stopped_by
-    _farewell(config, folder)
+    _log_next_steps(config, folder)
     return 0
 
 
-class Opened(NamedTuple):
+class RunSetup(NamedTuple):
     """A run whose folder is ready, at the position from which it goes on."""
 
     config: ConfigDict
     """As the run is trained: with a number of microbatches."""
     game: Game
-    course: schedules.Course
+    course: schedules.Schedules
     state: states.TrainState
     manager: Any
     """Of its checkpoints."""
@@ -123,7 +116,7 @@ class Opened(NamedTuple):
     """Whether the folder held it already."""
 
 
-def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opened:
+def prepare_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSetup:
     """Begins the run of `config` in `folder`, which is locked, or finds where it was left, and writes `config.json`.
 
     Raises `UserError` where the folder holds another run.
@@ -134,9 +127,9 @@ def open_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     return opened
 
 
-def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opened:
-    """As `open_run`, without writing. In place of "auto" microbatches stand those of the run, or 1."""
-    old = hosts.from_first(lambda: workdir.read(folder))
+def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSetup:
+    """As `prepare_run`, without writing. In place of "auto" microbatches stand those of the run, or 1."""
+    old = processes.broadcast_from_primary(lambda: workdir.read(folder))
     if config.microbatches == memory.AUTO:
         config = memory.with_microbatches(config, memory.recorded_number(old, config.batch_size))
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
@@ -144,7 +137,7 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     initial = functools.partial(states.create, game)
     numbers = (course(0), np.uint32(config.seed))
     shapes = jax.eval_shape(initial, *numbers)
-    layout = sharding.of_state(shapes, mesh, in_parts=config.shard_state)
+    layout = sharding.state_sharding(shapes, mesh, sharded=config.shard_state)
     _check_memory(config, game, sharding.bytes_per_device(shapes, layout), mesh)
     record, changes = _record(config, dataset, shapes), []
     if old is not None:
@@ -157,22 +150,22 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Opene
     first = int(state.step)
     is_complete = first >= config.steps
     if is_complete:
-        if hosts.is_first():
-            report.finish(folder, is_of_points=data.is_point(dataset.image_shape))
+        if processes.is_primary():
+            writer.finish(folder, is_of_points=data.is_point(dataset.image_shape))
         logger.info("the run is complete: step %d of %d. To go on: --config.steps=%d", first, config.steps, 2 * first)
     record["changes"] = ([] if old is None else old.get("changes", [])) + [
         {"step": first, **change} for change in changes
     ]
-    return Opened(config, game, course, state, manager, is_complete, record, old is not None)
+    return RunSetup(config, game, course, state, manager, is_complete, record, old is not None)
 
 
-def begin(opened: Opened, folder: Path) -> None:
+def begin(opened: RunSetup, folder: Path) -> None:
     """Writes `config.json`, and says what is trained."""
-    hosts.from_first(lambda: workdir.write(folder, opened.record))
+    processes.broadcast_from_primary(lambda: workdir.write(folder, opened.record))
     _announce(opened.record, folder, int(opened.state.step))
 
 
-def with_chosen_microbatches(opened: Opened, source: Any, mesh: Any) -> tuple[Opened, sharding.Dispatch]:
+def with_chosen_microbatches(opened: RunSetup, source: Any, mesh: Any) -> tuple[RunSetup, sharding.Dispatch]:
     """The run with the fewest microbatches that fit the devices, and its train steps, compiled.
 
     A run that was begun keeps the number that it has, if it fits. Raises `UserError` where none does.
@@ -180,7 +173,7 @@ def with_chosen_microbatches(opened: Opened, source: Any, mesh: Any) -> tuple[Op
     recorded = opened.config.microbatches if opened.was_begun else 0
     batches = opened.game.discriminator.steps
 
-    def changed(number: int) -> Opened:
+    def changed(number: int) -> RunSetup:
         game = dataclasses.replace(opened.game, microbatches=number)
         return opened._replace(config=memory.with_microbatches(opened.config, number), game=game)
 
@@ -203,47 +196,49 @@ def with_chosen_microbatches(opened: Opened, source: Any, mesh: Any) -> tuple[Op
     return opened, compile_run(opened, source, mesh).with_compiled(fit.compiled)
 
 
-def compile_run(opened: Opened, source: Any, mesh: Any) -> Callable:
-    """The train steps of a run: see `sharding.compile_turns`. They are compiled when they are first needed."""
+def compile_run(opened: RunSetup, source: Any, mesh: Any) -> Callable:
+    """The train steps of a run: see `sharding.compile_steps`. They are compiled when they are first needed."""
     config = opened.config
-    return sharding.compile_turns(
+    return sharding.compile_steps(
         functools.partial(
-            turn, game=as_played(opened.game, config, mesh), course=opened.course, batch_of=source.batch_of
+            run_step, game=for_devices(opened.game, config, mesh), course=opened.course, batch_of=source.batch_of
         ),
         mesh,
         wrapper=config.parallel,
         batch_size=config.batch_size,
         data_axis=source.data_axis,
-        most=source.most_turns,
-        numbers=numbers_of(config, opened.course),
-        layout=sharding.of_state(opened.state, mesh, in_parts=config.shard_state),
+        most=source.max_steps_per_dispatch,
+        numbers=base_hyperparams(config, opened.course),
+        layout=sharding.state_sharding(opened.state, mesh, sharded=config.shard_state),
     )
 
 
-def as_played(game: Game, config: ConfigDict, mesh: Any) -> Game:
+def for_devices(game: Game, config: ConfigDict, mesh: Any) -> Game:
     """The game as the turns of a config play it on these devices: with `shard_state`, its updates in parts."""
     if not config.shard_state:
         return game
-    return game.in_parts(*(functools.partial(place, mesh=mesh) for place in (sharding.scattered, sharding.gathered)))
+    return game.with_sharded_updates(
+        *(functools.partial(place, mesh=mesh) for place in (sharding.shard, sharding.all_gather))
+    )
 
 
-def turn(
-    state: states.TrainState, arrays: Any, rows: Array, numbers: dict, *, game: Game, course: schedules.Course,
+def run_step(
+    state: states.TrainState, arrays: Any, rows: Array, numbers: dict, *, game: Game, course: schedules.Schedules,
     batch_of: Callable, axis_name: str | None,
 ) -> tuple[states.TrainState, dict]:  # fmt: skip
-    """One turn of a run with the `numbers_of` it, on what its source's `batch_of` makes of its arrays."""
+    """One turn of a run with the `base_hyperparams` it, on what its source's `batch_of` makes of its arrays."""
     raw = batch_of(arrays, numbers["seed"], state.step, rows, game.discriminator.steps)
     hyperparams = course(state.images, numbers["base"])
-    return steps.train_step(state, as_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
+    return steps.train_step(state, make_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
 
 
-def numbers_of(config: ConfigDict, course: schedules.Course) -> dict:
+def base_hyperparams(config: ConfigDict, course: schedules.Schedules) -> dict:
     """What a run's turns are told, so that one compiled program serves every seed, rate and weight."""
     base = {field: np.float32(value) for field, value in course.base.items()}
     return {"base": base, "seed": np.uint32(config.seed)}
 
 
-def as_batches(raw: dict, rows: Array, game: Game) -> dict:
+def make_batches(raw: dict, rows: Array, game: Game) -> dict:
     """Examples [batches, B, ...] as the steps want them: images in the game's range, and each example's row."""
     return {
         "image": data.to_range(raw["image"], game.output.image_range),
@@ -256,7 +251,7 @@ class Resident:
     """All examples on every device; a turn's batches are gathered inside the program."""
 
     data_axis = None
-    most_turns = MOST_TURNS
+    max_steps_per_dispatch = MAX_STEPS_PER_DISPATCH
 
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
         # Copies: a file that they are mapped from could be written to during the run.
@@ -289,14 +284,14 @@ class Streamed:
     """
 
     data_axis = 1
-    most_turns = 1
+    max_steps_per_dispatch = 1
 
     def __init__(self, dataset: data.Dataset, config: ConfigDict, mesh: Any):
         self._dataset = data.Decoded(*dataset.arrays()) if _decoded_bytes(dataset) <= DECODED_BYTES else dataset
         self._order = {
             "seed": config.seed,
             "batch_size": config.batch_size,
-            "rows": sharding.own_rows(mesh, config.batch_size),
+            "rows": sharding.process_rows(mesh, config.batch_size),
         }
         self._mesh = mesh
         self.real_images = dataset.read(np.arange(min(_shown(dataset.image_shape), len(dataset))))[0]
@@ -325,31 +320,31 @@ class Streamed:
         begun = time.perf_counter()
         batches = next(self._stream)
         waited = time.perf_counter() - begun
-        return sharding.from_own_rows(batches, self._mesh, 1, self._order["batch_size"]), waited
+        return sharding.make_global_batch(batches, self._mesh, 1, self._order["batch_size"]), waited
 
 
-class Run:
+class Recorder:
     """What happens beside the turns: figures, pictures, checkpoints, and the end.
 
     Of several processes each has one, and all come to the same lines; the first alone draws, evaluates and writes.
     """
 
-    def __init__(self, config: ConfigDict, folder: Path, opened: Opened, real_images: np.ndarray, launched: float):
+    def __init__(self, config: ConfigDict, folder: Path, opened: RunSetup, real_images: np.ndarray, launched: float):
         self._config, self._game, self._manager, self._real_images = config, opened.game, opened.manager, real_images
         self._evaluator, self._best_manager = None, None
         if config.evaluate_every:
-            hosts.from_first(self._open_evaluator)
+            processes.broadcast_from_primary(self._open_evaluator)
             self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         first = int(opened.state.step)
         self._diagnostics = Diagnostics(real_images)
-        self._report = report.Report(folder, step=first, total=config.steps) if hosts.is_first() else None
+        self._report = writer.RunWriter(folder, step=first, total=config.steps) if processes.is_primary() else None
         self._launched = launched
         self._recent: list[tuple[int, dict]] = []
         self._waited = 0.0
         self._since = (first, time.perf_counter())
-        self.turns_in_dispatch = 1
+        self.steps_per_dispatch = 1
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -363,15 +358,15 @@ class Run:
                 manager.wait_until_finished()  # errors of the last save come out here
 
     def _open_evaluator(self) -> None:
-        self._evaluator = evaluation.Evaluator(self._config, self._config.seed)
+        self._evaluator = evaluator.Evaluator(self._config, self._config.seed)
 
-    def turns_before_due(self, step: int) -> int:
+    def steps_before_due(self, step: int) -> int:
         """Turns after `step` until something is due."""
         config = self._config
         intervals = (config.log_every, config.sample_every, config.evaluate_every, config.checkpoint_every)
         return min([config.steps - step] + [every - step % every for every in intervals if every])
 
-    def played(self, step: int, count: int, metrics: dict, waited: float) -> None:
+    def record(self, step: int, count: int, metrics: dict, waited: float) -> None:
         """Notes the figures of `count` turns without waiting for them, but runs at most two dispatches ahead."""
         self._recent.append((count, metrics))
         self._waited += waited
@@ -400,19 +395,19 @@ class Run:
     def sample(self, step: int, state: states.TrainState) -> None:
         """Draws the run's picture: the same latents at every step."""
         is_of_points = data.is_point(self._game.image_shape)
-        average, discriminator = sharding.at_hand((state.average, state.discriminator if is_of_points else None))
-        if not hosts.is_first():
+        ema, discriminator = sharding.gather_to_process((state.ema, state.discriminator if is_of_points else None))
+        if not processes.is_primary():
             return
         columns = sampling.class_columns(self._game)
         count = _shown(self._game.image_shape) // max(columns, 1) * max(columns, 1)
-        average = sampling.ready(self._config, self._game, average)
-        drawn = sampling.draw(self._game, average, seed=self._config.seed, count=count, batch_size=count)
+        ema = sampling.ready(self._config, self._game, ema)
+        drawn = sampling.draw(self._game, ema, seed=self._config.seed, count=count, batch_size=count)
         images = next(drawn)["image"]
         if is_of_points:
-            plane = report.plane(self._real_images.reshape(-1, 2))
+            plane = writer.plane(self._real_images.reshape(-1, 2))
             points = plane.reshape(-1, *self._game.image_shape)
             logits, pull = sampling.landscape(self._game, discriminator, points, self._real_images)
-            landscape = report.Landscape(plane, np.reshape(logits, plane.shape[:2]), np.reshape(pull, plane.shape))
+            landscape = writer.Landscape(plane, np.reshape(logits, plane.shape[:2]), np.reshape(pull, plane.shape))
             self._report.points(step, images.reshape(-1, 2), self._real_images.reshape(-1, 2), landscape)
         else:
             self._report.samples(step, images, columns)
@@ -422,20 +417,23 @@ class Run:
         """Takes the figures of the averaged generator, and keeps the state if they are the best so far."""
         self._fetch(step)
         begun = time.perf_counter()
-        average = sharding.at_hand(state.average)
-        if hosts.from_first(lambda: self._take_figures(step, average)):
+        ema = sharding.gather_to_process(state.ema)
+        if processes.broadcast_from_primary(lambda: self._compute_metrics(step, ema)):
             checkpoint.save(self._best_manager, step, state)
         since_step, since = self._since
         self._since = (since_step, since + time.perf_counter() - begun)  # not a part of the turns' time
 
-    def _take_figures(self, step: int, average: states.Average) -> bool:
+    def _compute_metrics(self, step: int, ema: states.GeneratorEMA) -> bool:
         """Whether they are the best so far."""
-        figures = self._evaluator.figures(self._game, sampling.ready(self._config, self._game, average))
-        decisive = self._evaluator.decisive
-        best = min((line[decisive] for line in self._report.evaluations() if decisive in line), default=math.inf)
+        figures = self._evaluator.compute(self._game, sampling.ready(self._config, self._game, ema))
+        selection_metric = self._evaluator.selection_metric
+        best = min(
+            (line[selection_metric] for line in self._report.evaluations() if selection_metric in line),
+            default=math.inf,
+        )
         self._report.evaluation(step, figures)
-        logger.info("step %d: %s", step, evaluation.told(figures))
-        return decisive in figures and figures[decisive] < best
+        logger.info("step %d: %s", step, evaluator.describe(figures))
+        return selection_metric in figures and figures[selection_metric] < best
 
     def save(self, step: int, state: states.TrainState) -> None:
         """Saves a checkpoint."""
@@ -460,7 +458,9 @@ class Run:
                 },
             )
             self._diagnostics.observe_metrics(step, figures)
-        self.turns_in_dispatch = hosts.from_first(lambda: max(1, int(DISPATCH_SECONDS / seconds_per_step)))
+        self.steps_per_dispatch = processes.broadcast_from_primary(
+            lambda: max(1, int(DISPATCH_SECONDS / seconds_per_step))
+        )
         self._recent.clear()
         self._waited = 0.0
         self._since = (step, now)
@@ -478,7 +478,7 @@ class Run:
         return figures
 
 
-class Interruption:
+class StopSignal:
     """Notes the first SIGINT or SIGTERM, to be acted on between two turns; a second one acts at once.
 
     So does SIGHUP, which comes when the terminal is closed, unless the run was launched to ignore it (`nohup`).
@@ -488,7 +488,7 @@ class Interruption:
         self.signal = 0
         self._turns = 0
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "StopSignal":
         numbers = [signal.SIGINT, signal.SIGTERM]
         numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
         self._before = {number: signal.signal(number, self._note) for number in numbers}
@@ -504,14 +504,14 @@ class Interruption:
         To be asked after every dispatch, of `count` turns that compute `played`. Several processes ask each other when
         they have played `every` turns, and wait for them: see `hosts`.
         """
-        if hosts.count() == 1:
+        if processes.process_count() == 1:
             return self.signal
         self._turns += count
         if self._turns < every:
             return 0
         self._turns = 0
         jax.block_until_ready(played)
-        return hosts.largest(self.signal)
+        return processes.process_max(self.signal)
 
     def _note(self, number: int, frame: object) -> None:
         self.signal = number
@@ -524,9 +524,9 @@ def _shown(image_shape: tuple[int, int, int]) -> int:
 
 def is_resident(dataset: data.Dataset, config: ConfigDict) -> bool:
     """Whether a run keeps the whole dataset on the device."""
-    choice = config.data.resident
+    choice = config.data.on_device
     if choice not in ("auto", "always", "never"):
-        raise UserError(f"config.data.resident={choice!r} is unknown; legal: auto, always, never")
+        raise UserError(f"config.data.on_device={choice!r} is unknown; expected: auto, always, never")
     return choice == "always" or (choice == "auto" and _decoded_bytes(dataset) <= RESIDENT_BYTES)
 
 
@@ -534,9 +534,9 @@ def _decoded_bytes(dataset: data.Dataset) -> int:
     return len(dataset) * math.prod(dataset.image_shape)
 
 
-def check_numbers(config: ConfigDict) -> None:
+def check_config_values(config: ConfigDict) -> None:
     """Raises `UserError` for a field that is missing or of another kind, and for a number that cannot be."""
-    fields.check(config)
+    schema.check(config)
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
     if config.batch_size < 1 or config.discriminator_steps < 1:
@@ -557,7 +557,7 @@ def check_numbers(config: ConfigDict) -> None:
     if config.shard_state and config.parallel != "jit":
         raise UserError(
             f"config.shard_state=True has no meaning with config.parallel={config.parallel!r}, which keeps the state "
-            f"whole on every device; legal: config.parallel='jit'"
+            f"whole on every device; expected: config.parallel='jit'"
         )
     if config.microbatches == memory.AUTO and config.parallel != "jit":
         raise UserError(
@@ -574,10 +574,10 @@ def check_numbers(config: ConfigDict) -> None:
 def _check_memory(config: ConfigDict, game: Game, state: int, mesh: Any) -> None:
     """Raises `UserError` where the bytes of the state and a batch are more than a device has: a size was mistyped."""
     batch = config.batch_size * math.prod(game.image_shape) * 4 // mesh.size
-    there = sharding.memory_of_a_device()
+    there = sharding.device_memory_bytes()
     if state + batch > there:
         raise UserError(
-            f"the players and their optimisers take {state / 2**30:.1f} GiB and a batch {batch / 2**30:.1f}; a device "
+            f"the players and their optimizers take {state / 2**30:.1f} GiB and a batch {batch / 2**30:.1f}; a device "
             f"has {there / 2**30:.1f}. See config.batch_size, config.data.image_size, config.latent.size and the widths"
         )
 
@@ -612,7 +612,7 @@ def _announce(record: dict, folder: Path, first: int) -> None:
     logger.info("%s in %s", f"going on from step {first} of {total}" if first else f"{total} steps", folder)
 
 
-def _farewell(config: ConfigDict, folder: Path) -> None:
+def _log_next_steps(config: ConfigDict, folder: Path) -> None:
     logger.info("step %d of %d done. In %s lie:", config.steps, config.steps, folder)
     logger.info("  samples/        the same latents through training")
     logger.info("  losses.png      both losses; metrics.jsonl and tensorboard/: every figure")

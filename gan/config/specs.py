@@ -1,6 +1,6 @@
 """How a string in a config names a function: `name` or `name(1.0, key=2)`, literals only.
 
-A leaf: losses, priors, initialisers and schedules are chosen with it, so that one string says which and how.
+A leaf: losses, priors, initializers and schedules are chosen with it, so that one string says which and how.
 """
 
 import ast
@@ -8,8 +8,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gan.config.schema import check_kind
 from gan.errors import UserError, lookup
-from gan.fields import check_kind
 
 LONGEST = 1000
 """Characters of a name with its arguments."""
@@ -51,7 +51,7 @@ def call(table: Mapping[str, Callable], text: str, field: str) -> Any:
     try:
         given = signature.bind(*arguments, **keywords).arguments
     except TypeError as error:
-        raise UserError(f"{field}={text!r}: {error}; legal: {name}{signature}") from error
+        raise UserError(f"{field}={text!r}: {error}; expected: {name}{signature}") from error
     for argument, value in given.items():
         if signature.parameters[argument].annotation in (int, float, bool, str):
             check_kind(f"{field}={text!r}: {argument}", value, signature.parameters[argument].annotation)

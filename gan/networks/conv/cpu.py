@@ -1,4 +1,4 @@
-"""Networks, lowest floor: convolutions as XLA's CPU runs them best. conv.py calls `canonical`."""
+"""Networks, lowest floor: convolutions as XLA's CPU runs them best. primitives.py calls `canonical`."""
 
 import math
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gan.networks import conv_tiles
-from gan.networks.conv_forms import (
+from gan.networks.conv import tiles
+from gan.networks.conv.forms import (
     OPERANDS,
     Axis,
     Geometry,
@@ -26,7 +26,7 @@ from gan.networks.conv_forms import (
 )
 
 FEW = 4
-"""Channels of an image: grey, with alpha, colour, both."""
+"""Channels of an image: grey, with alpha, color, both."""
 
 EXAMPLES_AS_CHANNELS = range(8, 17)
 """How many XLA's convolution takes at once as channels of a weight gradient, where that divides the batch."""
@@ -44,8 +44,8 @@ def canonical(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
     if all(axis == Axis(axis.inputs, 1, axis.inputs, 0, 1) for axis in geometry):
         # 1x1, 32x32, 16 to 32 channels, batch 32: 4 ms for 26 with gradients, 12 for 100 with second ones.
         return products(blank, a[None], b[None], geometry)[0]
-    if conv_tiles.pays(blank, a, b, geometry):
-        return conv_tiles.tiled(blank, a, b, geometry)
+    if tiles.pays(blank, a, b, geometry):
+        return tiles.tiled(blank, a, b, geometry)
     rows, columns = geometry
     sizes, stride = sizes_of(blank, a, b), rows.stride
     if stride == 1 and sizes["o"] <= FEW and sizes["c"] >= 8 and all(axis.before < axis.taps for axis in geometry):

@@ -17,10 +17,10 @@ from flax.errors import InvalidRngError
 from ml_collections import ConfigDict
 
 from gan import game as rules
-from gan import hosts, sharding
 from gan.errors import UserError
 from gan.game import Game
 from gan.losses import PlayerLoss
+from gan.parallel import processes, sharding
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def choose(
     if recorded and recorded not in counts:
         logger.warning("microbatches=%d, which the run had, does not divide the examples of a device", recorded)
     counts = counts[counts.index(recorded) :] if recorded in counts else counts
-    attempts = _Attempts(attempt, device or hosts.from_first(present_device))
+    attempts = _Attempts(attempt, device or processes.broadcast_from_primary(present_device))
     fitting = smallest_that_fits(counts, attempts, attempts.guess)
     if fitting is None and reason:
         raise UserError(attempts.why_not_whole(counts[0], reason, every))
@@ -170,7 +170,7 @@ def choose(
 
 def present_device() -> Device:
     """What the devices of this process have, and what lies on them."""
-    return Device(sharding.memory_of_a_device(), sharding.bytes_in_use())
+    return Device(sharding.device_memory_bytes(), sharding.bytes_in_use())
 
 
 def smallest_that_fits(
@@ -235,9 +235,9 @@ class _Attempts:
         """Whether the step of so many microbatches fits every device."""
         own, compiled = self._attempt(microbatches)
         # Every process compiles the same programs in the same order; what the first one measures is what all go by.
-        told = hosts.from_first(lambda: own)
+        told = processes.broadcast_from_primary(lambda: own)
         self.measured[microbatches] = None if told is None else Footprint(*told)
-        fits = hosts.all_do(own is not None and own.temporary <= self._room(own))
+        fits = processes.all_succeed(own is not None and own.temporary <= self._room(own))
         if fits:
             self.compiled = compiled
         return fits
@@ -257,7 +257,7 @@ class _Attempts:
             for index, number in enumerate(counts)
             if found.temporary + slope * (1 / number - share) <= self._room(found)
         )
-        return hosts.from_first(lambda: next(fitting, len(counts)))
+        return processes.broadcast_from_primary(lambda: next(fitting, len(counts)))
 
     def why_not_whole(self, number: int, reason: str, counts: Sequence[int]) -> str:
         """The message where parts change the numbers and the batch does not fit as it is."""
@@ -298,7 +298,7 @@ class _Attempts:
 
 
 HELPS = (
-    "smaller widths or images; config.data.resident='never'; config.shard_state=True on several devices; on a GPU "
+    "smaller widths or images; config.data.on_device='never'; config.shard_state=True on several devices; on a GPU "
     "XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 in the environment, where JAX takes 0.75 of the memory"
 )
 
@@ -309,7 +309,7 @@ def in_units(size: float) -> str:
 
 
 def _has_styles(game: Game) -> bool:
-    return game.still_styles(jnp.zeros((2, game.latent_size)), jnp.zeros((2,), jnp.int32)) is not None
+    return game.zero_style_offsets(jnp.zeros((2, game.latent_size)), jnp.zeros((2,), jnp.int32)) is not None
 
 
 def _is_by_example(loss: PlayerLoss) -> bool:

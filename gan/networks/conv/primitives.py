@@ -1,7 +1,7 @@
 """Networks, lowest floor: convolution, transposed convolution and their Flax modules. layers.py and every
 architecture build on it.
 
-The three convolutions of conv_forms.py are closed under differentiation: each is bilinear, and its transposes are the
+The three convolutions of forms.py are closed under differentiation: each is bilinear, and its transposes are the
 other two. Making them primitives keeps gradients of every order (R1, WGAN-GP) among them, so each needs one good
 program per platform.
 """
@@ -19,8 +19,8 @@ from jax._src import dispatch
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from gan.networks.conv_cpu import canonical
-from gan.networks.conv_forms import (
+from gan.networks.conv.cpu import canonical
+from gan.networks.conv.forms import (
     AXES,
     OPERANDS,
     Axis,
@@ -33,7 +33,7 @@ from gan.networks.conv_forms import (
     sizes_of,
     split,
 )
-from gan.networks.conv_grouped import grouped
+from gan.networks.conv.grouped import grouped
 
 Padding = str | Sequence[Sequence[int]]
 
@@ -145,8 +145,8 @@ def edges_of(padding: Padding) -> tuple[str | tuple[int, int], str | tuple[int, 
         if min(top, bottom, left, right) < 0:
             raise ValueError
     except (TypeError, ValueError):
-        legal = "'SAME', 'VALID', ((top, bottom), (left, right)) with nothing negative"
-        raise ValueError(f"padding={padding!r} is none of {legal}") from None
+        valid = "'SAME', 'VALID', ((top, bottom), (left, right)) with nothing negative"
+        raise ValueError(f"padding={padding!r} is none of {valid}") from None
     return (top, bottom), (left, right)
 
 
@@ -230,19 +230,19 @@ def conv_transpose(
       [B, H, W, C].
 
     Raises:
-      ValueError: shapes that do not fit; an illegal `output_size`, with the legal ones. TypeError: two types.
+      ValueError: shapes that do not fit; an invalid `output_size`, with the valid ones. TypeError: two types.
     """
     check(y, w, stride, groups, ("the kernel's last axis", w.shape[3]))
     rules = edges_of(padding)
-    legal = [
+    valid = [
         sizes_before(size, taps, stride, edges)
         for size, taps, edges in zip(y.shape[1:3], w.shape[:2], rules, strict=True)
     ]
     if output_size is None:
-        output_size = [sizes[-1] if padding == "SAME" else sizes[0] for sizes in legal]
-    if len(output_size) != 2 or any(size not in sizes for size, sizes in zip(output_size, legal, strict=True)):
-        heights, widths = (f"{sizes[0]}..{sizes[-1]}" for sizes in legal)
-        raise ValueError(f"output_size={tuple(output_size)}: legal heights are {heights}, legal widths {widths}")
+        output_size = [sizes[-1] if padding == "SAME" else sizes[0] for sizes in valid]
+    if len(output_size) != 2 or any(size not in sizes for size, sizes in zip(output_size, valid, strict=True)):
+        heights, widths = (f"{sizes[0]}..{sizes[-1]}" for sizes in valid)
+        raise ValueError(f"output_size={tuple(output_size)}: valid heights are {heights}, valid widths {widths}")
     geometry = tuple(
         forward_axis(size, taps, stride, edges)
         for size, taps, edges in zip(output_size, w.shape[:2], rules, strict=True)

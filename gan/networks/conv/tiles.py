@@ -1,10 +1,10 @@
-"""Networks, lowest floor: convolutions with fewer products, by Winograd's tiles. conv_cpu.py takes them where they pay.
+"""Networks, lowest floor: convolutions with fewer products, by Winograd's tiles. cpu.py takes them where they pay.
 
-Two neighbouring outputs of t taps are 2 t products, but t + 1 are enough. As a trilinear form:
+Two neighboring outputs of t taps are 2 t products, but t + 1 are enough. As a trilinear form:
 
     sum over n < 2, m < t of  x[n + m] w[m] y[n]  =  sum over k <= t of  (X x)[k] (W w)[k] (Y y)[k]
 
-with small matrices X, W, Y. As in conv_forms.py one place is left open, and its matrix is then transposed: the same
+with small matrices X, W, Y. As in forms.py one place is left open, and its matrix is then transposed: the same
 three serve a convolution and both of its gradients. On two axes a tile of 2x2 outputs takes (t + 1)^2 products for
 4 t^2. A stride s is split off first (`phases_of_kernel`): 4x4 taps at stride 2 are 2x2 taps of cells of 2x2 pixels.
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gan.networks.conv_forms import (
+from gan.networks.conv.forms import (
     OPERANDS,
     Axis,
     Geometry,
@@ -85,7 +85,7 @@ def cell_taps(axis: Axis) -> int:
 
 
 def pays(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> bool:
-    """Whether tiles beat the other programs of conv_cpu.py, by measurements of some 40 layers on two cores.
+    """Whether tiles beat the other programs of cpu.py, by measurements of some 40 layers on two cores.
 
     Batch 64, 4x4 at stride 2, milliseconds for a convolution, its transpose and its weight gradient: 16x16, 64 to 128
     channels 6, 6 and 9 for 10, 10 and 13; 64x64, 32 to 64 46, 54 and 57 for 98, 62 and 116. 3x3 at stride 1, 32x32,

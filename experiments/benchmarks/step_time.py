@@ -1,8 +1,8 @@
 """How long does a turn of the game take? Times whole turns of configs, in turn, and prints medians.
 
-python -m experiments.benchmarks.turns
-python -m experiments.benchmarks.turns --configs configs/dcgan.py --override generator.width=64 --json=turns.json
-python -m experiments.benchmarks.turns --override discriminator.batch_norm=False --vary penalties.r1=1.0
+python -m experiments.benchmarks.step_time
+python -m experiments.benchmarks.step_time --configs configs/dcgan.py --override generator.width=64 --json=turns.json
+python -m experiments.benchmarks.step_time --override discriminator.batch_norm=False --vary penalties.r1=1.0
 
 Every turn is timed to its end on the host; data are resident. Each round times all configs once, `--turns` turns
 each, so that a drift of the machine's speed meets all of them alike. With `--vary` each config is timed as it is and
@@ -24,8 +24,11 @@ from ml_collections import ConfigDict
 from experiments import cli
 from experiments.benchmarks import flops, timing
 from experiments.benchmarks.systems import load
-from gan import evaluation, loop, schedules, sharding, state
 from gan import game as rules
+from gan import schedules, state
+from gan.evaluation import evaluator
+from gan.parallel import sharding
+from gan.train import loop
 
 
 def main() -> None:
@@ -75,26 +78,26 @@ class Program(NamedTuple):
 def build(config: ConfigDict) -> Program:
     """The program of a config. It is the run's own turn, on the run's own arrays, and not a copy of either."""
     mesh = sharding.device_mesh()
-    dataset = evaluation.open_dataset(config)
+    dataset = evaluator.open_dataset(config)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     course = schedules.build(config)
     initial = functools.partial(state.create, game, course(0), config.seed)
     source = loop.Resident(dataset, config, mesh)
     turn = functools.partial(
-        loop.turn, game=loop.as_played(game, config, mesh), course=course, batch_of=source.batch_of
+        loop.run_step, game=loop.for_devices(game, config, mesh), course=course, batch_of=source.batch_of
     )
     arrays, _ = source.take()
-    numbers, made = loop.numbers_of(config, course), jax.eval_shape(initial)
-    layout = sharding.of_state(made, mesh, in_parts=config.shard_state)
+    numbers, made = loop.base_hyperparams(config, course), jax.eval_shape(initial)
+    layout = sharding.state_sharding(made, mesh, sharded=config.shard_state)
 
     def compiled() -> timing.Play:
-        played = sharding.compile_turns(
+        played = sharding.compile_steps(
             turn,
             mesh,
             wrapper="jit",
             batch_size=config.batch_size,
             data_axis=None,
-            most=loop.MOST_TURNS,
+            most=loop.MAX_STEPS_PER_DISPATCH,
             numbers=numbers,
             layout=layout,
         )
@@ -115,13 +118,13 @@ def build(config: ConfigDict) -> Program:
 
 
 def player(played: Callable, position: Any, arrays: Any) -> timing.Play:
-    """Plays turns of `sharding.compile_turns` on from a state, after one that is not timed."""
+    """Plays turns of `sharding.compile_steps` on from a state, after one that is not timed."""
 
     def play(turns: int) -> float:
         nonlocal position
         begun, left = time.perf_counter(), turns
         while left:
-            count = min(left, loop.MOST_TURNS)
+            count = min(left, loop.MAX_STEPS_PER_DISPATCH)
             position, metrics = played(position, arrays, count)
             left -= count
         jax.block_until_ready((position, metrics))

@@ -15,8 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from gan import hosts
 from gan.errors import UserError, machine_failure
+from gan.parallel import processes
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def open_manager(directory: Path, *, read_only: bool = False, keep: int = KEEP) 
     """
     return ocp.CheckpointManager(
         directory.absolute(),
-        item_names=("state", "average", "digests"),
+        item_names=("state", "ema", "digests"),
         options=ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=not read_only,
@@ -50,11 +50,9 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
     manager.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state.replace(average=None)),
-            average=ocp.args.StandardSave(state.average),
-            digests=ocp.args.JsonSave(
-                {"state": digests(state.replace(average=None)), "average": digests(state.average)}
-            ),
+            state=ocp.args.StandardSave(state.replace(ema=None)),
+            ema=ocp.args.StandardSave(state.ema),
+            digests=ocp.args.JsonSave({"state": digests(state.replace(ema=None)), "ema": digests(state.ema)}),
         ),
     )
 
@@ -65,18 +63,18 @@ def restore(manager: ocp.CheckpointManager, target: Any, *, set_aside: Path | No
     A damaged one is told and passed over for the one before it, and moved to `set_aside` if given, so that its step
     can be saved again. Raises `UserError` where there are checkpoints and none can be read.
     """
-    state, average = target.replace(average=None), target.average
+    state, ema = target.replace(ema=None), target.ema
 
     def read(step: int) -> Any:
-        items = _read(manager, step, {"state": state, "average": average})
-        return items["state"].replace(average=items["average"])
+        items = _read(manager, step, {"state": state, "ema": ema})
+        return items["state"].replace(ema=items["ema"])
 
     return _newest(manager, read, set_aside)
 
 
-def restore_average(manager: ocp.CheckpointManager, target: Any) -> tuple[int, Any] | None:
+def restore_ema(manager: ocp.CheckpointManager, target: Any) -> tuple[int, Any] | None:
     """The newest whole checkpoint's step and averaged generator; None where there is no checkpoint."""
-    return _newest(manager, lambda step: (step, _read(manager, step, {"average": target})["average"]), None)
+    return _newest(manager, lambda step: (step, _read(manager, step, {"ema": target})["ema"]), None)
 
 
 def digests(tree: Any) -> dict[str, int]:
@@ -107,13 +105,15 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
             if machine_failure(error):
                 raise  # no damage: a checkpoint that cannot be read for want of memory is as good as ever
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if not hosts.all_do(reason is None):
+        if not processes.all_succeed(reason is None):
             failures.append((step, reason or "another process cannot read it"))
             continue
         for damaged, reason in failures:
             logger.warning("checkpoint %d is damaged (%s): going on from checkpoint %d", damaged, reason[:200], step)
         if failures and set_aside is not None:
-            hosts.from_first(lambda: _move(manager.directory, [damaged for damaged, _ in failures], set_aside))
+            processes.broadcast_from_primary(
+                lambda: _move(manager.directory, [damaged for damaged, _ in failures], set_aside)
+            )
             manager.reload()
         return found
     if failures:

@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan import data, report, sampling, workdir
+from gan import data
 from gan.errors import UserError, nearest
 from gan.game import Game
+from gan.inference import sampling
+from gan.io import workdir, writer
 from gan.metrics import classifier, features, frechet, inception_score, kernel, modes, neighbors, wasserstein
-from gan.state import Average
+from gan.state import GeneratorEMA
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("frechet", "intra_class", "kernel", "neighbors", "inception_score", "labels", "memorisation")
+METRICS = ("frechet", "intra_class", "kernel", "neighbors", "inception_score", "labels", "memorization")
 """What `config.evaluation.metrics` may name, for images."""
 
-WHOLE = {"intra_class", "kernel", "neighbors", "memorisation"}
+WHOLE = {"intra_class", "kernel", "neighbors", "memorization"}
 """Those that need the features of all samples at once; the others are added up as samples come."""
 
 SMALLEST = 10
@@ -71,22 +73,22 @@ def evaluate(
         kept["best"] = sampling.restore(folder, "best", truncation=truncation)
     evaluator = Evaluator(config, seed)
     workdir.check_data(folder, recorded, evaluator.fingerprint)
-    checkpoints, real = {}, evaluator.floor()
-    logger.info("real training images: %s", told(real))
-    for name, (game, step, average) in kept.items():
+    checkpoints, real = {}, evaluator.real_baseline()
+    logger.info("real training images: %s", describe(real))
+    for name, (game, step, ema) in kept.items():
         begun = time.perf_counter()
-        found = evaluator.figures(game, average)
-        checkpoints[name] = {"step": step, "figures": found, "seconds": round(time.perf_counter() - begun, 2)}
+        found = evaluator.compute(game, ema)
+        checkpoints[name] = {"step": step, "metrics": found, "seconds": round(time.perf_counter() - begun, 2)}
         if not data.is_point(game.image_shape):
-            report.save_png(folder / f"nearest_{name}.png", evaluator.beside_nearest(game, average))
-        logger.info("the %s checkpoint, step %d: %s", name, step, told(found))
+            writer.save_png(folder / f"nearest_{name}.png", evaluator.beside_nearest(game, ema))
+        logger.info("the %s checkpoint, step %d: %s", name, step, describe(found))
     protocol = evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
     record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
     workdir.write(folder, record, "evaluation.json")
     logger.info("%s", folder / "evaluation.json")
 
 
-def told(figures: dict[str, float]) -> str:
+def describe(figures: dict[str, float]) -> str:
     """Figures in one line."""
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
@@ -106,24 +108,24 @@ class Evaluator:
         for name in settings.metrics:
             if name not in METRICS:
                 raise UserError(
-                    f"config.evaluation.metrics: {name!r} is unknown{nearest(name, METRICS)}; legal: "
+                    f"config.evaluation.metrics: {name!r} is unknown{nearest(name, METRICS)}; expected: "
                     f"{', '.join(METRICS)}"
                 )
         if "intra_class" in settings.metrics and config.generator.conditioning == "none":
             raise UserError(
                 "config.evaluation.metrics: 'intra_class' needs samples of a class that was asked for; "
-                "legal with config.generator.conditioning: concat, embedding"
+                "valid with config.generator.conditioning: concat, embedding"
             )
         if self.count < SMALLEST:
-            raise UserError(f"config.evaluation.num_samples={self.count} is too few; legal: {SMALLEST} or more")
+            raise UserError(f"config.evaluation.num_samples={self.count} is too few; expected: {SMALLEST} or more")
         if self.count > sampling.MOST_SAMPLES:
-            raise UserError(f"config.evaluation.num_samples={self.count}; legal: up to {sampling.MOST_SAMPLES}")
+            raise UserError(f"config.evaluation.num_samples={self.count}; expected: up to {sampling.MOST_SAMPLES}")
         self._reference = _reference(config)
         self._rows = _spread(len(self._reference), settings.reference_samples or len(self._reference))
         if len(self._rows) < SMALLEST:
             raise UserError(
                 f"config.evaluation.split={settings.split!r} and reference_samples={settings.reference_samples} give "
-                f"{len(self._rows)} images to compare with; legal: {SMALLEST} or more"
+                f"{len(self._rows)} images to compare with; expected: {SMALLEST} or more"
             )
         if self._is_of_points:
             return
@@ -145,11 +147,11 @@ class Evaluator:
         return self._dataset.fingerprint
 
     @property
-    def decisive(self) -> str:
+    def selection_metric(self) -> str:
         """The figure whose smallest value makes the best checkpoint."""
         if self._is_of_points:
             return "sliced_wasserstein"
-        return f"frechet_{self._extractor.name}"
+        return f"fd_{self._extractor.name}"
 
     def protocol(self) -> dict[str, Any]:
         """How every figure was taken."""
@@ -179,7 +181,7 @@ class Evaluator:
             protocol["warning"] = shortage
         return protocol
 
-    def floor(self) -> dict[str, float]:
+    def real_baseline(self) -> dict[str, float]:
         """The figures of as many real training images in the place of samples: what a perfect generator would have."""
         rows = _spread(len(self._dataset), self.count)
         if self._is_of_points:
@@ -187,18 +189,18 @@ class Evaluator:
         kept = self._kept(self._dataset, rows)
         return self._of_parts([(kept["features"], kept["labels"])])
 
-    def figures(self, game: Game, average: Average) -> dict[str, float]:
+    def compute(self, game: Game, ema: GeneratorEMA) -> dict[str, float]:
         """The figures of the averaged generator; where it learns of labels, of those that the training data have."""
         labels = self._training_labels() if game.is_conditional else ()
         drawn = sampling.draw(
-            game, average, seed=self._seed, count=self.count, batch_size=min(BATCH, self.count), labels=labels
+            game, ema, seed=self._seed, count=self.count, batch_size=min(BATCH, self.count), labels=labels
         )
         if self._is_of_points:
             return self._of_points(np.concatenate([batch["image"] for batch in drawn]))
-        drawn = report.progress(drawn, total=-(-self.count // BATCH), what="sampling")
+        drawn = writer.progress(drawn, total=-(-self.count // BATCH), what="sampling")
         return self._of_parts((self._extractor.features(batch["image"]), batch["label"]) for batch in drawn)
 
-    def figures_of(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def compute_of(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The figures of any images uint8 [N, H, W, C], with their labels int32 [N], in the place of samples."""
         return self._of_parts([(self._extractor.features(images), labels)])
 
@@ -207,13 +209,13 @@ class Evaluator:
         _, labels = self._dataset.arrays()
         return labels[_spread(len(labels), self.count)].tolist()
 
-    def beside_nearest(self, game: Game, average: Average) -> np.ndarray:
+    def beside_nearest(self, game: Game, ema: GeneratorEMA) -> np.ndarray:
         """A grid of pairs [H, W, C]: a sample, and to its right the training image that is nearest in pixels."""
-        samples = next(sampling.draw(game, average, seed=self._seed, count=SHOWN, batch_size=SHOWN))["image"]
+        samples = next(sampling.draw(game, ema, seed=self._seed, count=SHOWN, batch_size=SHOWN))["image"]
         images, _ = self._dataset.arrays()
         pool = np.asarray(images[_spread(len(images), POOL)])
         found = neighbors.nearest(_pixels(samples), _pixels(pool)).indices[:, 0]
-        return report.grid(np.stack([samples, pool[found]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
+        return writer.grid(np.stack([samples, pool[found]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
 
     def _of_parts(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The figures of features [n, D] with labels [n] that come in parts, kept only if a measure needs them all."""
@@ -228,7 +230,7 @@ class Evaluator:
                 probabilities.append(self._extractor.probabilities(part))
         figures = {}
         if "frechet" in chosen:
-            figures[f"frechet_{name}"] = frechet.frechet_distance(self._real_moments, moments)
+            figures[f"fd_{name}"] = frechet.frechet_distance(self._real_moments, moments)
         if features:
             figures |= self._of_features(np.concatenate(features), np.concatenate(labels))
         if probabilities:
@@ -241,14 +243,14 @@ class Evaluator:
         if "intra_class" in chosen:
             sides = ((real, self._real["labels"]), (fake, labels))
             by_class = [frechet.moments_by_class(found, np.asarray(of)) for found, of in sides]
-            figures[f"intra_class_frechet_{name}"] = frechet.intra_class_distance(*by_class).mean
+            figures[f"intra_fd_{name}"] = frechet.intra_class_distance(*by_class).mean
         if "kernel" in chosen:
             size = min(1000, len(real), len(fake))
             distance = kernel.kernel_distance(real, fake, subset_size=size, seed=self._seed)
-            figures |= {f"kernel_{name}": distance.mean, f"kernel_{name}_sd": distance.sd}
+            figures |= {f"kd_{name}": distance.mean, f"kd_{name}_std": distance.sd}
         if "neighbors" in chosen:
             figures |= neighbors.prdc(real, fake)._asdict()
-        if "memorisation" in chosen:
+        if "memorization" in chosen:
             figures["nearest_training_ratio"] = self._nearness(fake)
         return figures
 
@@ -256,7 +258,7 @@ class Evaluator:
         chosen, name, figures = self._settings.metrics, self._extractor.name, {}
         if "inception_score" in chosen:
             score = inception_score.inception_score(probabilities)
-            figures |= {f"score_{name}": score.mean, f"score_{name}_sd": score.sd}
+            figures |= {f"inception_score_{name}": score.mean, f"inception_score_{name}_std": score.sd}
         if "labels" in chosen and name == "classifier":
             count, of_real = probabilities.shape[1], self._real["labels"]
             # The published figures of StackedMNIST take its thousand modes as even.

@@ -23,12 +23,12 @@ from gan.errors import UserError
 
 AXIS = "data"
 WRAPPERS = ("jit", "pmap")
-PROGRAM_BYTES = 2**30
+CACHE_BYTES = 2**30
 """Compiled programs that are kept at most."""
 
 
-def keep_programs(folder: Path) -> None:
-    """Keeps compiled programs in `folder` for the next launch, the last used of them, up to PROGRAM_BYTES.
+def enable_compilation_cache(folder: Path) -> None:
+    """Keeps compiled programs in `folder` for the next launch, the last used of them, up to CACHE_BYTES.
 
     To be called before JAX does anything. JAX's own variables come first: JAX_COMPILATION_CACHE_DIR names another
     folder, JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. A program is found again by its code, the versions of
@@ -37,7 +37,7 @@ def keep_programs(folder: Path) -> None:
     if jax.config.jax_compilation_cache_dir is None:
         _drop_unfinished(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", PROGRAM_BYTES)
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
@@ -69,13 +69,13 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
     devices = mesh.size
     if batch_size < 1 or batch_size % devices:
         below, above = batch_size // devices * devices, (batch_size // devices + 1) * devices
-        legal = f"{below} or {above}" if below > 0 else f"{max(above, devices)}"
+        valid = f"{below} or {above}" if below > 0 else f"{max(above, devices)}"
         raise UserError(
-            f"config.batch_size={batch_size} is not divisible by the {devices} devices; nearest legal: {legal}"
+            f"config.batch_size={batch_size} is not divisible by the {devices} devices; nearest valid: {valid}"
         )
 
 
-def memory_of_a_device() -> int:
+def device_memory_bytes() -> int:
     """The bytes of memory of one device, as far as JAX takes them; on CPU the machine's, which its devices share."""
     found = jax.local_devices()[0].memory_stats() or {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -107,14 +107,14 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return _put(tree, replicated(mesh))
 
 
-def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+def process_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """The rows of the whole batch that are on this process's devices, in rising order."""
     parts = split_rows(mesh, 0).addressable_devices_indices_map((batch_size,)).values()
     return np.sort(np.concatenate([np.arange(batch_size, dtype=np.int32)[part] for part in parts]))
 
 
-def from_own_rows(tree: Any, mesh: Mesh, axis: int, batch_size: int) -> Any:
-    """Host arrays of `own_rows` along `axis` in each process, as global arrays that have the whole batch there."""
+def make_global_batch(tree: Any, mesh: Mesh, axis: int, batch_size: int) -> Any:
+    """Host arrays of `process_rows` along `axis` in each process, as global arrays that have the whole batch there."""
     split = split_rows(mesh, axis)
     if jax.process_count() == 1:
         return jax.device_put(tree, split)
@@ -126,7 +126,7 @@ def from_own_rows(tree: Any, mesh: Mesh, axis: int, batch_size: int) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def at_hand(tree: Any) -> Any:
+def gather_to_process(tree: Any) -> Any:
     """A tree of global arrays, as arrays of this process alone, whole on each of its devices; all must come here."""
     if jax.process_count() > 1:
         tree = multihost_utils.process_allgather(tree, tiled=True)
@@ -139,34 +139,34 @@ def split_largest(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     return split_rows(mesh, max(divided, key=lambda axis: shape[axis])) if divided else replicated(mesh)
 
 
-def of_state(shapes: Any, mesh: Mesh, *, in_parts: bool) -> Any:
+def state_sharding(shapes: Any, mesh: Mesh, *, sharded: bool) -> Any:
     """How a run's TrainState of these shapes lies on the devices, as a prefix of its tree: whole on each of them.
 
-    With `in_parts` the optimisers' states and the averaged generator are split by `split_largest`; parameters and batch
-    statistics stay whole. See `Game.in_parts`.
+    With `sharded` the optimizers' states and the averaged generator are split by `split_largest`; parameters and batch
+    statistics stay whole. See `Game.with_sharded_updates`.
 
     Reference: Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054, section 5.1 (its first stage).
     """
     whole = replicated(mesh)
-    if not in_parts:
+    if not sharded:
         return whole
     layout = jax.tree.map(lambda _: whole, shapes)
     parts = jax.tree.map(lambda leaf: split_largest(leaf.shape, mesh), shapes)
     return layout.replace(
         generator=layout.generator.replace(opt_state=parts.generator.opt_state),
         discriminator=layout.discriminator.replace(opt_state=parts.discriminator.opt_state),
-        average=parts.average,
+        ema=parts.ema,
     )
 
 
-def scattered(tree: Any, mesh: Mesh) -> Any:
+def shard(tree: Any, mesh: Mesh) -> Any:
     """Inside a program: what is one sum over the devices, as the part of each by `split_largest`."""
     # To be whole first keeps the compiler from splitting what comes before, the players' own layers, in the same way.
     parts = jax.tree.map(lambda leaf: split_largest(leaf.shape, mesh), tree)
-    return jax.lax.with_sharding_constraint(gathered(tree, mesh), parts)
+    return jax.lax.with_sharding_constraint(all_gather(tree, mesh), parts)
 
 
-def gathered(tree: Any, mesh: Mesh) -> Any:
+def all_gather(tree: Any, mesh: Mesh) -> Any:
     """Inside a program: the tree whole on every device."""
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
@@ -191,7 +191,7 @@ def bytes_per_device(shapes: Any, layout: Any) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Dispatch:
-    """Several train steps in one call, `(state, data, count) -> (state, metrics)`: see `compile_turns`."""
+    """Several train steps in one call, `(state, data, count) -> (state, metrics)`: see `compile_steps`."""
 
     function: Callable
     """Of `(state, data, count, rows, numbers)`, under `jit`."""
@@ -211,7 +211,7 @@ class Dispatch:
         return dataclasses.replace(self, function=compiled)
 
 
-def compile_turns(
+def compile_steps(
     turn: Callable,
     mesh: Mesh,
     *,
@@ -243,7 +243,7 @@ def compile_turns(
         return Dispatch(compiled, rows, replicate(numbers, mesh))
     if wrapper == "pmap":
         if jax.process_count() > 1:
-            raise UserError("config.parallel='pmap' is for one process; legal for several: jit")
+            raise UserError("config.parallel='pmap' is for one process; valid for several: jit")
         compiled = jax.pmap(
             functools.partial(_several(turn, most), axis_name=AXIS),
             axis_name=AXIS,
@@ -259,23 +259,23 @@ def compile_turns(
             return compiled(state, data, np.int32(count), rows, numbers)
 
         return mapped
-    raise UserError(f"config.parallel={wrapper!r} is unknown; legal: {', '.join(WRAPPERS)}")
+    raise UserError(f"config.parallel={wrapper!r} is unknown; expected: {', '.join(WRAPPERS)}")
 
 
 def jit_steps(
     step: Callable, mesh: Mesh, *, data_axis: int | None, most: int, layout: Any = None, rows_are_split: bool = True
 ) -> Any:
-    """The jitted function of `compile_turns`: `(state, data, count, rows, hyperparams) -> (state, metrics)`.
+    """The jitted function of `compile_steps`: `(state, data, count, rows, hyperparams) -> (state, metrics)`.
 
     It holds no array: `lower` takes shapes, and the devices of the mesh need only be described.
     """
     whole = replicated(mesh)
-    of_state = whole if layout is None else layout
+    state_sharding = whole if layout is None else layout
     of_data = whole if data_axis is None else split_rows(mesh, data_axis)
     return jax.jit(
         functools.partial(_several(step, most, layout), axis_name=None),
-        in_shardings=(of_state, of_data, whole, split_rows(mesh, 0) if rows_are_split else whole, whole),
-        out_shardings=(of_state, whole),
+        in_shardings=(state_sharding, of_data, whole, split_rows(mesh, 0) if rows_are_split else whole, whole),
+        out_shardings=(state_sharding, whole),
         donate_argnums=0,
     )
 

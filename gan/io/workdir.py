@@ -16,17 +16,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gan import fields
+from gan.config import schema
 from gan.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 FREE_FIELDS = ("steps", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel",
-               "shard_state", "data.dir", "data.resident")  # fmt: skip
+               "shard_state", "data.dir", "data.on_device")  # fmt: skip
 """Fields that change nothing of the game or of its course: told, not recorded as a change of the run."""
 
-SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm", "average_halflife",
-                    "images_to_one")  # fmt: skip
+SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm", "ema_halflife",
+                    "ada_images")  # fmt: skip
 """Numbers that a schedule could have changed too: a run may go on with others, and `config.json` keeps the record."""
 
 
@@ -64,7 +64,7 @@ def read(workdir: Path) -> dict | None:
     try:
         record = json.loads(path.read_text())
         _check_record(record)
-        fields.complete(record["config"])
+        schema.complete(record["config"])
         return record
     except FileNotFoundError:
         return None
@@ -101,7 +101,7 @@ def continue_with(
         line = f"config.{field}: {before!r} -> {after!r}"
         if field in FREE_FIELDS or field.startswith("evaluation."):
             logger.info("changed: %s", line)
-        elif field in also or _is_number_of_the_course(field, before, after):
+        elif field in also or _is_scheduled_number(field, before, after):
             logger.warning("changed from here on: %s", line)
             changes.append({"field": field, "from": before, "to": after})
         else:
@@ -115,14 +115,12 @@ def continue_with(
     return changes
 
 
-def numbers_that_differ(config: dict, other: dict) -> tuple[list[str], list[str]]:
+def hyperparams_that_differ(config: dict, other: dict) -> tuple[list[str], list[str]]:
     """The fields in which two configs differ: those that one compiled program can take as numbers, and the others."""
     old, new = _flat(config), _flat(other)
     differing = sorted(field for field in old.keys() | new.keys() if old.get(field) != new.get(field))
     numbers = [
-        field
-        for field in differing
-        if field == "seed" or _is_number_of_the_course(field, old.get(field), new.get(field))
+        field for field in differing if field == "seed" or _is_scheduled_number(field, old.get(field), new.get(field))
     ]
     return numbers, [field for field in differing if field not in numbers]
 
@@ -162,7 +160,7 @@ def versions() -> dict[str, str]:
     return found | {"git_commit": commit.stdout.strip()}
 
 
-def _is_number_of_the_course(field: str, before: Any, after: Any) -> bool:
+def _is_scheduled_number(field: str, before: Any, after: Any) -> bool:
     if field.startswith("penalties.") or field in ("weight_clip", "augment.p", "augment.target"):
         return bool(before) and bool(after)  # a rule that comes or goes makes another game
     if field == "top_k":

@@ -1,13 +1,13 @@
 """How fast is a turn beside the same game in PyTorch, tuned as its users would, and beside what the machine can do?
 
-python -m experiments.benchmarks.against_torch
-python -m experiments.benchmarks.against_torch --systems dcgan32 dcgan64 --rounds 9 --seconds 2 --json=bench.json
+python -m experiments.benchmarks.compare_torch
+python -m experiments.benchmarks.compare_torch --systems dcgan32 dcgan64 --rounds 9 --seconds 2 --json=bench.json
 
 Ours and every variant of PyTorch's are played in turn, `--seconds` each, for several rounds: a row says the median,
 the least and the most of them. `times ours` is a program's median over ours. `of the machine` is its share of the
 fastest product of two large matrices that either side has shown in these rounds, with the operations of a turn
 counted from our program before compilation (see flops.py) for both sides alike. Each side has a process of its own
-(see sides.py); `--together` plays both in this one.
+(see processes.py); `--together` plays both in this one.
 
 `--override compute_dtype=bfloat16` takes both sides to bfloat16, PyTorch's by autocast; the product of matrices then is
 one of bfloat16 too. In float32 both sides compute in TF32 on a GPU. What is in a row of PyTorch's: see torch_peers.py
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli
-from experiments.benchmarks import sides, systems, timing
+from experiments.benchmarks import processes, systems, timing
 
 MATRIX_SIDES = {"cpu": 2048}
 MATRIX_HELP = "side of the matrices that show the machine's rate; default: 2048 on a CPU, 8192 elsewhere"
@@ -30,8 +30,8 @@ def main() -> None:
     """Parses the flags, times every system, prints its table and writes JSON."""
     arguments = parse()
     systems.need_torch()
-    place = sides.Here if arguments.together else sides.Apart
-    ours, torch = place(sides.Ours), place(sides.Torch)
+    place = processes.Here if arguments.together else processes.Apart
+    ours, torch = place(processes.Ours), place(processes.Torch)
     try:
         record = timing.machine() | {"ours": ours.ask("facts"), "torch": torch.ask("facts"), "systems": []}
         print(f"{record['cores']} cores; ours {record['ours']}; PyTorch's {record['torch']}")
@@ -73,7 +73,7 @@ def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace, o
         name: functools.partial(side.ask, "play", name) for side, found in prepared.items() for name in found.seconds
     }
     seconds = mine.seconds | theirs.seconds
-    turns = {name: arguments.turns or timing.turns_in(arguments.seconds, seconds[name]) for name in plays}
+    turns = {name: arguments.turns or timing.steps_in(arguments.seconds, seconds[name]) for name in plays}
     rates, dtype = [], systems.configured(system, overrides).compute_dtype
     size = arguments.matrix or matrix_size(ours.ask("facts")["platform"])
 

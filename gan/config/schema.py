@@ -28,15 +28,15 @@ PLAYER: Mapping[str, Any] = {
 FIELDS: Mapping[str, Any] = {
     "seed": int, "steps": int, "batch_size": int, "microbatches": COUNT_OR_AUTO,
     "data.name": str, "data.dir": str, "data.split": str, "data.image_size": tuple[int, ...], "data.channels": int,
-    "data.crop": str, "data.skip_broken": bool, "data.resident": str,
-    "latent.size": int, "latent.prior": str, "latent.shared": bool,
-    "output": str, "loss": str, "gradient_estimator": str, "weight_clip": float, "top_k": float,
-    "augment.policy": str, "augment.p": float, "augment.target": float, "augment.images_to_one": float,
-    "discriminator_steps": int, "generator_steps": int, "compute_dtype": str, "average_halflife": float,
+    "data.crop": str, "data.skip_broken": bool, "data.on_device": str,
+    "latent.size": int, "latent.prior": str, "latent.share": bool,
+    "output_activation": str, "loss": str, "gradient_estimator": str, "weight_clip": float, "top_k": float,
+    "augment.policy": str, "augment.p": float, "augment.target": float, "augment.ada_images": float,
+    "discriminator_steps": int, "generator_steps": int, "compute_dtype": str, "ema_halflife": float,
     **{f"{player}.{name}": kind for player, (name, kind) in itertools.product(PLAYERS, PLAYER.items())},
     **{f"schedules.{player}.{name}": str for player, name in itertools.product(PLAYERS, NUMBERS)},
-    **{f"schedules.{name}": str for name in ("average_halflife", "weight_clip", "top_k", "augment.p", "augment.target",
-                                             "augment.images_to_one")},
+    **{f"schedules.{name}": str for name in ("ema_halflife", "weight_clip", "top_k", "augment.p", "augment.target",
+                                             "augment.ada_images")},
     "parallel": str, "shard_state": bool,
     "log_every": int, "sample_every": int, "checkpoint_every": int, "evaluate_every": int,
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
@@ -65,17 +65,17 @@ def check(config: Mapping[str, Any] | ConfigDict, *, where: str = "config", reco
       recorded: whether it is the record of a run: one of an older version may lack YOUNG fields, and have others.
     """
     found = dict(_leaves(config, where))
-    legal = FIELDS | {name: float for name in found if name.startswith("penalties.")}
-    legal |= {name: str for name in found if name.startswith("schedules.penalties.")}
-    for name, kind in legal.items():
+    valid = FIELDS | {name: float for name in found if name.startswith("penalties.")}
+    valid |= {name: str for name in found if name.startswith("schedules.penalties.")}
+    for name, kind in valid.items():
         if name in found:
             check_kind(f"{where}.{name}", found[name], kind)
         elif not recorded or name not in YOUNG:
-            raise UserError(f"{where}.{name} is missing; legal: {_TOLD[kind]}. configs/default.py has every field")
+            raise UserError(f"{where}.{name} is missing; expected: {_TOLD[kind]}. configs/default.py has every field")
     for name, value in found.items():
-        if name not in legal and not recorded and name.partition(".")[0] not in PLAYERS:
-            raise UserError(f"{where}.{name} is no field{nearest(name, legal)}; configs/default.py has every field")
-        if name not in legal:
+        if name not in valid and not recorded and name.partition(".")[0] not in PLAYERS:
+            raise UserError(f"{where}.{name} is no field{nearest(name, valid)}; configs/default.py has every field")
+        if name not in valid:
             _check_plain(f"{where}.{name}", value)
 
 
@@ -97,10 +97,10 @@ def check_kind(field: str, value: Any, kind: Any) -> None:
     else:
         sound = _is(value, kind)
     if not sound:
-        raise UserError(f"{field}={_shown(value)}; legal: {_TOLD.get(kind, kind)}")
+        raise UserError(f"{field}={_shown(value)}; expected: {_TOLD.get(kind, kind)}")
     whole = value if isinstance(value, tuple) else (value,)
     if not field.endswith("seed") and any(type(entry) is int and abs(entry) > LARGEST for entry in whole):
-        raise UserError(f"{field}={_shown(value)}; legal: at most {LARGEST}")
+        raise UserError(f"{field}={_shown(value)}; expected: at most {LARGEST}")
 
 
 _TOLD = {
@@ -126,7 +126,7 @@ def _check_plain(field: str, value: Any) -> None:
     """A network's field is looked at where the network is known; here it is enough that a record can hold it."""
     entries = value if isinstance(value, tuple | list) else (value,)
     if not all(isinstance(entry, bool | int | float | str | types.NoneType) for entry in entries):
-        raise UserError(f"{field}={_shown(value)}; legal: a number, a string, True or False, or a tuple of them")
+        raise UserError(f"{field}={_shown(value)}; expected: a number, a string, True or False, or a tuple of them")
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Networks, lowest floor: convolutions on GPU, those in groups split over devices. conv.py calls `grouped`."""
+"""Networks, lowest floor: convolutions on GPU, those in groups split over devices. primitives.py calls `grouped`."""
 
 import re
 from functools import partial
@@ -8,7 +8,7 @@ from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gan.networks.conv_forms import AXES, OPERANDS, Geometry, native_groups
+from gan.networks.conv.forms import AXES, OPERANDS, Geometry, native_groups
 
 FACTORS = {"x": "g b h w c", "w": "g i j c o", "y": "g b p q o"}
 """As AXES, with a letter for each size: positions of outputs are not those of inputs."""

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gan.errors import Told, UserError
+from gan.errors import Reported, UserError
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ LOOK_SECONDS = 5
 _parting = threading.Event()
 
 
-def join(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
+def initialize(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
     """Makes this process one of a run's, before JAX does anything else.
 
     What is None is found from the environment: of Slurm, Kubernetes (a Job or a JobSet, with the package kubernetes
@@ -60,7 +60,7 @@ def join(coordinator: str | None = None, processes: int | None = None, index: in
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false"
     # Others that never come would end this process in the same way: told here, before the runtime's patience ends.
-    absent = threading.Timer(JOIN_SECONDS, _tell_absence, [coordinator])
+    absent = threading.Timer(JOIN_SECONDS, _report_absence, [coordinator])
     absent.daemon = True
     absent.start()
     try:
@@ -78,7 +78,7 @@ def join(coordinator: str | None = None, processes: int | None = None, index: in
     except ValueError as error:
         raise UserError(
             f"--multihost: no environment of Slurm, Kubernetes, a TPU pod or Open MPI tells of the other processes "
-            f"({_first_line(error)}); legal: --coordinator=HOST:PORT --num_processes=N --process_id=0 .. N-1"
+            f"({_first_line(error)}); expected: --coordinator=HOST:PORT --num_processes=N --process_id=0 .. N-1"
         ) from error
     except RuntimeError as error:  # of the runtime: an address that is taken, say
         raise UserError(f"--coordinator={coordinator}: {_first_line(error)}") from error
@@ -88,26 +88,26 @@ def join(coordinator: str | None = None, processes: int | None = None, index: in
         _watch.start()
 
 
-def count() -> int:
+def process_count() -> int:
     """How many processes play the run."""
     return jax.process_count()
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this is the process that writes the run's figures and pictures."""
     return jax.process_index() == 0
 
 
-def from_first(action: Callable[[], T]) -> T:
+def broadcast_from_primary(action: Callable[[], T]) -> T:
     """What `action()` gives on the first process, on all of them; all must come here. JSON, where there are several.
 
     Its `UserError` is raised on all, and told to the user by the first.
     """
-    if count() == 1:
+    if process_count() == 1:
         return action()
     outcome: dict[str, Any] = {}
     failure = None
-    if is_first():
+    if is_primary():
         try:
             outcome = {"value": action()}
         except UserError as error:
@@ -119,85 +119,85 @@ def from_first(action: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if "error" in outcome:
-        raise Told(outcome["error"])
+        raise Reported(outcome["error"])
     return outcome["value"]
 
 
-def first_then_others(action: Callable[[], T]) -> T:
+def primary_first(action: Callable[[], T]) -> T:
     """What `action()` gives each process: the first goes ahead, so that what it leaves on a shared disk is whole."""
-    if count() == 1:
+    if process_count() == 1:
         return action()
     given = []
-    from_first(lambda: given.append(action()))
-    return given[0] if is_first() else action()
+    broadcast_from_primary(lambda: given.append(action()))
+    return given[0] if is_primary() else action()
 
 
-def all_do(succeeded: bool) -> bool:
+def all_succeed(succeeded: bool) -> bool:
     """Whether something succeeded on every process; all must come here."""
-    return not largest(not succeeded)
+    return not process_max(not succeeded)
 
 
-def largest(number: int) -> int:
+def process_max(number: int) -> int:
     """The largest of the processes' numbers; all must come here."""
-    return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if count() > 1 else number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if process_count() > 1 else number
 
 
-def part() -> None:
+def shutdown() -> None:
     """Waits until all are here, from where each may end; the first, at which they meet, ends last."""
-    if count() == 1:
+    if process_count() == 1:
         return
     multihost_utils.sync_global_devices("the end of a run")
     _parting.set()
-    if is_first():
+    if is_primary():
         _watch.join()  # until it is alone
     jax.distributed.shutdown()
     _watch.join()
 
 
-def leave(status: int) -> None:
+def abort(status: int) -> None:
     """Ends this process at once, whatever the others do: no thread of it that stands in the runtime is waited for."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def has_lost(error: BaseException) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
     """Whether an exception of a run says that another process is no more."""
-    if count() == 1:
+    if process_count() == 1:
         return False
     runtime = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
     return runtime and any(sign in str(error) for sign in ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "NCCL"))
 
 
-def tell_loss(reason: str) -> None:
+def report_loss(reason: str) -> None:
     """Ends this process at once: the others cannot be waited for."""
     print(
-        f"process {jax.process_index()} of {count()}: another process of the run was lost ({reason}). "
+        f"process {jax.process_index()} of {process_count()}: another process of the run was lost ({reason}). "
         f"The same command, of any number of processes, goes on from the last checkpoint",
         file=sys.stderr,
     )
-    leave(LOST)
+    abort(LOST)
 
 
 def _is_loopback(place: str | None) -> bool:
     return place is not None and place.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
 
 
-def _tell_absence(coordinator: str | None) -> None:
+def _report_absence(coordinator: str | None) -> None:
     place = f"--coordinator={coordinator}" if coordinator else "--multihost"
     print(f"error: {place}: not all processes of the run came in {JOIN_SECONDS} seconds", file=sys.stderr)
-    leave(2)
+    abort(2)
 
 
-def _look_after_others() -> None:
+def _watch_peers() -> None:
     """Ends this process should another be lost while an operation of all hangs, as some do where one is missing.
 
     To look is to meet all others that the runtime takes for alive. When they part, the first looks until it is alone.
     """
     everyone = {device.process_index for device in jax.devices()}
-    while is_first() or not _parting.is_set():
+    while is_primary() or not _parting.is_set():
         _parting.wait(LOOK_SECONDS)
-        silence = threading.Timer(SILENCE_SECONDS, _tell_silence)
+        silence = threading.Timer(SILENCE_SECONDS, _report_silence)
         silence.daemon = True
         silence.start()
         try:
@@ -209,18 +209,18 @@ def _look_after_others() -> None:
         finally:
             silence.cancel()
         if live < everyone and not _parting.is_set():
-            tell_loss(reason)
+            report_loss(reason)
         if live == {jax.process_index()}:
             return
 
 
-def _tell_silence() -> None:
+def _report_silence() -> None:
     if not _parting.is_set():
-        tell_loss(f"silent for {SILENCE_SECONDS} seconds")
+        report_loss(f"silent for {SILENCE_SECONDS} seconds")
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-_watch = threading.Thread(target=_look_after_others, daemon=True)
+_watch = threading.Thread(target=_watch_peers, daemon=True)

@@ -1,0 +1,1 @@
+"""Evaluation of a run: metrics of its samples against real images."""

@@ -1,0 +1,1 @@
+"""Trained generators: restored from a run, and sampled."""

@@ -1,0 +1,1 @@
+"""Convolutions and their gradients of every order, with a lowering for each platform."""

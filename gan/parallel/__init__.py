@@ -1,0 +1,1 @@
+"""Devices and processes: meshes, shardings, compiled train steps, and the processes of a multi-host run."""

@@ -1,0 +1,1 @@
+"""Training: the loop of a run, populations, diagnostics, and the choice of microbatches."""
