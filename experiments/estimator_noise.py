@@ -21,11 +21,10 @@ from jax import Array
 
 from experiments import cli
 from experiments.benchmarks import timing
+from gan import data, schedules, state
 from gan import game as rules
-from gan import schedules, state
 from gan.errors import UserError
 from gan.estimators import Exact, finite_difference
-from gan.evaluation import evaluator
 from gan.inference import sampling
 from gan.io import checkpoint
 from gan.parallel import sharding
@@ -51,7 +50,7 @@ def main() -> None:
 def opened(folder: Path, examples: int, dtype: str) -> tuple[Callable, dict, Array]:
     """The mean penalty `(estimator, params, images, key)` of a run's newest D, its parameters and training images."""
     config, _ = sampling.recorded(folder)
-    dataset = evaluator.open_dataset(config)
+    dataset = data.open_dataset(config.data)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     game = dataclasses.replace(game, compute_dtype=dtype)
     initial = functools.partial(state.create, game, schedules.build(config)(0), config.seed)

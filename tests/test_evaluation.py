@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import runs
 
+from gan import data
 from gan.errors import UserError
 from gan.evaluation import evaluator as evaluation
 from gan.inference import sampling
@@ -23,7 +24,7 @@ def digits():
     """The evaluator of the digits at 8x8, and real images of theirs."""
     config = runs.config(**{**EVALUATION, "evaluation.num_samples": 600})
     evaluator = evaluation.Evaluator(config, seed=0)
-    images, labels = evaluation.open_dataset(config).arrays()
+    images, labels = data.open_dataset(config.data).arrays()
     return evaluator, np.asarray(images), np.asarray(labels)
 
 
@@ -63,7 +64,7 @@ def test_copies_of_training_images_are_told_from_fresh_ones(tmp_path):
     config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
                                           "evaluation.extractor": "pixels"})  # fmt: skip
     evaluator = evaluation.Evaluator(config, seed=0)
-    training, fresh = (evaluation.open_dataset(config, split).arrays() for split in (None, "train[1000:]"))
+    training, fresh = (data.open_dataset(config.data, split).arrays() for split in (None, "train[1000:]"))
     copied = evaluator.compute_of(training[0][:300], training[1][:300])
     assert copied["nearest_training_ratio"] == 0.0
     np.testing.assert_allclose(evaluator.compute_of(*fresh)["nearest_training_ratio"], 1.0)
@@ -74,7 +75,7 @@ def test_images_under_the_wrong_labels_are_seen_within_the_classes():
         "evaluation.extractor": "pixels", "evaluation.metrics": ("frechet", "intra_class"),
         "generator.conditioning": "embedding"})  # fmt: skip
     evaluator = evaluation.Evaluator(config, seed=0)
-    images, labels = map(np.asarray, evaluation.open_dataset(config).arrays())
+    images, labels = map(np.asarray, data.open_dataset(config.data).arrays())
     right, wrong = evaluator.compute_of(images, labels), evaluator.compute_of(images, (labels + 1) % 10)
     assert wrong["fd_pixels"] == right["fd_pixels"]
     assert wrong["intra_fd_pixels"] > 2 * right["intra_fd_pixels"]
@@ -86,7 +87,7 @@ def test_a_conditional_generator_is_given_the_training_data_s_labels(monkeypatch
                           "evaluation.num_samples": 1000, "evaluation.extractor": "pixels",
                           "evaluation.metrics": ("frechet",)}  # fmt: skip
     evaluator = evaluation.Evaluator(runs.config(**given), seed=0)
-    images, labels = evaluation.open_dataset(runs.config(**given)).arrays()
+    images, labels = data.open_dataset(runs.config(**given).data).arrays()
     asked = []
 
     def draw(game, ema, *, labels, **_):

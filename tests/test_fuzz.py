@@ -727,7 +727,7 @@ def run_folder(tmp_path_factory):
     """A run as it stands after 8 of 12 steps, checkpoints at 4 and 8; nothing was trained. And its states' digests."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config, mesh = runs.config(), sharding.device_mesh()
-    dataset = evaluator.open_dataset(config)
+    dataset = data.open_dataset(config.data)
     digests = {}
     with workdir.lock(folder):
         opened = loop.prepare_run(config, folder, dataset, mesh)

@@ -13,11 +13,10 @@ import pytest
 import runs
 from PIL import Image
 
+from gan import data, schedules
 from gan import game as rules
-from gan import schedules
 from gan import state as states
 from gan.errors import Diverged, UserError
-from gan.evaluation import evaluator
 from gan.inference import sampling
 from gan.parallel import sharding
 from gan.train import loop
@@ -115,7 +114,7 @@ def test_another_seed_rate_or_weight_is_the_same_program():
     def lowered(**overrides):
         config = runs.config(**{"discriminator.batch_norm": False, "penalties.r1": 1.0} | overrides)
         mesh = sharding.device_mesh()
-        dataset = evaluator.open_dataset(config)
+        dataset = data.open_dataset(config.data)
         game = rules.build(config, image_shape=dataset.image_shape, num_classes=10)
         course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
         turn = functools.partial(loop.run_step, game=game, course=course, batch_of=source.batch_of, axis_name=None)

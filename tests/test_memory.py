@@ -18,11 +18,10 @@ from test_toys import SMALL
 from configs import toy
 from experiments import overrides
 from experiments.study import space
+from gan import data, losses
 from gan import game as rules
-from gan import losses
 from gan.config import schema
 from gan.errors import UserError
-from gan.evaluation import evaluator
 from gan.inference import sampling
 from gan.parallel import processes, sharding
 from gan.train import loop, memory, population
@@ -175,7 +174,7 @@ def opened(folder, **overrides):
     folder.mkdir(exist_ok=True)
     with meshes.on(2):
         run = config(**overrides)
-        found = loop.prepare_run(run, folder, evaluator.open_dataset(run), sharding.device_mesh())
+        found = loop.prepare_run(run, folder, data.open_dataset(run.data), sharding.device_mesh())
         found.manager.close()
         return found
 
@@ -189,7 +188,7 @@ def needs(tmp_path_factory):
         run = opened(tmp_path_factory.mktemp("needs"), microbatches=number)
         with meshes.on(2):
             mesh = sharding.device_mesh()
-            source = loop.Streamed(evaluator.open_dataset(run.config), run.config, mesh)
+            source = loop.Streamed(data.open_dataset(run.config.data), run.config, mesh)
             compiled = loop.compile_run(run, source, mesh).compile(run.state, source.abstract(1))
         return memory.footprint(compiled).total
 

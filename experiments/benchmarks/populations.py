@@ -18,9 +18,8 @@ from ml_collections import ConfigDict
 
 from experiments import cli
 from experiments.benchmarks import step_time, systems, timing
+from gan import data, schedules, state
 from gan import game as rules
-from gan import schedules, state
-from gan.evaluation import evaluator
 from gan.parallel import sharding
 from gan.train import loop, population
 
@@ -63,7 +62,7 @@ def main() -> None:
 def compiled(config: ConfigDict, count: int) -> timing.Play:
     """The turn of `count` runs of a config with the seeds 0 .. count - 1, ready to be played."""
     mesh = sharding.device_mesh()
-    dataset = evaluator.open_dataset(config)
+    dataset = data.open_dataset(config.data)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
     state_sharding = population.sharding_of(mesh, count)

@@ -70,13 +70,13 @@ class Torch:
 
     def prepare(self, system: str, overrides: list[str], variants: list[str]) -> Prepared:
         """Builds, and compiles where that is the variant, the programs of a system; no variants: all that apply."""
-        from gan.evaluation.evaluator import open_dataset
+        from gan import data
 
         config = configured(system, overrides)
         applicable = torch_variants.variants_of(config, self._device.DEVICE.type)
         variants = [name for name in variants if name in applicable] if variants else applicable
         self.release_memory()
-        self._programs, refused = self._peers.prepare(config, open_dataset(config).arrays()[0], variants)
+        self._programs, refused = self._peers.prepare(config, data.open_dataset(config.data).arrays()[0], variants)
         counts = {program.parameters for program in self._programs.values()}
         seconds = {name: program.play(1) for name, program in self._programs.items()}
         images = config.batch_size * config.discriminator_steps

@@ -32,7 +32,6 @@ from experiments import cli
 from experiments.benchmarks import step_time, timing
 from experiments.benchmarks.systems import ROOT, load
 from gan import data
-from gan.evaluation import evaluator
 from gan.inference import sampling
 from gan.train import loop
 
@@ -201,7 +200,7 @@ def rate_of_samples(workdir: Path, count: int) -> float:
 def rate_of_data(arguments: argparse.Namespace, where: str) -> float:
     """Images a second of a run's batches, with nothing else to do: gathered on the device, or streamed to it."""
     config = load(arguments.config, arguments.override)
-    dataset = evaluator.open_dataset(config)
+    dataset = data.open_dataset(config.data)
     shape = {"seed": config.seed, "batches": config.discriminator_steps, "batch_size": config.batch_size}
     if where == "resident":
         arrays = jax.device_put(dataset.arrays())

@@ -24,9 +24,8 @@ from ml_collections import ConfigDict
 from experiments import cli
 from experiments.benchmarks import flops, timing
 from experiments.benchmarks.systems import load
+from gan import data, schedules, state
 from gan import game as rules
-from gan import schedules, state
-from gan.evaluation import evaluator
 from gan.parallel import sharding
 from gan.train import loop
 
@@ -78,7 +77,7 @@ class Program(NamedTuple):
 def build(config: ConfigDict) -> Program:
     """The program of a config. It is the run's own turn, on the run's own arrays, and not a copy of either."""
     mesh = sharding.device_mesh()
-    dataset = evaluator.open_dataset(config)
+    dataset = data.open_dataset(config.data)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     course = schedules.build(config)
     initial = functools.partial(state.create, game, course(0), config.seed)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks import step_time
 from experiments.study.space import AUTO
 from experiments.study.together import parsed
-from gan.evaluation import evaluator
+from gan import data
 from gan.train import loop
 
 CPU_OPERATIONS = 5e8
@@ -23,7 +23,7 @@ CPU_OPERATIONS = 5e8
 
 def best(config: ConfigDict) -> int:
     """AUTO, or 1 where the data are streamed, or where the device is a CPU and the game is large for it."""
-    if not loop.is_resident(evaluator.open_dataset(config), config):
+    if not loop.is_resident(data.open_dataset(config.data), config):
         return 1
     if jax.default_backend() == "cpu" and step_time.build(config).operations() > CPU_OPERATIONS:
         return 1

@@ -7,7 +7,7 @@ A leaf of the house: plain names and numbers in, uint8 arrays out (of points: fl
 from gan.data import cache, stacked
 from gan.data.batches import Decoded, gather, positions, stream, to_range, to_uint8
 from gan.data.order import example_order
-from gan.data.source import Dataset, load
+from gan.data.source import Dataset, load, open_dataset
 from gan.data.toys import MIXTURES, is_point
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "gather",
     "is_point",
     "load",
+    "open_dataset",
     "positions",
     "stacked",
     "stream",

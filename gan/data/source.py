@@ -17,7 +17,8 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -133,6 +134,21 @@ class Dataset:
         height, width, channels = self.image_shape
         image = pixels.flattened(pixels.opened(encoded))
         return pixels.as_array(pixels.fitted(image, (height, width), self.crop), channels)
+
+
+def open_dataset(
+    settings: Mapping[str, Any], split: str | None = None, *, name: str | None = None
+) -> Dataset | toys.Points | stacked.Stacks:
+    """The dataset of `config.data`, or another split of it, or another dataset in its place: see `load`."""
+    return load(
+        name=name or settings["name"],
+        data_dir=settings["dir"],
+        split=split or settings["split"],
+        image_size=settings["image_size"] or None,
+        channels=settings["channels"] if name is None else 0,
+        crop=settings["crop"],
+        skip_broken=settings["skip_broken"],
+    )
 
 
 def load(

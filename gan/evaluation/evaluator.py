@@ -42,20 +42,6 @@ SHOWN = 64
 """Samples in the picture of samples beside the training images that are nearest."""
 
 
-def open_dataset(config: ConfigDict, split: str | None = None, *, name: str | None = None) -> Any:
-    """The dataset of a config, or another split of it, or another dataset in its place; prepared first if need be."""
-    settings = config.data
-    return data.load(
-        name=name or settings.name,
-        data_dir=settings.dir,
-        split=split or settings.split,
-        image_size=settings.image_size or None,
-        channels=settings.channels if name is None else 0,
-        crop=settings.crop,
-        skip_broken=settings.skip_broken,
-    )
-
-
 def evaluate(
     folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None
 ) -> None:
@@ -103,7 +89,7 @@ class Evaluator:
         settings = config.evaluation
         self._config, self._settings = config, settings
         self._seed, self.count = seed, settings.num_samples
-        self._dataset, self._test_accuracy = open_dataset(config), None
+        self._dataset, self._test_accuracy = data.open_dataset(config.data), None
         self._is_of_points = data.is_point(self._dataset.image_shape)
         for name in settings.metrics:
             if name not in METRICS:
@@ -311,7 +297,8 @@ class Evaluator:
         """
         source, reference = self._dataset, self._reference
         if self._is_stacked:
-            source, reference = (open_dataset(self._config, split, name="mnist") for split in ("train", "test"))
+            settings = self._config.data
+            source, reference = (data.open_dataset(settings, split, name="mnist") for split in ("train", "test"))
         train, test = source.arrays(), reference.arrays()
         if reference.split == source.split:
             is_test = np.arange(len(train[1])) % 5 == 4
@@ -332,12 +319,12 @@ def _reference(config: ConfigDict) -> Any:
     """The split that samples are compared with; where there is no test split, the training split, and that is told."""
     split = config.evaluation.split
     try:
-        return open_dataset(config, split)
+        return data.open_dataset(config.data, split)
     except UserError as error:
         if split != "test":  # asked for by name
             raise
         logger.warning("%s. Samples are compared with the training split %r.", error, config.data.split)
-        return open_dataset(config)
+        return data.open_dataset(config.data)
 
 
 def _spread(total: int, count: int) -> np.ndarray:

@@ -70,7 +70,7 @@ def due(step: int, every: int, total: int) -> bool:
 def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
-    dataset = processes.primary_first(lambda: evaluator.open_dataset(config))
+    dataset = processes.primary_first(lambda: data.open_dataset(config.data))
     opened = find_run(config, folder, dataset, mesh)
     if opened.is_complete:
         return 0

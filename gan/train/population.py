@@ -18,9 +18,8 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import steps
+from gan import data, steps
 from gan.errors import Diverged, UserError
-from gan.evaluation import evaluator
 from gan.game import Game
 from gan.io import workdir
 from gan.parallel import sharding
@@ -76,7 +75,7 @@ def train(
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(workdir.lock(folder))
-        dataset = evaluator.open_dataset(configs[0])
+        dataset = data.open_dataset(configs[0].data)
         if not loop.is_resident(dataset, configs[0]):
             raise UserError("a population needs data that are resident; expected: config.data.on_device='always'")
         source = loop.Resident(dataset, configs[0], mesh)
