@@ -460,9 +460,9 @@ def one_line(error):
         ({"name": "imdb_reviews"}, ["no 'image'", "text"]),
         ({"name": "digits", "split": "tran"}, ["config.data.split='tran'", "nearest: 'train'", "expected: train"]),
         ({"name": "digits", "split": "test"}, ["config.data.split='test'", "expected: train"]),
-        ({"name": "digits", "split": "train[:0]"}, ["config.data.split='train[:0]'", "no examples"]),
+        ({"name": "digits", "split": "train[:0]"}, ["config.data.split='train[:0]'", "contains no examples"]),
         ({"name": "digits", "crop": "centre"}, ["config.data.crop='centre'", "expected: center, none"]),
-        ({"name": "digits", "channels": 4}, ["config.data.channels=4", "1 (grey) or 3 (RGB)"]),
+        ({"name": "digits", "channels": 4}, ["config.data.channels=4", "1 (gray) or 3 (RGB)"]),
         ({"name": "digits", "image_size": (32, 0)}, ["config.data.image_size=(32, 0)", "(height, width)"]),
     ],
 )
@@ -514,12 +514,12 @@ def test_damaged_prepared_data(tmp_path, damage):
     with pytest.raises(UserError) as error:
         data.load(name="digits", data_dir=tmp_path)
     assert f"{home} is damaged" in one_line(error)
-    assert "delete that folder and launch again" in one_line(error)
+    assert "delete that folder and run again" in one_line(error)
 
 
 def test_prepared_data_without_its_description(tmp_path):
     (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(UserError, match="holds no dataset_info.json; delete that folder and launch again"):
+    with pytest.raises(UserError, match="contains no dataset_info.json; delete that folder and run again"):
         data.load(name="digits", data_dir=tmp_path)
 
 
@@ -529,4 +529,4 @@ def test_data_prepared_in_another_format(tmp_path):
     description.write_text(description.read_text().replace('"array_record"', '"tfrecord"'))
     with pytest.raises(UserError) as error:
         data.load(name="digits", data_dir=tmp_path)
-    assert "holds digits as tfrecord, not as array_record" in one_line(error)
+    assert "contains digits as tfrecord, not as array_record" in one_line(error)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from gan import data
 from gan.data import folder as folders
-from gan.data import pixels
+from gan.data import image_files, pixels
 from gan.errors import UserError
 
 WIDTH, HEIGHT = 40, 20
@@ -216,13 +216,13 @@ def test_crops(tmp_path):
 def test_shrinking_is_antialiased():
     """A checkerboard of single pixels becomes even grey; picking every eighth pixel would leave it black or white."""
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    shrunk = np.asarray(pixels.fitted(Image.fromarray(board), (8, 8), "center"), int)
+    shrunk = np.asarray(pixels.crop_and_resize(Image.fromarray(board), (8, 8), "center"), int)
     assert np.abs(shrunk[1:-1, 1:-1] - 127.5).max() < 2
 
 
 def test_an_image_of_the_right_size_is_untouched():
     image = Image.effect_noise((32, 32), 80)
-    assert pixels.fitted(image, (32, 32), "center") is image
+    assert pixels.crop_and_resize(image, (32, 32), "center") is image
 
 
 # Prepared once, known by its contents.
@@ -234,7 +234,9 @@ def prepared(folder):
 
 def test_a_second_launch_prepares_nothing(folder, monkeypatch):
     first = load(folder)
-    monkeypatch.setattr(pixels, "opened", lambda source, opened=pixels.opened: opened(_bytes_only(source)))
+    monkeypatch.setattr(
+        pixels, "open_image", lambda source, open_image=pixels.open_image: open_image(_bytes_only(source))
+    )
     assert load(folder) == first
     assert len(prepared(folder)) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png"]
@@ -276,14 +278,14 @@ def test_a_changed_file_is_another_dataset(folder):
 
 
 def test_known_files_are_not_read_again(folder, monkeypatch):
-    monkeypatch.setattr(folders, "SETTLED_SECONDS", -1)  # as if the files had lain there for long
+    monkeypatch.setattr(image_files, "SETTLED_SECONDS", -1)  # as if the files had lain there for long
     first = load(folder)
-    monkeypatch.setattr(folders, "_file_digest", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(image_files, "_file_digest", lambda path: pytest.fail(f"{path} was read again"))
     assert load(folder) == first
 
 
 def test_a_damaged_list_of_known_files_is_made_again(folder, monkeypatch):
-    monkeypatch.setattr(folders, "SETTLED_SECONDS", -1)
+    monkeypatch.setattr(image_files, "SETTLED_SECONDS", -1)
     first = load(folder)
     for path in (folder.parent / "cache" / "prepared" / "seen").iterdir():
         path.write_text("{")
@@ -305,9 +307,9 @@ def test_empty_folder_and_one_image(tmp_path):
     root = tmp_path / "images"
     root.mkdir()
     (root / "readme.txt").write_text("nothing here")
-    assert "holds no images (.png, .jpg" in refused(root)
+    assert "contains no images (.png, .jpg" in refused(root)
     save(root / "only.png", CASES["rgb.png"][0])
-    assert "holds only one image, only.png; a dataset needs at least two" in refused(root)
+    assert "contains only one image, only.png; a dataset needs at least two" in refused(root)
 
 
 def text_called_png(path):
@@ -353,7 +355,7 @@ def test_broken_files_can_be_skipped_and_are_counted(folder, caplog):
         spoil(folder / f"bad{number}.png")
     with caplog.at_level(logging.WARNING, logger="absl"):
         dataset = load(folder, skip_broken=True)
-    assert "Left out 5 of 8 files" in caplog.text and "bad0.png" in caplog.text
+    assert "Skipped 5 of 8 files" in caplog.text and "bad0.png" in caplog.text
     assert dataset.arrays()[0].shape == (3, HEIGHT, WIDTH, 3)
     assert "cannot be read" in refused(folder)  # what was prepared without them does not hide them
 

@@ -33,8 +33,7 @@ from test_configs import leaves, parsed
 from gan import augment, data, losses, main, networks, optimizers, schedules
 from gan import game as rules
 from gan.config import schema, specs
-from gan.data import cache, pixels
-from gan.data import folder as folders
+from gan.data import cache, image_files, pixels
 from gan.errors import UserError
 from gan.evaluation import evaluator
 from gan.inference import sampling
@@ -461,11 +460,11 @@ def test_image_files(examples):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                image = pixels.flattened(pixels.opened(content))
+                image = pixels.to_gray_or_rgb(pixels.open_image(content))
         except Exception:  # as `folder` expects it of one file
             return
-        assert image.mode in ("L", "RGB") and 0 < image.width * image.height <= pixels.MOST_PIXELS
-        array = pixels.as_array(pixels.fitted(image, (8, 8), "center"), 3)
+        assert image.mode in ("L", "RGB") and 0 < image.width * image.height <= pixels.MAX_PIXELS
+        array = pixels.to_array(pixels.crop_and_resize(image, (8, 8), "center"), 3)
         assert array.shape == (8, 8, 3) and array.dtype == np.uint8
 
 
@@ -473,7 +472,7 @@ def test_image_files(examples):
 def test_only_the_formats_of_images_are_decoded(content):
     """PostScript is one that PIL knows, and hands to a program."""
     with pytest.raises(Image.UnidentifiedImageError):
-        pixels.opened(content)
+        pixels.open_image(content)
     assert set(pixels.FORMATS).isdisjoint({"EPS", "WMF", "FITS", "PDF", "HDF5", "BUFR", "GRIB"})
 
 
@@ -535,7 +534,7 @@ def test_folders_of_images(examples, tmp_path, monkeypatch):
             assert images.shape[1:3] == (8, 8) and len(images) == len(labels) == len(loaded) >= 2
             assert labels.min() >= 0 and labels.max() < len(loaded.class_names)
             if not skip_broken:  # nothing was left out
-                assert len(images) == len(folders._image_names(root))
+                assert len(images) == len(image_files.list_images(root))
         shutil.rmtree(root)
 
 
@@ -544,17 +543,17 @@ def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path):
         (tmp_path / f"{number}.png").write_bytes(IMAGES["png"])
     for make in (os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
         make(tmp_path / "odd.png")
-        with within(20), pytest.raises(UserError, match="odd.png cannot be read as an image .no regular file"):
+        with within(20), pytest.raises(UserError, match="odd.png cannot be read as an image .not a regular file"):
             data.load(name="folder", data_dir=tmp_path, cache_dir=tmp_path / "cache")
         (tmp_path / "odd.png").unlink()
 
 
-@pytest.mark.parametrize("limit", ["MOST_PIXELS", "MOST_BYTES"])
+@pytest.mark.parametrize("limit", ["MAX_PIXELS", "MAX_BYTES"])
 def test_decoding_is_bounded(tmp_path, monkeypatch, limit):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(encoded("PNG", size=(30, 20)))
     monkeypatch.setattr(pixels, limit, 599)  # 600 pixels; more than 2,000 bytes of noise
-    word = "30 x 20 pixels; expected: 1 to 599" if limit == "MOST_PIXELS" else "bytes; expected: up to 599"
+    word = "30 x 20 pixels; expected: 1 to 599" if limit == "MAX_PIXELS" else "bytes; expected: up to 599"
     with pytest.raises(UserError, match=f"0.png cannot be read as an image .*{word}"):
         data.load(name="folder", data_dir=tmp_path, cache_dir=tmp_path / "cache")
 
@@ -562,7 +561,7 @@ def test_decoding_is_bounded(tmp_path, monkeypatch, limit):
 @fuzzed(60, 3000)
 def test_datasets_by_name(examples, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(data.source, "_unreachable", lambda builder: "there is no network here")
+    monkeypatch.setattr(data.prepare, "_unreachable", lambda builder: "there is no network here")
 
     @over(
         examples,

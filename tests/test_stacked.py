@@ -47,7 +47,7 @@ def test_what_is_refused():
         UserError, match="config.data.split='train.:5.' is unknown for stacked_mnist; expected: train, t"
     ):
         data.load(name="stacked_mnist", split="train[:5]")
-    with pytest.raises(UserError, match="config.data.channels=1: stacked_mnist has a digit in each of 3"):
+    with pytest.raises(UserError, match="config.data.channels=1: stacked_mnist has one digit per channel"):
         data.load(name="stacked_mnist", channels=1)
 
 

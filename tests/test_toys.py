@@ -62,8 +62,8 @@ def test_modes_have_their_centers_spreads_and_exact_shares(name, split):
     for mode, center in enumerate(mixture.centers):
         offsets = images.reshape(-1, 2)[labels == mode] - center
         count = len(offsets)  # 2,800 at least: the mean's sd is sd / sqrt(count), the sd's is sd / sqrt(2 count)
-        assert np.all(np.abs(offsets.mean(axis=0)) < 5 * mixture.sd / count**0.5)
-        assert np.all(np.abs(offsets.std(axis=0) / mixture.sd - 1) < 5 / (2 * count) ** 0.5)
+        assert np.all(np.abs(offsets.mean(axis=0)) < 5 * mixture.std / count**0.5)
+        assert np.all(np.abs(offsets.std(axis=0) / mixture.std - 1) < 5 / (2 * count) ** 0.5)
 
 
 def test_the_published_constants():
@@ -72,7 +72,7 @@ def test_the_published_constants():
     gaps = np.linalg.norm(ring.centers - np.roll(ring.centers, 1, axis=0), axis=1)
     np.testing.assert_allclose(gaps, 4 * np.sin(np.pi / 8))  # eight different places, evenly spaced
     assert sorted(map(tuple, grid.centers)) == [(x, y) for x in (-4, -2, 0, 2, 4) for y in (-4, -2, 0, 2, 4)]
-    assert (ring.sd, grid.sd) == (0.02, 0.05)
+    assert (ring.std, grid.std) == (0.02, 0.05)
     np.testing.assert_allclose(unbalanced.shares * 36, np.arange(1, 9))
 
 
@@ -217,5 +217,5 @@ def test_a_run_learns_the_ring(tmp_path):
     sampling.sample(tmp_path, count=2500, seed=0, out=tmp_path / "points.npz")
     mixture = toys.MIXTURES["ring8"]
     with np.load(tmp_path / "points.npz") as file:
-        figures = mode_coverage(file["images"].reshape(-1, 2), mixture.centers, mixture.sd)
+        figures = mode_coverage(file["images"].reshape(-1, 2), mixture.centers, mixture.std)
     assert figures["modes"] == 8 and figures["high_quality"] > 0.7 and figures["reverse_kl"] < 0.02, figures

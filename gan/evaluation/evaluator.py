@@ -257,7 +257,7 @@ class Evaluator:
         real = self._reference.read(_spread(len(self._reference), len(points)))[0].reshape(-1, points.shape[1])
         figures = {"sliced_wasserstein": wasserstein.sliced_wasserstein(points[: len(real)], real, seed=self._seed)}
         if mixture := data.MIXTURES.get(self._dataset.name):
-            figures |= modes.mode_coverage(points, mixture.centers, mixture.sd, mixture.shares)
+            figures |= modes.mode_coverage(points, mixture.centers, mixture.std, mixture.shares)
         return {figure: float(value) for figure, value in figures.items()}
 
     def _nearness(self, fake: np.ndarray) -> float:
