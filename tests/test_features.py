@@ -480,7 +480,7 @@ def test_stacked_classes_read_three_digits(trained):
     expected = [
         int(f"{red}{green}{blue}") for red, green, blue in zip(single, single[50:], single[100:150], strict=False)
     ]
-    stacked = features.extractor("classifier", features.Setting(three.shape[1:], lambda: result, is_stacked=True))
+    stacked = features.extractor("classifier", features.DatasetInfo(three.shape[1:], lambda: result, is_stacked=True))
     seen = stacked.features(three)
     assert seen.shape == (50, stacked.dimension) == (50, 3 * classifier.FEATURES)
     joint = stacked.probabilities(seen)
@@ -503,7 +503,7 @@ def test_impossible_training_is_refused(size, labels, num_classes, word):
 
 def test_extractors_by_name(trained, monkeypatch):
     _, (_, images, *_), result = trained
-    setting = features.Setting((8, 8, 1), lambda: result)
+    setting = features.DatasetInfo((8, 8, 1), lambda: result)
     images = images[:3]
     of_pixels = features.extractor("pixels", setting)
     assert of_pixels.dimension == 64 and of_pixels.probabilities is None
@@ -522,7 +522,7 @@ def test_extractors_by_name(trained, monkeypatch):
 
 
 def test_impossible_extractors_are_refused(monkeypatch):
-    setting = features.Setting((8, 8, 1))
+    setting = features.DatasetInfo((8, 8, 1))
     monkeypatch.delenv("GAN_INCEPTION", raising=False)
     for text, words in {
         "inceptoin": "nearest: 'inception'",
@@ -541,4 +541,4 @@ def test_impossible_extractors_are_refused(monkeypatch):
 def test_the_public_weights_are_read():
     network = inception.load()
     assert Path(os.environ["GAN_INCEPTION"]).exists() and network.identity.startswith("6726825d")
-    assert features.extractor("inception", features.Setting((8, 8, 1))).dimension == 2048
+    assert features.extractor("inception", features.DatasetInfo((8, 8, 1))).dimension == 2048

@@ -35,7 +35,7 @@ from gan import game as rules
 from gan.config import schema, specs
 from gan.data import cache, image_files, pixels
 from gan.errors import UserError
-from gan.evaluation import evaluator
+from gan.evaluation.options import METRICS
 from gan.inference import sampling
 from gan.io import checkpoint, workdir, writer
 from gan.metrics import classifier
@@ -162,7 +162,7 @@ EXTREMES = [
 ]  # fmt: skip
 NAMES = [
     *losses.LOSSES, *augment.AUGMENTS, *schedules.SCHEDULES, *rules.PRIORS, *networks.NETWORKS, *optimizers.OPTIMIZERS,
-    *layers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *evaluator.METRICS, *data.MIXTURES, "none", "concat",
+    *layers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *METRICS, *data.MIXTURES, "none", "concat",
     "embedding", "projection", "classifier", "inception", "pixels", "pmap", "never", "digits", "folder", "sum", "skip",
 ]  # fmt: skip
 LITERALS = ["1", "0", "-1", "0.5", "1e999", "'x'", "None", "True", "[]", "{}", "(1, 2)", "((0, 1), (5, 2))",

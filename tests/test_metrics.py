@@ -8,7 +8,7 @@ import pytest
 
 from gan.errors import UserError
 from gan.metrics import frechet, neighbors, ssim
-from gan.metrics.frechet import Moments, frechet_distance, intra_class_distance, moments, moments_by_class, shortage
+from gan.metrics.frechet import Moments, frechet_distance, intra_class_distance, moments, moments_by_class, rank_warning
 from gan.metrics.inception_score import inception_score
 from gan.metrics.kernel import kernel_distance, squared_mmd
 from gan.metrics.neighbors import nearest, prdc
@@ -105,8 +105,8 @@ def test_a_shift_raises_the_frechet_distance_by_its_square_and_a_rotation_by_not
 
 
 def test_too_few_samples_are_told_or_refused():
-    assert shortage(2049, 2048) is None
-    assert "2048 samples for 2048 features" in shortage(2048, 2048)
+    assert rank_warning(2049, 2048) is None
+    assert "2048 samples for 2048 features" in rank_warning(2048, 2048)
     with pytest.raises(UserError, match="expected: at least 2"):
         frechet_distance(moments(normal((1, 3))), moments(normal((9, 3))))
     with pytest.raises(UserError, match="3 and of 4 dimensions"):
@@ -156,8 +156,8 @@ def test_squared_mmd_by_brute_force():
 def test_the_kernel_distance_has_no_bias_sees_a_shift_and_obeys_its_seed():
     x, y = normal((300, 4)), normal((300, 4), 1)
     same = kernel_distance(x, y, subsets=30, subset_size=40)
-    assert abs(same.mean) < 3 * same.sd
-    assert kernel_distance(x, y + 1, subsets=30, subset_size=40).mean > 10 * abs(same.mean) + same.sd
+    assert abs(same.mean) < 3 * same.std
+    assert kernel_distance(x, y + 1, subsets=30, subset_size=40).mean > 10 * abs(same.mean) + same.std
     assert kernel_distance(x, y, subsets=30, subset_size=40) == same
     assert kernel_distance(x, y, subsets=30, subset_size=40, seed=1) != same
     everything = kernel_distance(x, y, subsets=3, subset_size=300)  # each subset is the whole, in another order

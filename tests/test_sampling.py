@@ -13,7 +13,7 @@ from players import changed, hyperparams, noisy_game
 
 from gan import state
 from gan.errors import UserError
-from gan.evaluation import evaluator
+from gan.evaluation import command
 from gan.inference import sampling
 from gan.networks import spectral
 from gan.networks.layers import BatchNorm
@@ -91,7 +91,7 @@ def test_pictures_samples_and_figures_of_a_run_show_one_generator(tmp_path):
     assert shown.shape == again.shape
     # Another size of batch is another program: equal to float rounding, one step of 255 at most.
     assert np.abs(shown - again).max() <= 1
-    evaluator.evaluate(tmp_path, count=None, seed=0)
+    command.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
     line = json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])
     assert record["protocol"]["standing_batches"] == 3

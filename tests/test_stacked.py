@@ -8,7 +8,7 @@ import pytest
 from configs import stacked_mnist
 from gan import data, game
 from gan.errors import UserError
-from gan.evaluation import evaluator
+from gan.evaluation import command
 from gan.train import loop
 
 pytestmark = pytest.mark.needs_mnist
@@ -63,7 +63,7 @@ def test_a_run_at_a_reduced_size_counts_its_modes(tmp_path):
     config.generator.width = config.discriminator.width = 8
     config.steps, config.sample_every, config.log_every, config.evaluation.num_samples = 300, 0, 100, 2600
     assert loop.train(config, tmp_path, 0.0) == 0
-    evaluator.evaluate(tmp_path, count=None, seed=0)
+    command.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert record["protocol"]["classifier_test_accuracy"] > 0.985
     real, drawn = record["real_training_images"], record["checkpoints"]["last"]["metrics"]

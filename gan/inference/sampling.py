@@ -32,10 +32,10 @@ from gan.state import GeneratorEMA, Player, example_keys, named_key
 logger = logging.getLogger(__name__)
 
 
-MOST_SAMPLES = 2**24
+MAX_SAMPLES = 2**24
 """Of one command: they are held in memory until they are written."""
 
-MOST_COLUMNS = 25
+MAX_COLUMNS = 25
 """A picture has a column for each class, up to so many."""
 
 
@@ -58,8 +58,8 @@ def sample(
     `same_latents` one round has one latent: a row of the picture shows it in each class. For `truncation` see
     `Game.truncated`.
     """
-    if not 1 <= count <= MOST_SAMPLES:
-        raise UserError(f"--num_samples={count}; expected: 1 to {MOST_SAMPLES}")
+    if not 1 <= count <= MAX_SAMPLES:
+        raise UserError(f"--num_samples={count}; expected: 1 to {MAX_SAMPLES}")
     out = out or folder / f"samples_seed{seed}.npz"
     if out.suffix != ".npz":
         raise UserError(f"--out={out} must end in .npz")
@@ -194,7 +194,7 @@ def draw(
 def class_columns(game: Game, labels: Sequence[int] = ()) -> int:
     """How many columns show what `draw` yields with a class in each; 0 where there are too many classes, or one."""
     columns = (len(labels) or game.num_classes) if game.is_conditional else 0
-    return columns if 1 < columns <= MOST_COLUMNS else 0
+    return columns if 1 < columns <= MAX_COLUMNS else 0
 
 
 def _label(name: str, class_names: Sequence[str]) -> int:
@@ -203,7 +203,7 @@ def _label(name: str, class_names: Sequence[str]) -> int:
         return class_names.index(name)
     if name.isdecimal() and len(name) < 10 and int(name) < len(class_names):
         return int(name)
-    shown = ", ".join(class_names[:MOST_COLUMNS]) + (", ..." if len(class_names) > MOST_COLUMNS else "")
+    shown = ", ".join(class_names[:MAX_COLUMNS]) + (", ..." if len(class_names) > MAX_COLUMNS else "")
     raise UserError(
         f"--classes: {name!r} is no class of the run's dataset{nearest(name, class_names)}; expected: {shown}, or 0 to "
         f"{len(class_names) - 1}"

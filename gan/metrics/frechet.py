@@ -61,7 +61,7 @@ def moments_by_class(features: np.ndarray, labels: np.ndarray) -> dict[int, Mome
     return {label: moments(features[labels == label]) for label in np.unique(labels).tolist()}
 
 
-def shortage(count: int, dimension: int) -> str | None:
+def rank_warning(count: int, dimension: int) -> str | None:
     """What to say of a distance from `count` samples in `dimension` dimensions, or None where they suffice.
 
     A sample covariance has rank count - 1 at most. Below full rank the distance is still computed as defined, but most

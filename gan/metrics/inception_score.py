@@ -12,7 +12,7 @@ class InceptionScore(NamedTuple):
     """The mean of the splits' scores and the standard deviation among them."""
 
     mean: float
-    sd: float
+    std: float
 
 
 def inception_score(probabilities: np.ndarray, *, splits: int = 10) -> InceptionScore:

@@ -15,7 +15,7 @@ class KernelDistance(NamedTuple):
     """The mean over subsets, and the standard deviation from subset to subset: not that of the mean."""
 
     mean: float
-    sd: float
+    std: float
 
 
 def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
