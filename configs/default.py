@@ -101,9 +101,9 @@ def get_config() -> ConfigDict:
                 "standing_batches": 0,  # of samples, whose statistics the averaged G normalizes by; 0: those averaged
                 "extractor": "auto",  # classifier (auto, where there are labels), inception, pixels
                 # frechet (with the sliced Wasserstein of points, it decides which checkpoint is the best), kernel,
-                # intra_class (of a conditional game), neighbors (precision, recall, density, coverage),
-                # inception_score, labels (modes, reverse_kl), memorization.
-                "metrics": ("frechet", "kernel", "neighbors", "inception_score", "labels", "memorization"),
+                # intra_class (of a conditional game), prdc (precision, recall, density, coverage),
+                # inception_score, mode_coverage (modes, reverse_kl), memorization.
+                "metrics": ("frechet", "kernel", "prdc", "inception_score", "mode_coverage", "memorization"),
             },
         }
     )

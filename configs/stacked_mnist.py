@@ -22,5 +22,5 @@ def get_config():
     config.discriminator = default.player(width=32, depth=0, batch_norm=False, kernel_init="normal(0.02)")
     config.sample_every = config.checkpoint_every = 1000
     config.evaluation.num_samples = 26_000
-    config.evaluation.metrics = ("frechet", "labels")
+    config.evaluation.metrics = ("frechet", "mode_coverage")
     return config

@@ -280,7 +280,7 @@ def _look_at(path: Path) -> None:
     from gan.data import pixels
 
     try:
-        pixels.opened(path)
+        pixels.open_image(path)
     except (OSError, SyntaxError, ValueError) as error:
         raise Lost(f"{path.name} is no picture ({error})") from error
 

@@ -15,7 +15,7 @@ EXPERIMENT = Experiment(
         "generator.width": 16,
         "discriminator.width": 16,
         "discriminator.batch_norm": False,
-        "evaluation.metrics": ("frechet", "neighbors"),
+        "evaluation.metrics": ("frechet", "prdc"),
         "sample_every": 1000,
     },
     space={

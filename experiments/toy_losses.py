@@ -144,7 +144,7 @@ def figures(points: np.ndarray, distribution: str) -> dict[str, float] | None:
         return None
     mixture = toys.MIXTURES[distribution]
     real = toys.load(distribution, "test").arrays()[0][:SAMPLES].reshape(-1, 2)
-    return mode_coverage(points, mixture.centers, mixture.sd, mixture.shares) | {
+    return mode_coverage(points, mixture.centers, mixture.std, mixture.shares) | {
         "sliced_wasserstein": sliced_wasserstein(points, real)
     }
 

@@ -134,9 +134,9 @@ def _run() -> int:
         )
         return 0
     if MODE.value == "evaluate":
-        from gan.evaluation import evaluator
+        from gan.evaluation import command
 
-        evaluator.evaluate(
+        command.evaluate(
             workdir,
             count=NUM_SAMPLES.value,
             seed=SEED.value,

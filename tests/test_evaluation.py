@@ -12,71 +12,82 @@ import runs
 
 from gan import data
 from gan.errors import UserError
-from gan.evaluation import evaluator as evaluation
+from gan.evaluation import command
+from gan.evaluation import evaluator as evaluators
+from gan.evaluation.options import evaluation_options
 from gan.inference import sampling
 from gan.parallel import sharding
 
 EVALUATION = {"evaluation.num_samples": 200, "evaluate_every": 4}
 
 
+def create(config):
+    return evaluators.create(evaluation_options(config), seed=0)
+
+
 @pytest.fixture(scope="module")
 def digits():
-    """The evaluator of the digits at 8x8, and real images of theirs."""
+    """The evaluator of the digits at 8x8, and the real images with their labels."""
     config = runs.config(**{**EVALUATION, "evaluation.num_samples": 600})
-    evaluator = evaluation.Evaluator(config, seed=0)
+    evaluator = create(config)
     images, labels = data.open_dataset(config.data).arrays()
     return evaluator, np.asarray(images), np.asarray(labels)
 
 
-def test_real_images_are_the_best_there_is(digits):
+def test_real_images_have_better_metrics_than_noise(digits):
     evaluator, images, labels = digits
-    floor = evaluator.real_baseline()
+    baseline = evaluator.real_baseline()
     noise = np.random.default_rng(0).integers(0, 256, images[:600].shape, dtype=np.uint8)
-    of_noise = evaluator.compute_of(noise, labels[:600])
-    assert floor["fd_classifier"] < 0.05 * of_noise["fd_classifier"]
-    assert floor["modes"] == 10 and floor["precision"] > 0.95 and of_noise["precision"] < 0.2
-    assert abs(floor["kd_classifier"]) < 0.05 * of_noise["kd_classifier"]
+    noise_metrics = evaluator.compute_from_images(noise, labels[:600])
+    assert baseline["fd_classifier"] < 0.05 * noise_metrics["fd_classifier"]
+    assert baseline["modes"] == 10 and baseline["precision"] > 0.95 and noise_metrics["precision"] < 0.2
+    assert abs(baseline["kd_classifier"]) < 0.05 * noise_metrics["kd_classifier"]
 
 
-def test_shuffled_pixels_are_seen(digits):
+def test_shuffled_pixels_increase_the_distance(digits):
     evaluator, images, labels = digits
     part = images[:600]
     order = np.random.default_rng(0).permutation(part[0].size)
     shuffled = part.reshape(len(part), -1)[:, order].reshape(part.shape)
     assert (
-        evaluator.compute_of(shuffled, labels[:600])["fd_classifier"]
-        > 10 * evaluator.compute_of(part, labels[:600])["fd_classifier"]
+        evaluator.compute_from_images(shuffled, labels[:600])["fd_classifier"]
+        > 10 * evaluator.compute_from_images(part, labels[:600])["fd_classifier"]
     )
 
 
-def test_a_missing_class_and_a_lone_image_are_seen(digits):
+def test_a_missing_class_and_a_single_repeated_image_are_detected(digits):
     evaluator, images, labels = digits
-    whole = evaluator.compute_of(images[:600], labels[:600])
-    without = evaluator.compute_of(images[labels != 3][:600], labels[labels != 3][:600])
+    whole = evaluator.compute_from_images(images[:600], labels[:600])
+    without = evaluator.compute_from_images(images[labels != 3][:600], labels[labels != 3][:600])
     assert whole["modes"] == 10
     assert without["coverage"] < whole["coverage"] - 0.05 and without["reverse_kl"] > whole["reverse_kl"] + 0.02
-    alone = evaluator.compute_of(np.repeat(images[:1], 600, axis=0), labels[:600])
-    assert alone["modes"] == 1 and alone["coverage"] < 0.1 and alone["recall"] < 0.1
-    np.testing.assert_allclose(alone["reverse_kl"], np.log(10), rtol=0.05)  # all in one of ten even classes
+    repeated = evaluator.compute_from_images(np.repeat(images[:1], 600, axis=0), labels[:600])
+    assert repeated["modes"] == 1 and repeated["coverage"] < 0.1 and repeated["recall"] < 0.1
+    np.testing.assert_allclose(
+        repeated["reverse_kl"], np.log(10), rtol=0.05
+    )  # all in one of ten equally frequent classes
 
 
-def test_copies_of_training_images_are_told_from_fresh_ones(tmp_path):
+def test_copies_of_training_images_are_distinguished_from_new_images(tmp_path):
     config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
                                           "evaluation.extractor": "pixels"})  # fmt: skip
-    evaluator = evaluation.Evaluator(config, seed=0)
+    evaluator = create(config)
     training, fresh = (data.open_dataset(config.data, split).arrays() for split in (None, "train[1000:]"))
-    copied = evaluator.compute_of(training[0][:300], training[1][:300])
+    copied = evaluator.compute_from_images(training[0][:300], training[1][:300])
     assert copied["nearest_training_ratio"] == 0.0
-    np.testing.assert_allclose(evaluator.compute_of(*fresh)["nearest_training_ratio"], 1.0)
+    np.testing.assert_allclose(evaluator.compute_from_images(*fresh)["nearest_training_ratio"], 1.0)
 
 
-def test_images_under_the_wrong_labels_are_seen_within_the_classes():
+def test_wrong_labels_increase_the_intra_class_distance():
     config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
         "evaluation.extractor": "pixels", "evaluation.metrics": ("frechet", "intra_class"),
         "generator.conditioning": "embedding"})  # fmt: skip
-    evaluator = evaluation.Evaluator(config, seed=0)
+    evaluator = create(config)
     images, labels = map(np.asarray, data.open_dataset(config.data).arrays())
-    right, wrong = evaluator.compute_of(images, labels), evaluator.compute_of(images, (labels + 1) % 10)
+    right, wrong = (
+        evaluator.compute_from_images(images, labels),
+        evaluator.compute_from_images(images, (labels + 1) % 10),
+    )
     assert wrong["fd_pixels"] == right["fd_pixels"]
     assert wrong["intra_fd_pixels"] > 2 * right["intra_fd_pixels"]
 
@@ -86,29 +97,29 @@ def test_a_conditional_generator_is_given_the_training_data_s_labels(monkeypatch
     given = EVALUATION | {"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
                           "evaluation.num_samples": 1000, "evaluation.extractor": "pixels",
                           "evaluation.metrics": ("frechet",)}  # fmt: skip
-    evaluator = evaluation.Evaluator(runs.config(**given), seed=0)
+    evaluator = create(runs.config(**given))
     images, labels = data.open_dataset(runs.config(**given).data).arrays()
     asked = []
 
     def draw(game, ema, *, labels, **_):
-        asked.append(np.bincount(labels, minlength=10) if len(labels) else "as they come")
+        asked.append(np.bincount(labels, minlength=10) if len(labels) else "default")
         return [{"image": images, "label": labels}]
 
-    monkeypatch.setattr(evaluation.sampling, "draw", draw)
-    figures = [evaluator.compute(SimpleNamespace(is_conditional=told), None) for told in (True, False)]
-    assert figures[0] == figures[1] == evaluator.compute_of(images, labels)
+    monkeypatch.setattr(sampling, "draw", draw)
+    metrics = [evaluator.compute(SimpleNamespace(is_conditional=value), None) for value in (True, False)]
+    assert metrics[0] == metrics[1] == evaluator.compute_from_images(images, labels)
     np.testing.assert_array_equal(asked[0], np.bincount(labels))
-    assert asked[0][7] == 95 and asked[1] == "as they come"
+    assert asked[0][7] == 95 and asked[1] == "default"
 
 
-def test_a_run_keeps_its_figures_and_its_best_checkpoint(tmp_path):
+def test_a_run_records_its_metrics_and_its_best_checkpoint(tmp_path):
     assert runs.train(tmp_path, **EVALUATION) == 0
     lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12]
     best = min(lines, key=lambda line: line["fd_classifier"])
     assert sampling.restore(tmp_path, "best")[1] == best["step"]
 
-    evaluation.evaluate(tmp_path, count=None, seed=0)
+    command.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert record["checkpoints"]["last"]["step"] == 12
     assert record["checkpoints"]["best"]["metrics"]["fd_classifier"] == pytest.approx(
@@ -121,20 +132,20 @@ def test_a_run_keeps_its_figures_and_its_best_checkpoint(tmp_path):
     assert record["real_training_images"]["fd_classifier"] < best["fd_classifier"]
 
 
-def test_a_run_without_a_checkpoint_or_with_other_data_is_one_line(tmp_path):
+def test_a_run_without_a_checkpoint_or_with_other_data_is_rejected_in_one_line(tmp_path):
     runs.train(tmp_path, steps=4)
     record = json.loads((tmp_path / "config.json").read_text())
     record["dataset"]["fingerprint"] = "0" * 8
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="was trained on other data: digits's fingerprint was 00000000, is"):
-        evaluation.evaluate(tmp_path, count=100, seed=0)
+        command.evaluate(tmp_path, count=100, seed=0)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="holds no checkpoint yet"):
-        evaluation.evaluate(tmp_path, count=100, seed=0)
+        command.evaluate(tmp_path, count=100, seed=0)
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_has_the_same_figures(tmp_path):
+def test_an_interrupted_run_has_the_same_metrics(tmp_path):
     runs.train(tmp_path / "whole", **EVALUATION)
     runs.train(tmp_path / "parts", **EVALUATION, steps=8)
     runs.train(tmp_path / "parts", **EVALUATION)
@@ -143,7 +154,7 @@ def test_an_interrupted_run_has_the_same_figures(tmp_path):
     assert sampling.restore(tmp_path / "whole", "best")[1] == sampling.restore(tmp_path / "parts", "best")[1]
 
 
-def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
+def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_path):
     runs.train(tmp_path, steps=4)
     game, _, ema = sampling.restore(tmp_path)
     assert sharding.device_mesh().size == 4
@@ -154,7 +165,7 @@ def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
 
     whole, parts = drawn(22), drawn(6)  # 24 and 8 at a time: multiples of the devices
     assert whole.shape == (22, 8, 8, 1)
-    # Another size of batch is another program: equal to float rounding, one step of 255 at most.
+    # Another batch size compiles another function: equal up to float rounding, at most 1 of 255.
     assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
     rows = jax.device_put(np.arange(8, dtype=np.uint32), sharding.split_rows(sharding.device_mesh(), 0))
     image, _ = sampling._samples(ema, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), game=game)
@@ -166,23 +177,23 @@ def test_devices_share_the_samples_and_batches_do_not_matter(tmp_path):
     "overrides, line",
     [
         ({"evaluation.metrics": ("fid",)}, "config.evaluation.metrics: 'fid' is unknown.*expected: frechet"),
-        ({"evaluation.metrics": ("intra_class",)}, "'intra_class' needs samples of a class.*concat, embedding"),
+        ({"evaluation.metrics": ("intra_class",)}, "'intra_class' needs samples of a given class.*concat, embedding"),
         ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; expected: 10 or more"),
         ({"evaluation.reference_samples": 4}, "give 4 images to compare with; expected: 10 or more"),
         ({"evaluation.extractor": "incepton"}, "config.evaluation.extractor='incepton'.*nearest: 'inception'"),
         ({"evaluation.split": "validation"}, "validation"),
     ],
 )
-def test_what_is_refused(overrides, line):
+def test_invalid_options_are_rejected(overrides, line):
     with pytest.raises(UserError, match=line) as caught:
-        evaluation.Evaluator(runs.config(**EVALUATION | overrides), seed=0)
+        create(runs.config(**EVALUATION | overrides))
     assert "\n" not in str(caught.value)
 
 
-def test_a_stream_has_the_figures_of_the_whole(digits):
+def test_streamed_features_have_the_metrics_of_the_whole(digits):
     evaluator, images, labels = digits
-    whole = evaluator.compute_of(images[:600], labels[:600])
+    whole = evaluator.compute_from_images(images[:600], labels[:600])
     parts = [(evaluator._extractor.features(images[k : k + 150]), labels[k : k + 150]) for k in range(0, 600, 150)]
-    streamed = evaluator._of_parts(parts)
+    streamed = evaluator._compute(parts)
     assert list(streamed) == list(whole)
     np.testing.assert_allclose(list(streamed.values()), list(whole.values()), rtol=1e-5, atol=1e-6)

@@ -1,129 +1,37 @@
-"""A folder of images as a dataset: every mode, classes, sizes, crops, fingerprints, and files that are broken."""
+"""A folder of images as a dataset: image modes, classes, sizes, crops, and preparing it once."""
 
-import contextlib
-import io
-import logging
 import os
-import struct
 import sys
-import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from image_folders import BLUE, CASES, HEIGHT, RED, WIDTH, error_of, halves, load, prepared, save
+from PIL import Image
 
-from gan import data
 from gan.data import folder as folders
-from gan.data import pixels
-from gan.errors import UserError
-
-WIDTH, HEIGHT = 40, 20
-RED, BLUE, WHITE, GREY = (255, 0, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
-
-
-def halves(mode, left, right, size=(WIDTH, HEIGHT)):
-    """An image with one value on its left half and another on its right."""
-    image = Image.new(mode, size, right)
-    ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2 - 1, size[1] - 1), fill=left)
-    return image
-
-
-def palette(transparent=None):
-    image = halves("P", 0, 1)
-    image.putpalette([*RED, *BLUE])
-    return image, {} if transparent is None else {"transparency": transparent}
-
-
-def rotated():
-    """Stored lying on its side; EXIF orientation 6 says: turn by 90 degrees clockwise to see it."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return halves("RGB", RED, BLUE).transpose(Image.Transpose.ROTATE_90), {"exif": exif, "quality": 95}
-
-
-def animated():
-    return halves("RGB", RED, BLUE), {"save_all": True, "append_images": [halves("RGB", WHITE, WHITE)]}
-
-
-def sixteen_bit():
-    """257 * 128 of 65,535 is 128 of 255."""
-    array = np.full((HEIGHT, WIDTH), 257 * 128, np.uint16)
-    array[:, WIDTH // 2 :] = 65535
-    return Image.fromarray(array)
-
-
-def floats():
-    array = np.full((HEIGHT, WIDTH), 128 / 255, np.float32)
-    array[:, WIDTH // 2 :] = 1
-    return Image.fromarray(array)
-
-
-# Name: the image (with options for saving it), and the colors that its halves are to have.
-CASES = {
-    "animated.gif": (animated(), RED, BLUE),
-    "animated.png": (animated(), RED, BLUE),
-    "animated.webp": ((animated()[0], animated()[1] | {"lossless": True}), RED, BLUE),
-    "bilevel.png": (halves("1", 0, 1), (0, 0, 0), WHITE),
-    "cmyk.jpg": ((halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0)), {"quality": 95}), RED, BLUE),
-    "floats.tiff": (floats(), GREY, WHITE),
-    "grey.bmp": (halves("L", 128, 255), GREY, WHITE),
-    "grey.jpg": (halves("L", 128, 255), GREY, WHITE),
-    "grey.png": (halves("L", 128, 255), GREY, WHITE),
-    "grey_alpha.png": (halves("LA", (0, 255), (0, 127)), (0, 0, 0), GREY),
-    "grey_key.png": ((halves("L", 128, 7), {"transparency": 7}), GREY, WHITE),
-    "palette.gif": (palette(), RED, BLUE),
-    "palette.png": (palette(), RED, BLUE),
-    "palette_alpha.png": (palette(transparent=0), WHITE, BLUE),
-    "palette_alpha.webp": ((halves("RGBA", (*RED, 255), (*BLUE, 0)), {"lossless": True}), RED, WHITE),
-    "rgb.BMP": (halves("RGB", RED, BLUE), RED, BLUE),
-    "rgb.jpeg": ((halves("RGB", RED, BLUE), {"quality": 95}), RED, BLUE),
-    "rgb.png": (halves("RGB", RED, BLUE), RED, BLUE),
-    "rgb.tif": (halves("RGB", RED, BLUE), RED, BLUE),
-    "rgb_key.png": ((halves("RGB", RED, BLUE), {"transparency": BLUE}), RED, WHITE),
-    "rgba.png": (halves("RGBA", (*RED, 128), (*BLUE, 0)), (255, 127, 127), WHITE),
-    "rotated.jpg": (rotated(), RED, BLUE),
-    "sixteen_bit.png": (sixteen_bit(), GREY, WHITE),
-    "sixteen_bit.tif": (sixteen_bit(), GREY, WHITE),
-}
-
-
-def save(path, case):
-    image, options = case if isinstance(case, tuple) else (case, {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
+from gan.data import image_files, pixels
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images, flat."""
+    """A folder of three images, without subfolders."""
     for number in range(3):
         save(tmp_path / "images" / f"{number}.png", halves("RGB", RED, (0, number, 0)))
     return tmp_path / "images"
 
 
-def load(folder, **options):
-    return data.load(name="folder", data_dir=folder, cache_dir=folder.parent / "cache", **options)
-
-
-def refused(folder, **options):
-    with pytest.raises(UserError) as error:
-        load(folder, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 @pytest.fixture(scope="module")
 def every_mode(tmp_path_factory):
-    """All cases in one folder, each in a subfolder of its own, so that its class tells which it is."""
+    """All cases in one folder, each in its own subfolder, so that its class identifies it."""
     root = tmp_path_factory.mktemp("modes") / "images"
     for name, (case, _, _) in CASES.items():
         save(root / name / f"image{os.path.splitext(name)[1]}", case)
     return load(root)
 
 
-def test_every_mode_and_format_looks_as_it_should(every_mode):
+def test_every_mode_and_format_has_the_expected_colors(every_mode):
     assert every_mode.class_names == tuple(sorted(CASES))
-    assert every_mode.image_shape == (HEIGHT, WIDTH, 3)  # all of one size, so none has to be asked for
+    assert every_mode.image_shape == (HEIGHT, WIDTH, 3)  # all have the same size, so image_size is optional
     images, labels = every_mode.arrays()
     assert sorted(labels) == list(range(len(CASES)))
     for image, label in zip(images.astype(int), labels, strict=True):
@@ -133,24 +41,24 @@ def test_every_mode_and_format_looks_as_it_should(every_mode):
             assert np.abs(image[:, columns] - color).max() <= tolerance, (name, color)
 
 
-def test_every_mode_as_grey(every_mode):
-    grey = load(every_mode._cache.parent / "images", channels=1)
-    assert grey.image_shape == (HEIGHT, WIDTH, 1)
-    images, labels = grey.arrays()
-    image = images[list(labels).index(grey.class_names.index("rgb.png"))]
+def test_every_mode_as_gray(every_mode):
+    gray = load(every_mode._cache.parent / "images", channels=1)
+    assert gray.image_shape == (HEIGHT, WIDTH, 1)
+    images, labels = gray.arrays()
+    image = images[list(labels).index(gray.class_names.index("rgb.png"))]
     assert image[0, 0, 0] == round(0.299 * 255) and image[0, -1, 0] == round(0.114 * 255)  # ITU-R 601
     assert "tensorflow" not in sys.modules
 
 
-def test_a_folder_of_grey_images_is_grey(tmp_path):
-    for name in ("bilevel.png", "grey.png", "grey_alpha.png", "sixteen_bit.png", "floats.tiff"):
+def test_a_folder_of_gray_images_is_gray(tmp_path):
+    for name in ("bilevel.png", "gray.png", "gray_alpha.png", "sixteen_bit.png", "floats.tiff"):
         save(tmp_path / "images" / name, CASES[name][0])
     assert load(tmp_path / "images").image_shape == (HEIGHT, WIDTH, 1)
     assert load(tmp_path / "images", channels=3).arrays()[0].shape == (5, HEIGHT, WIDTH, 3)
 
 
 def test_plain_files_are_stored_byte_for_byte(tmp_path):
-    """No second compression: a photograph keeps its size and its pixels."""
+    """They are not compressed again: a photograph keeps its size and its pixels."""
     for number in range(2):
         save(tmp_path / "images" / f"{number}.jpg", (Image.effect_noise((64, 64), 50 + number).convert("RGB"), {}))
     dataset = load(tmp_path / "images")
@@ -160,7 +68,7 @@ def test_plain_files_are_stored_byte_for_byte(tmp_path):
         assert np.array_equal(dataset[number]["image"], np.asarray(Image.open(path)))
 
 
-def test_subfolders_are_classes_and_other_files_are_left_alone(tmp_path):
+def test_subfolders_are_classes_and_other_files_are_ignored(tmp_path):
     root = tmp_path / "images"
     for name in ("cats/a.png", "cats/deeper/b.png", "ants/c.png"):
         save(root / name, CASES["rgb.png"][0])
@@ -180,9 +88,9 @@ def test_a_flat_folder_is_one_class(folder):
     assert dataset.arrays()[1].tolist() == [0, 0, 0]
 
 
-def test_images_beside_class_folders_are_refused(folder):
+def test_images_beside_class_folders_are_rejected(folder):
     save(folder / "cats" / "a.png", CASES["rgb.png"][0])
-    assert "0.png lies beside the class folders cats" in refused(folder)
+    assert "0.png lies beside the class folders cats" in error_of(folder)
 
 
 def test_large_folders_are_written_in_shards(folder, monkeypatch):
@@ -195,53 +103,51 @@ def test_large_folders_are_written_in_shards(folder, monkeypatch):
 # Size and crop.
 
 
-def test_images_of_mixed_sizes_need_a_size(folder):
+def test_images_of_different_sizes_need_an_image_size(folder):
     save(folder / "wide.png", halves("RGB", RED, BLUE, size=(100, 10)))
-    assert "config.data.image_size=(height, width)" in refused(folder)
+    assert "config.data.image_size=(height, width)" in error_of(folder)
     assert load(folder, image_size=(16, 24)).arrays()[0].shape == (4, 16, 24, 3)
 
 
 def test_crops(tmp_path):
-    # Blue margins of 20 pixels left and right of a red square of 60: the centre crop is all red.
+    # Blue margins, 20 pixels wide, left and right of a red square of 60: the center crop is all red.
     image = Image.new("RGB", (100, 60), BLUE)
     image.paste(RED, (20, 0, 80, 60))
     for number in range(2):
         save(tmp_path / "images" / f"{number}.png", image)
-    centre = load(tmp_path / "images", image_size=(30, 30), crop="center")[0]["image"]
-    assert (centre[:, 1:-1] == RED).all()  # the filter reaches over the edge of the crop by less than a pixel
+    center = load(tmp_path / "images", image_size=(30, 30), crop="center")[0]["image"]
+    assert (center[:, 1:-1] == RED).all()  # the filter reaches over the edge of the crop by less than a pixel
     stretched = load(tmp_path / "images", image_size=(30, 30), crop="none")[0]["image"]
     assert (stretched[:, :5] == BLUE).all() and (stretched[:, 7:23] == RED).all() and (stretched[:, 25:] == BLUE).all()
 
 
-def test_shrinking_is_antialiased():
-    """A checkerboard of single pixels becomes even grey; picking every eighth pixel would leave it black or white."""
+def test_downsampling_is_antialiased():
+    """A checkerboard of single pixels becomes uniformly gray; subsampling would make it black or white."""
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    shrunk = np.asarray(pixels.fitted(Image.fromarray(board), (8, 8), "center"), int)
-    assert np.abs(shrunk[1:-1, 1:-1] - 127.5).max() < 2
+    downsampled = np.asarray(pixels.crop_and_resize(Image.fromarray(board), (8, 8), "center"), int)
+    assert np.abs(downsampled[1:-1, 1:-1] - 127.5).max() < 2
 
 
 def test_an_image_of_the_right_size_is_untouched():
     image = Image.effect_noise((32, 32), 80)
-    assert pixels.fitted(image, (32, 32), "center") is image
+    assert pixels.crop_and_resize(image, (32, 32), "center") is image
 
 
-# Prepared once, known by its contents.
+# Prepared once, identified by its contents.
 
 
-def prepared(folder):
-    return sorted(path.name for path in folder.parent.glob("cache/prepared/folder-*"))
-
-
-def test_a_second_launch_prepares_nothing(folder, monkeypatch):
+def test_a_second_run_prepares_nothing(folder, monkeypatch):
     first = load(folder)
-    monkeypatch.setattr(pixels, "opened", lambda source, opened=pixels.opened: opened(_bytes_only(source)))
+    monkeypatch.setattr(
+        pixels, "open_image", lambda source, open_image=pixels.open_image: open_image(_bytes_only(source))
+    )
     assert load(folder) == first
     assert len(prepared(folder)) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png"]
 
 
 def _bytes_only(source):
-    assert isinstance(source, bytes), f"{source} was looked at again"
+    assert isinstance(source, bytes), f"{source} was opened again"
     return source
 
 
@@ -261,7 +167,7 @@ def test_a_changed_file_is_another_dataset(folder):
     status = path.stat()
 
     content = bytearray(path.read_bytes())
-    save(path, halves("RGB", RED, (0, 9, 0)))  # of the same size in bytes, and its time set back
+    save(path, halves("RGB", RED, (0, 9, 0)))  # with the same size in bytes and the same mtime
     assert len(path.read_bytes()) == len(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     dataset = load(folder)
@@ -276,114 +182,15 @@ def test_a_changed_file_is_another_dataset(folder):
 
 
 def test_known_files_are_not_read_again(folder, monkeypatch):
-    monkeypatch.setattr(folders, "SETTLED_SECONDS", -1)  # as if the files had lain there for long
+    monkeypatch.setattr(image_files, "SETTLED_SECONDS", -1)  # as if the files were old
     first = load(folder)
-    monkeypatch.setattr(folders, "_file_digest", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(image_files, "_file_digest", lambda path: pytest.fail(f"{path} was read again"))
     assert load(folder) == first
 
 
-def test_a_damaged_list_of_known_files_is_made_again(folder, monkeypatch):
-    monkeypatch.setattr(folders, "SETTLED_SECONDS", -1)
+def test_a_corrupted_list_of_known_files_is_rebuilt(folder, monkeypatch):
+    monkeypatch.setattr(image_files, "SETTLED_SECONDS", -1)
     first = load(folder)
     for path in (folder.parent / "cache" / "prepared" / "seen").iterdir():
         path.write_text("{")
     assert load(folder) == first
-
-
-# What goes wrong.
-
-
-def test_missing_folder(tmp_path):
-    assert "config.data.dir" in refused(tmp_path / "nothing") and "is not a folder" in refused(tmp_path / "nothing")
-    with pytest.raises(UserError, match="config.data.name='folder' needs config.data.dir"):
-        data.load(name="folder", cache_dir=tmp_path)
-    (tmp_path / "file").write_text("")
-    assert "is not a folder" in refused(tmp_path / "file")
-
-
-def test_empty_folder_and_one_image(tmp_path):
-    root = tmp_path / "images"
-    root.mkdir()
-    (root / "readme.txt").write_text("nothing here")
-    assert "holds no images (.png, .jpg" in refused(root)
-    save(root / "only.png", CASES["rgb.png"][0])
-    assert "holds only one image, only.png; a dataset needs at least two" in refused(root)
-
-
-def text_called_png(path):
-    path.write_text("not an image")
-
-
-def empty_file(path):
-    path.write_bytes(b"")
-
-
-def cut_short(path):
-    image = Image.effect_noise((64, 64), 80)
-    image.save(path)
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def broken_link(path):
-    os.symlink(path.parent / "nowhere", path)
-
-
-def flipped_bits(path):
-    """The checksum of the compressed pixels no longer holds."""
-    Image.effect_noise((64, 64), 80).save(path)
-    content = bytearray(path.read_bytes())
-    content[200:220] = bytes(20)
-    path.write_bytes(content)
-
-
-BREAK = [text_called_png, empty_file, cut_short, broken_link, flipped_bits]
-
-
-@pytest.mark.parametrize("spoil", BREAK)
-def test_a_broken_file_is_named_and_stops_the_preparation(folder, spoil):
-    spoil(folder / "bad.png")
-    message = refused(folder)
-    assert f"{folder / 'bad.png'} cannot be read as an image" in message
-    assert "config.data.skip_broken=True" in message
-    assert not prepared(folder)
-
-
-def test_broken_files_can_be_skipped_and_are_counted(folder, caplog):
-    for number, spoil in enumerate(BREAK):
-        spoil(folder / f"bad{number}.png")
-    with caplog.at_level(logging.WARNING, logger="absl"):
-        dataset = load(folder, skip_broken=True)
-    assert "Left out 5 of 8 files" in caplog.text and "bad0.png" in caplog.text
-    assert dataset.arrays()[0].shape == (3, HEIGHT, WIDTH, 3)
-    assert "cannot be read" in refused(folder)  # what was prepared without them does not hide them
-
-
-def test_too_few_images_are_left(folder):
-    for name in ("0.png", "1.png"):
-        text_called_png(folder / name)
-    assert "2 of 3 images cannot be read, 0.png among them" in refused(folder, skip_broken=True)
-
-
-def huge(path):
-    """A PNG that claims 20,000 x 10,000 pixels: more than PIL's limit of 89,478,485, less than twice as many."""
-
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(100))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
-
-
-def test_a_decompression_bomb_is_refused_not_warned_about(folder, recwarn):
-    huge(folder / "bomb.png")
-    limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-    assert "bomb.png cannot be read as an image (more than" in refused(folder) and limit in refused(folder)
-    assert not [warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)]
-
-
-def test_nothing_is_printed_while_a_folder_is_prepared(folder):
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        load(folder)
-    assert output.getvalue() == ""

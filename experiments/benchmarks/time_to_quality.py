@@ -38,11 +38,11 @@ def main() -> None:
     if arguments.peer:
         train_peer(arguments)
         return
-    from gan.evaluation import evaluator  # late: a peer's process has no use for JAX
+    from gan.evaluation import evaluator, options  # late: a peer's process has no use for JAX
     from gan.inference import sampling  # late: a peer's process has no use for JAX
 
     config = load(arguments.config, ["evaluation.metrics=('frechet',)", f"evaluation.num_samples={arguments.samples}"])
-    evaluator = evaluator.Evaluator(config, seed=0)
+    evaluator = evaluator.create(options.evaluation_options(config), seed=0)
     floor = evaluator.real_baseline()[evaluator.selection_metric]
     rows = []
     with tempfile.TemporaryDirectory(prefix="gan-bench-") as folder:
@@ -66,7 +66,7 @@ def main() -> None:
                     str(arguments.samples),
                 )
                 with np.load(file, allow_pickle=False) as kept:
-                    figures = evaluator.compute_of(kept["images"], np.zeros(len(kept["images"]), np.int32))
+                    figures = evaluator.compute_from_images(kept["images"], np.zeros(len(kept["images"]), np.int32))
                     rows.append(row("PyTorch", seconds, seed, int(kept["turns"]), figures[evaluator.selection_metric]))
     record = timing.machine() | {"config": arguments.config, "real_training_images": floor, "rows": rows}
     timing.write(arguments.json, record)

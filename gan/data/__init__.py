@@ -1,13 +1,14 @@
-"""Data: datasets by name through TFDS, one order of examples, and batches that are resident or streamed.
+"""Data: datasets by name, one order of examples, and batches that are on the device or streamed.
 
-A leaf of the house: plain names and numbers in, uint8 arrays out (of points: float32); `steps` sees only what
-`to_range` makes of them.
+Names and numbers in; uint8 images [N, H, W, C] and int32 labels [N] out (2-D points: float32). Training sees the images
+scaled by `to_range`.
 """
 
 from gan.data import cache, stacked
 from gan.data.batches import Decoded, gather, positions, stream, to_range, to_uint8
+from gan.data.datasets import load, open_dataset
 from gan.data.order import example_order
-from gan.data.source import Dataset, load, open_dataset
+from gan.data.records import Dataset
 from gan.data.toys import MIXTURES, is_point
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""Batches of the examples in their one order: gathered from resident arrays, or streamed; the same bits either way.
+"""Batches: examples in their fixed order, gathered on the device or streamed from the host, with equal bits.
 
-The examples of a turn of the game are a function of (seed, step). The data position of a run is its step.
+The examples of a training step are a function of (seed, step), so the step is the only data position to save.
 """
 
 import dataclasses
@@ -19,24 +19,24 @@ from gan.errors import UserError
 def positions(
     step: int | Array, *, batches: int, batch_size: int, rows: np.ndarray | Array | None = None
 ) -> np.ndarray | Array:
-    """Positions in the order of examples of one turn: uint32 [batches, rows].
+    """Positions in the order of examples for one training step: uint32 [batches, rows].
 
-    Turn k shows batches * batch_size examples, so row r of batch b is example (k * batches + b) * batch_size + r of the
-    run, modulo 2^32: after 4.29e9 examples shown the order starts again.
+    Step k uses batches * batch_size examples. Row r of batch b is example (k * batches + b) * batch_size + r of the
+    run, modulo 2^32: after 4.29e9 examples the order repeats.
 
     Args:
-      step: the turn k; an int, or an integer scalar of NumPy or JAX (also traced).
-      batches: batches of one turn, static.
+      step: k; an int, or an integer scalar of NumPy or JAX (may be traced).
+      batches: number of batches per step, static.
       batch_size: size of the global batch, static.
-      rows: integer array [rows], the wanted rows of the global batch (a device's or a host's share; also traced), or
-        None for all of them.
+      rows: integer array [rows], the requested rows of the global batch (the share of a device or a process; may be
+        traced), or None for all of them.
     """
     rows = np.arange(batch_size) if rows is None else rows
     grid = np.arange(batches, dtype=np.uint32)[:, None] * np.uint32(batch_size) + rows.astype(np.uint32)[None, :]
-    turn = batches * batch_size
+    per_step = batches * batch_size
     if isinstance(step, jax.Array):
-        return step.astype(np.uint32) * np.uint32(turn) + grid
-    return np.uint32(int(step) * turn % 2**32) + grid
+        return step.astype(np.uint32) * np.uint32(per_step) + grid
+    return np.uint32(int(step) * per_step % 2**32) + grid
 
 
 def gather(
@@ -49,17 +49,17 @@ def gather(
     batch_size: int,
     rows: np.ndarray | Array | None = None,
 ) -> dict[str, Array]:
-    """One turn's examples out of resident arrays, inside the compiled program.
+    """The examples of one training step, gathered from arrays on the device inside a compiled function.
 
     Args:
-      images: uint8 [N, H, W, C], or float32 for points; labels: int32 [N].
+      images: uint8 [N, H, W, C], or float32 for 2-D points; labels: int32 [N].
       seed, step, batches, batch_size, rows: see `positions` and `example_order`.
 
     Returns:
-      {"image": [batches, rows, H, W, C], of the dtype of images, "label": int32 [batches, rows]}
+      {"image": [batches, rows, H, W, C] with the dtype of images, "label": int32 [batches, rows]}
     """
-    wanted = positions(step, batches=batches, batch_size=batch_size, rows=rows)
-    indices = jnp.asarray(example_order(wanted, seed=seed, n=len(labels)))
+    step_positions = positions(step, batches=batches, batch_size=batch_size, rows=rows)
+    indices = jnp.asarray(example_order(step_positions, seed=seed, n=len(labels)))
     return {
         "image": jnp.asarray(images).at[indices].get(mode="promise_in_bounds"),
         "label": jnp.asarray(labels).at[indices].get(mode="promise_in_bounds"),
@@ -68,7 +68,7 @@ def gather(
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """Examples that lie decoded on the disk or in memory, to be streamed: images [N, H, W, C] and labels [N]."""
+    """Decoded examples to stream, in memory or memory-mapped: images [N, H, W, C] and labels [N]."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -82,18 +82,18 @@ class Decoded:
         return len(self.labels)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The examples at `indices` [k]. Raises `UserError` where a file that they lie in has been written to."""
-        self._check_unchanged()  # beyond the end of a file that was cut, a memory map kills the process
-        found = self.images[indices], self.labels[indices]
+        """The images and labels at `indices` [k]. Raises `UserError` if a memory-mapped file has been written to."""
+        self._check_unchanged()  # reading a memory map beyond the end of a truncated file kills the process
+        examples = self.images[indices], self.labels[indices]
         self._check_unchanged()
-        return found
+        return examples
 
     def _check_unchanged(self):
         for path, before in self._stamps.items():
             now = cache.stamp(path)
-            # Another file of the name, or none, takes nothing away: the map holds on to the one that was opened.
+            # A deleted or replaced file does no harm: the map keeps the inode that was opened.
             if now is not None and now[-1] == before[-1] and now != before:
-                raise UserError(f"{path} was changed during the run: launch again, and it is made anew")
+                raise UserError(f"{path} was changed during the run: run again, and it is rebuilt")
 
 
 def stream(
@@ -108,30 +108,30 @@ def stream(
     threads: int = 4,
     prefetch: int = 8,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Iterator over the turns first_step, ..., last_step - 1, read at random access and decoded by threads (Grain).
+    """Iterates over training steps first_step, ..., last_step - 1; threads (Grain) read and decode the examples.
 
     Args:
-      dataset: a `Dataset`, or anything with `__len__` and `read(indices) -> (images, labels)`.
-      rows: the rows of the global batch that this host reads; None for all of them.
-      threads: turns that are decoded at the same time.
-      prefetch: turns that are held ready at most.
-      The rest: see `positions` and `example_order`.
+      dataset: a `Dataset`, or any object with `__len__` and `read(indices) -> (images, labels)`.
+      rows: the rows of the global batch that this process reads; None for all of them.
+      threads: number of steps that are decoded concurrently.
+      prefetch: maximal number of steps that are ready in advance.
+      seed, batches, batch_size: see `positions` and `example_order`.
 
     Yields:
       what `gather` returns, as NumPy arrays. Closing the iterator stops its threads.
     """
-    import grain  # 0.1 s, and only streamed runs need it
+    import grain  # takes 0.1 s, and only streamed runs need it
 
-    def turn(step):
-        wanted = positions(step, batches=batches, batch_size=batch_size, rows=rows)
-        images, labels = dataset.read(example_order(wanted, seed=seed, n=len(dataset)).reshape(-1))
+    def read(step):
+        step_positions = positions(step, batches=batches, batch_size=batch_size, rows=rows)
+        images, labels = dataset.read(example_order(step_positions, seed=seed, n=len(dataset)).reshape(-1))
         return {
-            "image": images.reshape(*wanted.shape, *images.shape[1:]),
-            "label": labels.reshape(wanted.shape),
+            "image": images.reshape(*step_positions.shape, *images.shape[1:]),
+            "label": labels.reshape(step_positions.shape),
         }
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
-    iterator = iter(grain.MapDataset.range(first_step, last_step).map(turn).to_iter_dataset(options))
+    iterator = iter(grain.MapDataset.range(first_step, last_step).map(read).to_iter_dataset(options))
     try:
         yield from iterator
     finally:
@@ -139,16 +139,16 @@ def stream(
 
 
 def to_range(images: np.ndarray | Array, image_range: tuple[float, float]) -> np.ndarray | Array:
-    """Pixels 0..255 as float32 in image_range = (low, high): low + (high - low) * pixel / 255; floats as they are."""
+    """Pixels 0..255 as float32 in image_range = (low, high): low + (high - low) * pixel / 255. Floats are unchanged."""
     if np.issubdtype(images.dtype, np.floating):
         return images
     low, high = image_range
-    # Divided first: 0 and 255 then land on low and high exactly.
+    # Dividing first maps 0 and 255 to low and high exactly.
     return images.astype(np.float32) / np.float32(255) * np.float32(high - low) + np.float32(low)
 
 
 def to_uint8(images: np.ndarray | Array, image_range: tuple[float, float]) -> np.ndarray | Array:
-    """The inverse of `to_range`: rounded to the nearest of 0..255, and clipped to them."""
+    """The inverse of `to_range`: rounded to integers and clipped to 0..255."""
     low, high = image_range
     xp = jnp if isinstance(images, jax.Array) else np
     return xp.clip(xp.rint((images - low) * (255 / (high - low))), 0, 255).astype(np.uint8)

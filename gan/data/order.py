@@ -1,7 +1,7 @@
-"""One order of examples: a keyed bijection of range(n) for every epoch, evaluated only where it is asked.
+"""The order of examples: for every epoch a pseudo-random permutation of range(n), evaluated pointwise.
 
-No permutation is ever stored and no iterator has to be saved. The same lines run on NumPy arrays (streamed data) and
-inside a compiled program (resident data), with equal bits.
+No permutation is stored and no iterator has to be saved. The same code runs on NumPy arrays (streamed data) and inside
+a compiled function (data on the device), with equal bits.
 """
 
 import math
@@ -11,76 +11,76 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# The 120 orders of n = 5 then come out equally often; with eight half rounds they do not (see tests/test_data.py).
 ROUNDS = 12
+"""Half rounds. With 12 the 120 orders of n = 5 are equally frequent, with 8 they are not (see tests/test_order.py)."""
 
 
 def example_order(positions: np.ndarray | Array, *, seed: int | Array, n: int) -> np.ndarray | Array:
-    """Index of the example that stands at each position of an endless sequence of shuffled epochs.
+    """Index of the example at each position of an endless sequence of shuffled epochs.
 
-    Position p is the p-th example ever shown. Its epoch is e = p // n, its place in the epoch p % n, and its index is
-    pi_(seed, e)(p % n) with pi a pseudo-random bijection of range(n). It is a Feistel network over range(a) x range(b)
-    with a * b >= n: x = left * b + right, and the half rounds are in turn
+    Position p is the p-th example of the run. Its epoch is e = p // n, its position in the epoch is p % n, and its
+    index is pi_(seed, e)(p % n), where pi is a pseudo-random bijection of range(n): a Feistel network over
+    range(a) x range(b) with a * b >= n. With x = left * b + right, the half rounds alternate between
 
         left <- (left + F(right)) mod a,    right <- (right + F(left)) mod b,
 
-    with a = ceil(sqrt(n)) and b = ceil(n / a), so that a * b exceeds n by less than a. A value outside range(n) walks
-    on along its cycle until it is inside, which keeps the map a bijection of range(n).
+    with a = ceil(sqrt(n)) and b = ceil(n / a), so that a * b exceeds n by less than a. The network is applied again to
+    a value outside range(n) until it is inside (cycle walking), which makes the map a bijection of range(n).
 
     Args:
-      positions: uint32, any shape; NumPy or JAX (also traced).
+      positions: uint32, any shape; NumPy or JAX (may be traced).
       seed: int, or a traced integer scalar; taken modulo 2^32.
       n: number of examples, 1 <= n < 2^31. Static.
 
     Returns:
-      int32 indices in range(n), of the shape and the kind of `positions`.
+      int32 indices in range(n), with the shape of `positions`; NumPy or JAX as they are.
 
-    Reference: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains" (cycle walking, generalised Feistel).
-    It is a shuffle, not a cipher: F is a hash, and nothing here is secret.
+    Reference: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains" (cycle walking, generalized Feistel).
+    This is a shuffle, not a cipher: F is a hash, and nothing here is secret.
     """
     if not 1 <= n < 2**31:
         raise ValueError(f"n={n} is outside 1 <= n < 2^31")
     traced = isinstance(positions, jax.Array) or isinstance(seed, jax.Array)
     xp = jnp if traced else np
-    # NumPy wraps uint32 arrays silently but warns about scalars, so every operand is an array, and of one shape.
+    # NumPy wraps uint32 arrays silently but warns about scalars, so every operand is an array of one shape.
     shape = positions.shape
     positions = positions.reshape(-1).astype(xp.uint32)
     seeds = xp.full_like(positions, np.uint32(seed % 2**32) if isinstance(seed, int) else seed.astype(xp.uint32))
-    keys = _mixed(_mixed(seeds) ^ (positions // np.uint32(n)))
+    keys = _hash(_hash(seeds) ^ (positions // np.uint32(n)))
     left_size = math.isqrt(n - 1) + 1
     right_size = -(-n // left_size)
 
-    def permuted(x):
+    def permute(x):
         return _feistel(x, keys, np.uint32(left_size), np.uint32(right_size))
 
-    def walked(x):
-        return xp.where(x < n, x, permuted(x))
+    def walk(x):
+        return xp.where(x < n, x, permute(x))
 
-    x = permuted(positions % np.uint32(n))
+    x = permute(positions % np.uint32(n))
     if traced:
-        x = jax.lax.while_loop(lambda x: jnp.any(x >= n), walked, x)
+        x = jax.lax.while_loop(lambda x: jnp.any(x >= n), walk, x)
     else:
         while np.any(x >= n):
-            x = walked(x)
+            x = walk(x)
     return x.astype(xp.int32).reshape(shape)
 
 
 def _feistel(x, keys, left_size, right_size):
-    """One pass of the network over uint32 [k], with one key for every element."""
+    """One pass of the network over uint32 [k], with one key per element."""
     left, right = x // right_size, x % right_size
     for number in range(ROUNDS):
-        round_keys = _mixed(keys + np.uint32(number * 0x9E3779B9 % 2**32))
+        round_keys = _hash(keys + np.uint32(number * 0x9E3779B9 % 2**32))
         if number % 2 == 0:
-            left = (left + _mixed(right ^ round_keys) % left_size) % left_size
+            left = (left + _hash(right ^ round_keys) % left_size) % left_size
         else:
-            right = (right + _mixed(left ^ round_keys) % right_size) % right_size
+            right = (right + _hash(left ^ round_keys) % right_size) % right_size
     return left * right_size + right
 
 
-def _mixed(x):
-    """A bijection of the 32-bit words whose every output bit depends on every input bit.
+def _hash(x):
+    """A bijection of 32-bit words in which every output bit depends on every input bit.
 
-    The finalizer of MurmurHash3 (Appleby 2011, public domain).
+    Source: the finalizer of MurmurHash3 (Appleby 2011, public domain).
     """
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)

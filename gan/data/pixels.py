@@ -1,6 +1,7 @@
-"""Pixels of one image: from any PIL image to 8-bit grey or RGB, cropped, resized, an array.
+"""Pixels: open an image file, convert it to 8-bit gray or RGB, crop, resize, and return it as an array.
 
-Every dataset passes through here: a folder of images while it is prepared, all of them when they are read.
+This is the only place where images of unknown origin are decoded: both when a folder of images is prepared and when
+the examples of a dataset are read.
 """
 
 import io
@@ -12,70 +13,74 @@ from PIL import Image, ImageOps
 
 CROPS = ("center", "none")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
-"""What is decoded, whatever a file is called: PIL knows formats that start programs (PostScript) and many more."""
-MOST_PIXELS = 89_478_485
-"""Of one image: PIL's own limit, 256 MiB of RGB. A small file can claim any number."""
-MOST_BYTES = 2**28
+"""The formats that are decoded, whatever the file's extension. PIL has many more, some of which start other programs
+(PostScript)."""
+MAX_PIXELS = 89_478_485
+"""Of one image: PIL's own limit, 256 MiB of RGB. A small file can claim any size."""
+MAX_BYTES = 2**28
 """Of one encoded image."""
-ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+ORIENTATION = 0x0112
+"""The EXIF tag; its value for an upright image is 1."""
 
 
-def opened(source: bytes | os.PathLike) -> Image.Image:
-    """PIL image from a path or from bytes, fully decoded: a broken file fails here and not later.
+def open_image(source: bytes | os.PathLike) -> Image.Image:
+    """The fully decoded PIL image from a path or from bytes. A corrupted file fails here, not at first use.
 
-    Raises what PIL raises, and `ValueError` for what is no regular file or beyond MOST_PIXELS or MOST_BYTES.
+    Raises:
+      ValueError: not a regular file, or more than MAX_PIXELS or MAX_BYTES.
+      Exception: whatever PIL raises for a file that it cannot decode.
     """
     if not isinstance(source, bytes):
         status = os.stat(source)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read without end
-            raise ValueError("no regular file")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+            raise ValueError("not a regular file")
         _check_bytes(status.st_size)
         with open(source, "rb") as file:
             source = file.read()
     _check_bytes(len(source))
     image = Image.open(io.BytesIO(source), formats=FORMATS)
-    if not 0 < image.width * image.height <= MOST_PIXELS:  # PIL only warns up to twice as many
-        raise ValueError(f"{image.width} x {image.height} pixels; expected: 1 to {MOST_PIXELS:,}")
+    if not 0 < image.width * image.height <= MAX_PIXELS:  # PIL only warns up to twice its limit
+        raise ValueError(f"{image.width} x {image.height} pixels; expected: 1 to {MAX_PIXELS:,}")
     image.load()
     return image
 
 
 def _check_bytes(size):
-    if size > MOST_BYTES:
-        raise ValueError(f"{size:,} bytes; expected: up to {MOST_BYTES:,}")
+    if size > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes; expected: up to {MAX_BYTES:,}")
 
 
-def flattened(image: Image.Image) -> Image.Image:
-    """The image as it is meant to be seen, in mode "L" or "RGB": upright, its first frame, alpha over white, 8 bits.
+def to_gray_or_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode "L" or "RGB", 8 bits, as a viewer shows it: EXIF rotation, first frame, alpha over white.
 
-    Grey of 16 bits or more is scaled by its range (0..65535, or 0..1 for floats), not cut off at 255.
+    Gray of 16 bits or more is scaled by its range (0..65535, or 0..1 for floats), not clipped at 255.
     """
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
-        return _grey(np.asarray(image, np.float64) / 65535)
+        return _gray(np.asarray(image, np.float64) / 65535)
     if image.mode == "F":
-        return _grey(np.asarray(image, np.float64))
-    grey = is_grey(image.mode)
+        return _gray(np.asarray(image, np.float64))
+    gray = is_gray(image.mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if grey else "RGB")
+    return image.convert("L" if gray else "RGB")
 
 
-def is_grey(mode: str) -> bool:
-    """Whether a PIL mode holds no color: "1", "L", "LA", "La", 16 or 32 bit integers, floats."""
+def is_gray(mode: str) -> bool:
+    """Whether a PIL mode has no color: "1", "L", "LA", "La", 16- or 32-bit integers, floats."""
     return mode == "1" or mode[0] in "LIF" and mode != "LAB"
 
 
-def fitted(image: Image.Image, image_size: tuple[int, int], crop: str) -> Image.Image:
-    """The image resized to image_size = (height, width), antialiased.
+def crop_and_resize(image: Image.Image, image_size: tuple[int, int], crop: str) -> Image.Image:
+    """The image resized to image_size = (height, width) with antialiasing; unchanged if it has that size.
 
-    crop "center" first cuts the largest centered box of the target's aspect ratio; "none" stretches. The filter is
-    PIL's bicubic, both ways: its support grows with the scale, so that shrinking does not alias (Parmar et al. 2022,
-    "On Aliased Resizing and Surprising Subtleties in GAN Evaluation"). An image of the right size is left untouched.
+    crop "center" first crops to the largest centered box of the target's aspect ratio; "none" stretches. The filter is
+    PIL's bicubic. Its support grows with the scale, so downsampling does not alias (Parmar et al. 2022,
+    arXiv:2104.11222).
     """
     height, width = image_size
     if image.size == (width, height):
@@ -88,12 +93,12 @@ def fitted(image: Image.Image, image_size: tuple[int, int], crop: str) -> Image.
     return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
-def as_array(image: Image.Image, channels: int) -> np.ndarray:
-    """uint8 [height, width, channels] of a flattened image, for 1 (ITU-R 601 luma) or 3 channels."""
+def to_array(image: Image.Image, channels: int) -> np.ndarray:
+    """uint8 [height, width, channels] of an image in mode "L" or "RGB", for channels = 1 (ITU-R 601 luma) or 3."""
     mode = "L" if channels == 1 else "RGB"
     array = np.asarray(image if image.mode == mode else image.convert(mode))
     return array[:, :, None] if channels == 1 else array
 
 
-def _grey(fraction):
+def _gray(fraction):
     return Image.fromarray(np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8))

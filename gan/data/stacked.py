@@ -1,4 +1,4 @@
-"""StackedMNIST: three random MNIST digits as the channels of one image, a thousand modes that can be counted.
+"""StackedMNIST: three random MNIST digits as the channels of one image, which gives 1,000 modes that can be counted.
 
 Reference: Metz et al. 2017, Unrolled GAN, arXiv:1611.02163, section 3.3; Srivastava et al. 2017, VEEGAN,
 arXiv:1705.07761, section 4.2.
@@ -13,14 +13,14 @@ import numpy as np
 
 NAME = "stacked_mnist"
 COUNTS = {"train": 128_000, "test": 26_000}
-"""Stacks in each split (PacGAN trains on 128,000 and judges by 26,000 samples: Lin et al. 2018, arXiv:1712.04086)."""
+"""Images per split: PacGAN trains on 128,000 and evaluates 26,000 samples (Lin et al. 2018, arXiv:1712.04086)."""
 
 CLASS_NAMES = tuple(f"{number:03d}" for number in range(1000))
 
 
 @dataclasses.dataclass(frozen=True)
 class Stacks:
-    """One split, with what a `Dataset` has; image [H, W, 3] shows the digits of its label, red the hundreds."""
+    """One split, with the interface of `Dataset`. An image [H, W, 3] shows the digits of its label, hundreds in red."""
 
     split: str
     fingerprint: str
@@ -40,7 +40,7 @@ class Stacks:
         return {"image": images[0], "label": labels[0]}
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The stacks at `indices` (a sequence of k): uint8 [k, H, W, 3] and int32 [k]."""
+        """The examples at `indices` (length k): uint8 [k, H, W, 3] and int32 [k]."""
         triples = self._triples[np.asarray(indices, np.int64)]
         images = np.stack([self._digits[channel, ..., 0] for channel in triples.T], axis=-1)
         return images, (self._digit_labels[triples] @ np.array([100, 10, 1])).astype(np.int32)
@@ -51,9 +51,9 @@ class Stacks:
 
 
 def stacks(split: str, digits: Any) -> Stacks:
-    """The stacks of a `split` of COUNTS over `digits`, MNIST's split of the same name: a pure function of both."""
+    """StackedMNIST's `split`, a key of COUNTS, built from `digits`, MNIST's split of the same name. Deterministic."""
     images, labels = digits.arrays()
-    draws = np.random.default_rng(zlib.crc32(f"{NAME} {split}".encode()))
-    triples = draws.integers(0, len(images), (COUNTS[split], 3), dtype=np.int32)
+    rng = np.random.default_rng(zlib.crc32(f"{NAME} {split}".encode()))
+    triples = rng.integers(0, len(images), (COUNTS[split], 3), dtype=np.int32)
     digest = f"{zlib.crc32(triples.tobytes()):08x}"
     return Stacks(split, f"{digits.fingerprint}-{digest}", (*images.shape[1:3], 3), images, np.asarray(labels), triples)

@@ -1,7 +1,7 @@
-"""Toy distributions in the plane, where all of a GAN can be seen: mixtures of Gaussians, and a swiss roll.
+"""2-D toy distributions, on which every part of a GAN can be plotted: mixtures of Gaussians, and a swiss roll.
 
-A point is an image of 1x1 pixel with two channels, float32 and never quantised. A toy is a finite sample, a pure
-function of its name and split: it is read, ordered and resumed as every other dataset is.
+A point is stored as an image of 1x1 pixels with two channels, float32, never quantized. A toy dataset is a finite
+sample and a pure function of its name and split, so it is read, ordered and resumed like every other dataset.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ import numpy as np
 from gan.errors import UserError, lookup
 
 IMAGE_SHAPE = (1, 1, 2)
-# Divisible by 8, by 25 and by 36: every mode has its exact share of the points.
 POINTS = 100_800
+"""Points per split: divisible by 8, 25 and 36, so that every mode has exactly its share."""
 SPLITS = ("train", "test")
 
 
 class Mixture(NamedTuple):
-    """Gaussians of one standard deviation: centers [K, 2], sd, and the share of each in the points [K]."""
+    """Gaussians with one standard deviation: centers [K, 2], std, and the share of each mode [K]; shares sum to 1."""
 
     centers: np.ndarray
-    sd: float
+    std: float
     shares: np.ndarray
 
 
@@ -42,28 +42,30 @@ def _grid(side: int) -> Mixture:
 MIXTURES: Mapping[str, Mixture] = {"ring8": _ring((1,) * 8), "grid25": _grid(5), "unbalanced": _ring(range(1, 9))}
 """The toys that have modes.
 
-ring8: eight at radius 2, sd 0.02, as in Metz et al. 2017, Unrolled GAN, arXiv:1611.02163, appendix A. Many copies of
-it space eight angles over the closed circle, so that the first is also the last; here the eight are distinct.
-grid25: five by five from -4 to 4 in steps of 2, sd 0.05, as in Srivastava et al. 2017, VEEGAN, arXiv:1705.07761.
-unbalanced: ring8 with shares of 1/36, 2/36, ..., 8/36, counter-clockwise from (2, 0): is what is rare kept?
+ring8: eight modes at radius 2, std 0.02, as in Metz et al. 2017, Unrolled GAN, arXiv:1611.02163, appendix A. Many
+  implementations space eight angles over the closed circle, so that the first and the last mode coincide; here the
+  eight are distinct.
+grid25: 5 x 5 modes from -4 to 4 in steps of 2, std 0.05, as in Srivastava et al. 2017, VEEGAN, arXiv:1705.07761.
+unbalanced: ring8 with shares 1/36, 2/36, ..., 8/36, counter-clockwise from (2, 0). It tests whether rare modes are
+  kept.
 """
 
 NAMES = (*MIXTURES, "swissroll")
 
 
-def swiss_roll(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Points [count, 2] of a spiral: (t cos t, t sin t), t uniform in 1.5 pi .. 4.5 pi, noise of sd 0.25, all / 7.5.
+def swiss_roll(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Points [count, 2] of a spiral: ((t cos t, t sin t) + noise) / 7.5, t uniform in [1.5 pi, 4.5 pi], noise std 0.25.
 
-    Reference: the toy of Gulrajani et al. 2017, arXiv:1704.00028, which is scikit-learn's roll seen from its end.
+    Reference: the toy of Gulrajani et al. 2017, arXiv:1704.00028: two of the three axes of scikit-learn's swiss roll.
     """
-    t = 1.5 * np.pi * (1 + 2 * generator.random(count))
+    t = 1.5 * np.pi * (1 + 2 * rng.random(count))
     spiral = np.stack([t * np.cos(t), t * np.sin(t)], axis=-1)
-    return (spiral + 0.25 * generator.standard_normal((count, 2))) / 7.5
+    return (spiral + 0.25 * rng.standard_normal((count, 2))) / 7.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """One split of a toy, with what a `Dataset` has; images are float32 [N, 1, 1, 2], labels the index of the mode."""
+    """One split of a toy, with the interface of `Dataset`: images float32 [N, 1, 1, 2], labels the modes' indices."""
 
     name: str
     split: str
@@ -77,11 +79,11 @@ class Points:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """{"image": float32 [1, 1, 2], "label": int32 scalar}; the label is 0 where there are no modes."""
+        """{"image": float32 [1, 1, 2], "label": int32 scalar}; the label is 0 if the toy has no modes."""
         return {"image": self._images[index], "label": self._labels[index]}
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The examples at `indices` (a sequence of k): float32 [k, 1, 1, 2] and int32 [k]."""
+        """The examples at `indices` (length k): float32 [k, 1, 1, 2] and int32 [k]."""
         indices = np.asarray(indices, np.int64)
         return self._images[indices], self._labels[indices]
 
@@ -94,21 +96,21 @@ def load(name: str, split: str = "train", image_size: tuple[int, int] | None = N
     """The points of a toy of NAMES; "train" and "test" are two samples of the same distribution.
 
     Raises:
-      UserError: an unknown name or split, or a size or channels, which points do not have.
+      UserError: an unknown name or split, or an image size or channels, which points do not have.
     """
     lookup(dict.fromkeys(NAMES), name, "config.data.name")
     lookup(dict.fromkeys(SPLITS), split, "config.data.split")
     if image_size or channels:
         field, value, valid = ("image_size", image_size, ()) if image_size else ("channels", channels, 0)
-        raise UserError(f"config.data.{field}={value}: the points of {name} are no pictures; expected: {valid}")
-    generator = np.random.default_rng(zlib.crc32(f"{name} {split}".encode()))
+        raise UserError(f"config.data.{field}={value}: {name} consists of 2-D points, not of images; expected: {valid}")
+    rng = np.random.default_rng(zlib.crc32(f"{name} {split}".encode()))
     mixture = MIXTURES.get(name)
     if mixture is None:
-        points, labels = swiss_roll(generator, POINTS), np.zeros(POINTS, np.int32)
+        points, labels = swiss_roll(rng, POINTS), np.zeros(POINTS, np.int32)
     else:
         counts = np.rint(mixture.shares * POINTS).astype(int)
-        labels = generator.permutation(np.repeat(np.arange(len(counts), dtype=np.int32), counts))
-        points = mixture.centers[labels] + mixture.sd * generator.standard_normal((POINTS, 2))
+        labels = rng.permutation(np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+        points = mixture.centers[labels] + mixture.std * rng.standard_normal((POINTS, 2))
     images = points.astype(np.float32).reshape(-1, *IMAGE_SHAPE)
     digest = hashlib.sha256(repr((name, split, POINTS)).encode() + images.tobytes() + labels.tobytes())
     modes = () if mixture is None else tuple(str(mode) for mode in range(len(mixture.shares)))
@@ -116,5 +118,5 @@ def load(name: str, split: str = "train", image_size: tuple[int, int] | None = N
 
 
 def is_point(image_shape: Sequence[int]) -> bool:
-    """Whether images of this shape [H, W, C] are points of the plane: no picture has two channels."""
+    """Whether examples of shape [H, W, C] are 2-D points; no image dataset has two channels."""
     return tuple(image_shape) == IMAGE_SHAPE

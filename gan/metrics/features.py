@@ -1,7 +1,7 @@
-"""Feature extractors by name: what an evaluation looks at images through. Part of a leaf.
+"""Feature extractors by name. An extractor maps uint8 images to the features from which metrics are computed.
 
-An extractor turns uint8 images into features; Frechet, kernel and neighbor metrics take nothing else. Figures taken
-through two extractors compare only where their `identity` is equal.
+The Frechet distance, the kernel distance and the nearest-neighbor metrics need only features. Values that were computed
+with two extractors are comparable only if the extractors have the same `identity`.
 """
 
 import functools
@@ -14,37 +14,41 @@ import numpy as np
 from gan.config import specs
 from gan.errors import UserError, lookup
 from gan.metrics import classifier, inception
-from gan.metrics import images as pixels
+from gan.metrics import images as image_ops
 from gan.metrics.classifier import Classifier
 
-BATCH = 256
+BATCH_SIZE = 256
 
 
 class Extractor(NamedTuple):
-    """How images become features."""
+    """A feature extractor."""
 
     name: str
     identity: str
-    """A hash of all that decides the features: weights, resizing."""
+    """A hash of everything that determines the features: the weights and the resizing."""
     dimension: int
     features: Callable[[np.ndarray], np.ndarray]
     """uint8 [N, H, W, C] to float32 [N, dimension]."""
     probabilities: Callable[[np.ndarray], np.ndarray] | None = None
-    """Features [N, dimension] to the probabilities of classes [N, K]: the network is not run a second time."""
+    """Features [N, dimension] to class probabilities [N, K], without running the network again."""
 
 
-class Setting(NamedTuple):
-    """What an extractor may ask about the data at hand."""
+class DatasetInfo(NamedTuple):
+    """What an extractor may need to know about the dataset."""
 
     image_shape: tuple[int, int, int]
     classifier: Callable[[], Classifier] | None = None
-    """Gives the dataset's classifier, trained when first asked for; None: the dataset has no labels."""
+    """Returns the dataset's classifier, which is trained at the first call; None: the dataset has no labels."""
     is_stacked: bool = False
-    """Whether each channel is a grey image of its own, which the classifier knows: StackedMNIST."""
+    """Whether each channel is a gray image of its own for the classifier: StackedMNIST."""
 
 
-def of_inception(setting: Setting, resize: str = "tensorflow", path: str | None = None) -> Extractor:
-    """The public Inception network, by `inception.load(path)`: for figures that compare with published ones."""
+def inception_extractor(info: DatasetInfo, resize: str = "tensorflow", path: str | None = None) -> Extractor:
+    """The public Inception network with the weights of `inception.load(path)`: comparable with published values.
+
+    Args:
+      resize: one of `inception.RESIZES`. Only "tensorflow" gives the published FID.
+    """
     lookup(inception.RESIZES, resize, "resize")
     network = inception.load(path)
     return Extractor(
@@ -56,16 +60,18 @@ def of_inception(setting: Setting, resize: str = "tensorflow", path: str | None 
     )
 
 
-def of_classifier(setting: Setting) -> Extractor:
-    """The classifier of the dataset at hand: offline, for figures that compare runs on that dataset."""
-    if setting.classifier is None:
-        raise UserError("extractor 'classifier' needs a dataset with labels; expected without: inception, pixels")
-    trained = setting.classifier()
-    if setting.is_stacked:
+def classifier_extractor(info: DatasetInfo) -> Extractor:
+    """The dataset's own classifier: needs no download, and is comparable between runs on that dataset only."""
+    if info.classifier is None:
+        raise UserError(
+            "extractor 'classifier' needs a dataset with labels; expected for one without: inception, pixels"
+        )
+    trained = info.classifier()
+    if info.is_stacked:
         return Extractor(
             "classifier",
             _hash("stacked", trained.identity),
-            setting.image_shape[-1] * classifier.FEATURES,
+            info.image_shape[-1] * classifier.FEATURES,
             functools.partial(_features_of_channels, trained.variables),
             functools.partial(_probabilities_of_stacks, trained.variables),
         )
@@ -78,60 +84,69 @@ def of_classifier(setting: Setting) -> Extractor:
     )
 
 
-def of_pixels(setting: Setting) -> Extractor:
-    """The pixels themselves, in [0, 1]: for small images and for memorization, where nothing may be learned."""
-    return Extractor("pixels", _hash("pixels", setting.image_shape), int(np.prod(setting.image_shape)), _flattened)
+def pixel_extractor(info: DatasetInfo) -> Extractor:
+    """The pixels scaled to [0, 1]: for small images, and for memorization, where learned features would hide copies."""
+    return Extractor("pixels", _hash("pixels", info.image_shape), int(np.prod(info.image_shape)), _flat_pixels)
 
 
 def custom(
-    name: str, identity: str, function: Callable[[np.ndarray], np.ndarray], setting: Setting, batch_size: int = BATCH
+    name: str,
+    identity: str,
+    function: Callable[[np.ndarray], np.ndarray],
+    info: DatasetInfo,
+    batch_size: int = BATCH_SIZE,
 ) -> Extractor:
-    """An extractor of your own: any `function` from uint8 [B, H, W, C] to [B, D], called with `batch_size` images.
+    """An extractor from any `function` that maps uint8 [batch_size, H, W, C] to [batch_size, D].
 
-    `identity` is to change whenever `function` gives other features. Its dimension D is found by trying it once.
+    Args:
+      identity: change it whenever `function` returns other features.
+
+    Raises:
+      UserError: `function` does not return one vector per image. D is determined by one trial call.
     """
 
-    def extracted(images):
-        return np.asarray(pixels.in_batches(function, pixels.checked(images), batch_size), np.float32)
+    def features(images):
+        return np.asarray(image_ops.in_batches(function, image_ops.checked(images), batch_size), np.float32)
 
-    trial = extracted(np.zeros((1, *setting.image_shape), np.uint8))
+    trial = features(np.zeros((1, *info.image_shape), np.uint8))
     if trial.ndim != 2:
-        raise UserError(f"extractor {name!r} gives {list(trial.shape[1:])} an image, and not [D] features")
-    return Extractor(name, _hash(name, identity), trial.shape[1], extracted)
+        raise UserError(f"extractor {name!r} returns {list(trial.shape[1:])} per image; expected: [D] features")
+    return Extractor(name, _hash(name, identity), trial.shape[1], features)
 
 
 EXTRACTORS: Mapping[str, Callable[..., Extractor]] = {
-    "inception": of_inception,
-    "classifier": of_classifier,
-    "pixels": of_pixels,
+    "inception": inception_extractor,
+    "classifier": classifier_extractor,
+    "pixels": pixel_extractor,
 }
 
 
-def extractor(text: str, setting: Setting, field: str = "extractor") -> Extractor:
-    """The extractor that a string such as "classifier" or "inception(resize='clean')" names; `field` is its config's.
+def extractor(text: str, info: DatasetInfo, field: str = "extractor") -> Extractor:
+    """The extractor for a string such as "classifier" or "inception(resize='clean')" in the config field `field`.
 
-    Raises `UserError` for an unknown name or argument, missing Inception weights, and a classifier without labels.
+    Raises:
+      UserError: an unknown name or argument, missing Inception weights, or a classifier for data without labels.
     """
-    return specs.call({name: functools.partial(make, setting) for name, make in EXTRACTORS.items()}, text, field)
+    return specs.call({name: functools.partial(make, info) for name, make in EXTRACTORS.items()}, text, field)
 
 
 def _features_of_channels(variables, images):
-    """[N, H, W, C] to [N, C * FEATURES]: the features of each channel behind one another."""
+    """[N, H, W, C] to [N, C * FEATURES]: the features of the channels, concatenated."""
     channels = [classifier.features(variables, images[..., channel, None]) for channel in range(images.shape[-1])]
     return np.concatenate(channels, axis=-1)
 
 
 def _probabilities_of_stacks(variables, features):
-    """[N, C * FEATURES] to [N, K^C]: the classes of the channels, drawn apart, the first one's the highest digit."""
+    """[N, C * FEATURES] to [N, K^C]: the channels' classes are independent; the first is the most significant digit."""
     joint = np.ones((len(features), 1), np.float32)
     for channel in np.split(features, features.shape[-1] // classifier.FEATURES, axis=-1):
-        own = classifier.probabilities(variables, np.ascontiguousarray(channel))
-        joint = (joint[:, :, None] * own[:, None, :]).reshape(len(features), -1)
+        probabilities = classifier.probabilities(variables, np.ascontiguousarray(channel))
+        joint = (joint[:, :, None] * probabilities[:, None, :]).reshape(len(features), -1)
     return joint
 
 
-def _flattened(images):
-    return pixels.checked(images).reshape(len(images), -1).astype(np.float32) / 255
+def _flat_pixels(images):
+    return image_ops.checked(images).reshape(len(images), -1).astype(np.float32) / 255
 
 
 def _hash(*parts):

@@ -22,6 +22,7 @@ from gan import state as states
 from gan.config import schema
 from gan.errors import Diverged, UserError
 from gan.evaluation import evaluator
+from gan.evaluation.options import evaluation_options
 from gan.game import Game
 from gan.inference import sampling
 from gan.io import checkpoint, workdir, writer
@@ -358,7 +359,7 @@ class Recorder:
                 manager.wait_until_finished()  # errors of the last save come out here
 
     def _open_evaluator(self) -> None:
-        self._evaluator = evaluator.Evaluator(self._config, self._config.seed)
+        self._evaluator = evaluator.create(evaluation_options(self._config), self._config.seed)
 
     def steps_before_due(self, step: int) -> int:
         """Turns after `step` until something is due."""

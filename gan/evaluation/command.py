@@ -1,0 +1,54 @@
+"""The command `--mode=evaluate`: write `evaluation.json`, the metrics of a trained run."""
+
+import logging
+import time
+from pathlib import Path
+
+from gan.evaluation import evaluator
+from gan.evaluation.options import evaluation_options
+from gan.inference import sampling
+from gan.io import workdir, writer
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None
+) -> None:
+    """Writes `evaluation.json`: the metrics of the last and the best checkpoint and of real images, and the protocol.
+
+    For images, `nearest_last.png` and `nearest_best.png` show samples beside their nearest training images.
+
+    Args:
+      folder: the workdir of the run.
+      count: number of samples; None: that of the run's config.
+      seed: of the samples.
+      extractor: name of the feature extractor; None: that of the run's config.
+      truncation: see `Game.truncated`.
+
+    Raises:
+      UserError: no run or checkpoint in `folder`, other data than it was trained on, or an option out of range.
+    """
+    config, dataset = sampling.recorded(folder)
+    if count is not None:
+        config.evaluation.num_samples = count
+    if extractor is not None:
+        config.evaluation.extractor = extractor
+    restored = {"last": sampling.restore(folder, truncation=truncation)}
+    if any((folder / "best").glob("[0-9]*")):
+        restored["best"] = sampling.restore(folder, "best", truncation=truncation)
+    run_evaluator = evaluator.create(evaluation_options(config), seed)
+    workdir.check_data(folder, dataset, run_evaluator.fingerprint)
+    checkpoints, real = {}, run_evaluator.real_baseline()
+    logger.info("real training images: %s", evaluator.describe(real))
+    for name, (game, step, ema) in restored.items():
+        start = time.perf_counter()
+        metrics = run_evaluator.compute(game, ema)
+        checkpoints[name] = {"step": step, "metrics": metrics, "seconds": round(time.perf_counter() - start, 2)}
+        if (grid := run_evaluator.nearest_training_images(game, ema)) is not None:
+            writer.save_png(folder / f"nearest_{name}.png", grid)
+        logger.info("the %s checkpoint, step %d: %s", name, step, evaluator.describe(metrics))
+    protocol = run_evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
+    record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
+    workdir.write(folder, record, "evaluation.json")
+    logger.info("%s", folder / "evaluation.json")

@@ -1,0 +1,172 @@
+"""Metrics of images, computed from the features of samples and of real images."""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gan import data
+from gan.evaluation import reference
+from gan.evaluation.options import EvaluationOptions
+from gan.evaluation.reference import Features, RealData, cached_features, evenly_spaced
+from gan.evaluation.samples import BATCH_SIZE, draw_samples
+from gan.game import Game
+from gan.inference import sampling
+from gan.io import writer
+from gan.metrics import classifier, features, frechet, inception_score, kernel, modes, neighbors
+from gan.state import GeneratorEMA
+
+ALL_FEATURES = {"intra_class", "kernel", "prdc", "memorization"}
+"""Metrics that need the features of all samples at once. For `frechet` they are accumulated batch by batch."""
+PROBABILITIES = {"inception_score", "mode_coverage"}
+"""Metrics that need class probabilities."""
+
+MAX_TRAINING_IMAGES = 10_000
+"""The nearest training image of a sample is searched for among at most this many."""
+NUM_SHOWN = 64
+"""Samples that `ImageEvaluator.nearest_training_images` shows."""
+
+
+class ImageEvaluator:
+    """Holds the features of the real images, and computes the metrics of samples.
+
+    Raises `UserError` for an unknown extractor or missing weights.
+    """
+
+    def __init__(self, options: EvaluationOptions, seed: int, real: RealData):
+        self._options, self._seed, self._real = options, seed, real
+        self._metrics = set(options.metrics)
+        self.fingerprint = real.training.fingerprint
+        self._is_stacked = real.training.name == data.stacked.NAME
+        self._classifier = None
+        has_labels = len(real.training.class_names) > 1
+        text = options.extractor
+        if text == "auto":
+            text = "classifier" if has_labels and min(real.training.image_shape[:2]) >= 8 else "pixels"
+        info = features.DatasetInfo(
+            real.training.image_shape, self._load_classifier if has_labels else None, self._is_stacked
+        )
+        self._extractor = features.extractor(text, info, "config.evaluation.extractor")
+        self._reference = cached_features(self._extractor, real.reference, real.rows)
+        self._reference_moments = frechet.moments(self._reference.features)
+
+    @property
+    def selection_metric(self) -> str:
+        """The metric whose smallest value determines the best checkpoint."""
+        return f"fd_{self._extractor.name}"
+
+    def protocol(self) -> dict[str, Any]:
+        """How the metrics are computed."""
+        protocol = reference.protocol(self._options, self._seed, self._real) | {
+            "extractor": self._extractor.name,
+            "extractor_identity": self._extractor.identity,
+            "dimension": self._extractor.dimension,
+            "metrics": list(self._options.metrics),
+            "kernel": "polynomial of degree 3, unbiased, 100 subsets of at most 1000",
+            "prdc": "precision and recall k=3, density and coverage k=5",
+        }
+        if self._classifier is not None:
+            protocol["classifier_test_accuracy"] = self._classifier.test_accuracy
+        num_samples = min(self._options.num_samples, len(self._real.rows))
+        if warning := frechet.rank_warning(num_samples, self._extractor.dimension):
+            protocol["warning"] = warning
+        return protocol
+
+    def real_baseline(self) -> dict[str, float]:
+        """The metrics of real training images, as many as samples: what a perfect generator would have."""
+        return self._compute([self._training_features(self._options.num_samples)])
+
+    def compute(self, game: Game, ema: GeneratorEMA) -> dict[str, float]:
+        """The metrics of samples from the EMA generator; of a conditional one, with labels of the training data."""
+        count = self._options.num_samples
+        batches = draw_samples(game, ema, self._real.training, seed=self._seed, count=count)
+        batches = writer.progress(batches, total=-(-count // BATCH_SIZE), what="sampling")
+        return self._compute(Features(self._extractor.features(batch["image"]), batch["label"]) for batch in batches)
+
+    def compute_from_images(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """The metrics of any images uint8 [N, H, W, C] with labels int32 [N], in place of samples."""
+        return self._compute([Features(self._extractor.features(images), labels)])
+
+    def nearest_training_images(self, game: Game, ema: GeneratorEMA) -> np.ndarray:
+        """A grid uint8 [H, W, C] of pairs: a sample, and on its right the training image that is nearest in pixels."""
+        batch = next(sampling.draw(game, ema, seed=self._seed, count=NUM_SHOWN, batch_size=NUM_SHOWN))
+        samples = batch["image"]
+        images, _ = self._real.training.arrays()
+        images = np.asarray(images[evenly_spaced(len(images), MAX_TRAINING_IMAGES)])
+        indices = neighbors.nearest(_as_vectors(samples), _as_vectors(images)).indices[:, 0]
+        return writer.grid(np.stack([samples, images[indices]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
+
+    def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+        """The metrics of batches of (features [n, D], labels [n]); they are kept only if a metric needs all of them."""
+        moments, all_features, all_labels, probabilities = frechet.empty(self._extractor.dimension), [], [], []
+        for batch, labels in batches:
+            moments = moments.update(batch)
+            if self._metrics & ALL_FEATURES:
+                all_features.append(batch)
+                all_labels.append(labels)
+            if self._extractor.probabilities is not None and self._metrics & PROBABILITIES:
+                probabilities.append(self._extractor.probabilities(batch))
+        metrics = {}
+        if "frechet" in self._metrics:
+            metrics[self.selection_metric] = frechet.frechet_distance(self._reference_moments, moments)
+        if all_features:
+            metrics |= self._from_features(Features(np.concatenate(all_features), np.concatenate(all_labels)))
+        if probabilities:
+            metrics |= self._from_probabilities(np.concatenate(probabilities))
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _from_features(self, fake: Features) -> dict[str, float]:
+        extractor, real, metrics = self._extractor.name, self._reference, {}
+        if "intra_class" in self._metrics:
+            by_class = [frechet.moments_by_class(side.features, np.asarray(side.labels)) for side in (real, fake)]
+            metrics[f"intra_fd_{extractor}"] = frechet.intra_class_distance(*by_class).mean
+        if "kernel" in self._metrics:
+            size = min(1000, len(real.features), len(fake.features))
+            distance = kernel.kernel_distance(real.features, fake.features, subset_size=size, seed=self._seed)
+            metrics |= {f"kd_{extractor}": distance.mean, f"kd_{extractor}_std": distance.std}
+        if "prdc" in self._metrics:
+            metrics |= neighbors.prdc(real.features, fake.features)._asdict()
+        if "memorization" in self._metrics:
+            metrics["nearest_training_ratio"] = self._nearest_training_ratio(fake.features)
+        return metrics
+
+    def _from_probabilities(self, probabilities: np.ndarray) -> dict[str, float]:
+        extractor, metrics = self._extractor.name, {}
+        if "inception_score" in self._metrics:
+            score = inception_score.inception_score(probabilities)
+            metrics |= {f"inception_score_{extractor}": score.mean, f"inception_score_{extractor}_std": score.std}
+        if "mode_coverage" in self._metrics and extractor == "classifier":
+            num_classes, labels = probabilities.shape[1], self._reference.labels
+            # Published results on StackedMNIST assume that its 1,000 modes are equally frequent.
+            shares = None if self._is_stacked else np.bincount(labels, minlength=num_classes) / len(labels)
+            metrics |= modes.label_coverage(np.argmax(probabilities, axis=-1), num_classes, shares)
+        return metrics
+
+    def _nearest_training_ratio(self, fake: np.ndarray) -> float:
+        """median of d over samples / median of d over reference images, d the distance to the nearest training image.
+
+        1 is expected of new images of the same distribution; a value far below 1 means that training images are copied.
+        """
+        return self._distance_to_training(fake) / max(self._reference_distance, float(np.finfo(np.float32).tiny))
+
+    @functools.cached_property
+    def _reference_distance(self) -> float:
+        return self._distance_to_training(self._reference.features)
+
+    def _distance_to_training(self, queries: np.ndarray) -> float:
+        training = self._training_features(MAX_TRAINING_IMAGES).features
+        return float(np.median(neighbors.nearest(queries, training).distances[:, 0]))
+
+    def _training_features(self, count: int) -> Features:
+        """Features of `count` evenly spaced training images."""
+        training = self._real.training
+        return cached_features(self._extractor, training, evenly_spaced(len(training), count))
+
+    def _load_classifier(self) -> classifier.Classifier:
+        self._classifier = reference.dataset_classifier(self._options, self._real)
+        return self._classifier
+
+
+def _as_vectors(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255.0

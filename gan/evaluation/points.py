@@ -1,0 +1,54 @@
+"""Metrics of 2-D points, the samples of a generator that is trained on a toy of `gan.data.toys`."""
+
+from typing import Any
+
+import numpy as np
+
+from gan import data
+from gan.evaluation import reference
+from gan.evaluation.options import EvaluationOptions
+from gan.evaluation.reference import RealData, evenly_spaced
+from gan.evaluation.samples import draw_samples
+from gan.game import Game
+from gan.metrics import modes, wasserstein
+from gan.state import GeneratorEMA
+
+
+class PointEvaluator:
+    """Computes the sliced Wasserstein distance and, for mixtures of Gaussians, the mode coverage."""
+
+    selection_metric = "sliced_wasserstein"
+    """The metric whose smallest value determines the best checkpoint."""
+
+    def __init__(self, options: EvaluationOptions, seed: int, real: RealData):
+        self._options, self._seed, self._real = options, seed, real
+        self.fingerprint = real.training.fingerprint
+
+    def protocol(self) -> dict[str, Any]:
+        """How the metrics are computed."""
+        return reference.protocol(self._options, self._seed, self._real) | {
+            "sliced_wasserstein": "order 1, 256 projections"
+        }
+
+    def real_baseline(self) -> dict[str, float]:
+        """The metrics of real training points, as many as samples: what a perfect generator would have."""
+        rows = evenly_spaced(len(self._real.training), self._options.num_samples)
+        return self.compute_from_images(*self._real.training.read(rows))
+
+    def compute(self, game: Game, ema: GeneratorEMA) -> dict[str, float]:
+        """The metrics of samples from the EMA generator."""
+        batches = list(draw_samples(game, ema, self._real.training, seed=self._seed, count=self._options.num_samples))
+        return self.compute_from_images(*(np.concatenate([batch[k] for batch in batches]) for k in ("image", "label")))
+
+    def compute_from_images(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """The metrics of any points, given as images float32 [N, 1, 1, 2]. Their labels int32 [N] are not used."""
+        points = images.reshape(len(images), -1)
+        rows = evenly_spaced(len(self._real.reference), len(points))
+        real = self._real.reference.read(rows)[0].reshape(-1, points.shape[1])
+        metrics = {self.selection_metric: wasserstein.sliced_wasserstein(points[: len(real)], real, seed=self._seed)}
+        if mixture := data.MIXTURES.get(self._real.training.name):
+            metrics |= modes.mode_coverage(points, mixture.centers, mixture.std, mixture.shares)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def nearest_training_images(self, game: Game, ema: GeneratorEMA) -> None:
+        """None: the points themselves are plotted during training."""

@@ -1,0 +1,125 @@
+"""The real images of an evaluation: the training data, the reference split, their features, and their classifier.
+
+Features and classifiers are computed once and kept in the cache folder.
+"""
+
+import hashlib
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gan import data
+from gan.errors import UserError
+from gan.evaluation.options import MIN_SAMPLES, EvaluationOptions
+from gan.io import workdir
+from gan.metrics import classifier
+from gan.metrics.features import Extractor
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1000
+"""Images that are read from a dataset at a time."""
+
+
+class RealData(NamedTuple):
+    """The datasets of an evaluation."""
+
+    training: Any
+    """What the run is trained on."""
+    reference: Any
+    """What samples are compared with."""
+    rows: np.ndarray
+    """Indices of the examples of `reference` that are used: int64 [R]."""
+
+
+class Features(NamedTuple):
+    """Features float32 [N, D] of images, with the images' labels int32 [N]."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+def open_data(options: EvaluationOptions) -> RealData:
+    """Opens the training data and the reference split.
+
+    If the dataset has no test split and none was asked for by name, the training split is the reference, with a
+    warning.
+
+    Raises:
+      UserError: a dataset or split that cannot be opened, or fewer than MIN_SAMPLES reference images.
+    """
+    training = data.open_dataset(options.data)
+    try:
+        reference = data.open_dataset(options.data, options.split)
+    except UserError as error:
+        if options.split != "test":
+            raise
+        logger.warning("%s. Samples are compared with the training split %r.", error, options.data["split"])
+        reference = training
+    rows = evenly_spaced(len(reference), options.reference_samples or len(reference))
+    if len(rows) < MIN_SAMPLES:
+        raise UserError(
+            f"config.evaluation.split={options.split!r} and reference_samples={options.reference_samples} give "
+            f"{len(rows)} images to compare with; expected: {MIN_SAMPLES} or more"
+        )
+    return RealData(training, reference, rows)
+
+
+def protocol(options: EvaluationOptions, seed: int, real: RealData) -> dict[str, Any]:
+    """The part of an evaluation's protocol that does not depend on the kind of data."""
+    return {
+        "num_samples": options.num_samples,
+        "seed": seed,
+        "standing_batches": options.standing_batches,
+        "dataset": real.training.name,
+        "fingerprint": real.training.fingerprint,
+        "reference_split": real.reference.split,
+        "reference_examples": len(real.rows),
+        "versions": workdir.versions(),
+    }
+
+
+def evenly_spaced(total: int, count: int) -> np.ndarray:
+    """min(count, total) indices, evenly spaced in range(total): int64."""
+    count = min(count, total)
+    return np.arange(count, dtype=np.int64) * total // count
+
+
+def cached_features(extractor: Extractor, dataset: Any, rows: np.ndarray) -> Features:
+    """The features and labels of the examples `rows` of a dataset, from the cache folder if computed before."""
+    identity = (dataset.name, dataset.split, dataset.fingerprint, dataset.image_shape, extractor.identity,
+                hashlib.sha256(rows.tobytes()).hexdigest())  # fmt: skip
+    folder = data.cache.cache_folder() / "features" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+    cached = data.cache.read_arrays(folder, ("features", "labels"))
+    if cached is None:
+        images, labels = dataset.arrays()
+        count = f"{len(rows):,}"
+        logger.info("Computing features of %s images of %s (%s), only once.", count, dataset.name, dataset.split)
+        chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+        features = [extractor.features(np.asarray(images[chunk])) for chunk in chunks]
+        cached = {"features": np.concatenate(features), "labels": np.asarray(labels[rows])}
+        data.cache.write_arrays(folder, cached)
+    return Features(**cached)
+
+
+def dataset_classifier(options: EvaluationOptions, real: RealData) -> classifier.Classifier:
+    """The classifier of the run's dataset: trained once on the training split, tested on the reference split.
+
+    If both are the same split, every fifth example is kept for the test. For StackedMNIST it is a classifier of MNIST.
+    """
+    training, reference = real.training, real.reference
+    if training.name == data.stacked.NAME:
+        training, reference = (data.open_dataset(options.data, split, name="mnist") for split in ("train", "test"))
+    train, test = training.arrays(), reference.arrays()
+    if reference.split == training.split:
+        is_test = np.arange(len(train[1])) % 5 == 4
+        train, test = [array[~is_test] for array in train], [array[is_test] for array in train]
+    return classifier.load_or_train(
+        data.cache.cache_folder() / "classifiers",
+        f"{training.fingerprint} {training.split} {reference.split}",
+        *train,
+        len(training.class_names),
+        np.asarray(test[0]),
+        np.asarray(test[1]),
+    )
