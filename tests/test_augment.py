@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gan import augment
-from gan.augment import AUGMENTS
+from gan.augment import AUGMENTS, adaptive
+from gan.augment.transform import UNIFORMS_PER_PART, normal_from_uniform
 from gan.config import specs
 from gan.errors import UserError
 
@@ -64,8 +65,10 @@ def test_jit_changes_nothing():
 
 def test_normal_draws():
     # The quantiles of N(0, 1) at 0.5, 0.975 and 0.025, and the ends of what a generator can draw.
-    np.testing.assert_allclose(augment._normal(jnp.array([0.5, 0.975, 0.025])), [0.0, 1.959964, -1.959964], atol=1e-5)
-    ends = augment._normal(jnp.array([0.0, 1.0 - 2.0**-23]))
+    np.testing.assert_allclose(
+        normal_from_uniform(jnp.array([0.5, 0.975, 0.025])), [0.0, 1.959964, -1.959964], atol=1e-5
+    )
+    ends = normal_from_uniform(jnp.array([0.0, 1.0 - 2.0**-23]))
     np.testing.assert_allclose(ends, [-5.29, 5.29], atol=0.1)
 
 
@@ -77,8 +80,8 @@ def test_the_gate_opens_with_probability_p():
         assert abs(share - 0.3) < 0.03, text
     # Rotations: one or both with p. All gates of a map are shut with probability 0.7 (zoom) 0.7 (stretch)
     # 0.7 (rotations) 0.7 (translation) = 0.2401, with a standard deviation of 0.0068.
-    draws = np.random.default_rng(1).uniform(size=(4000, augment.DRAWS)).astype(np.float32)
-    maps = jit(jax.vmap(lambda draws: augment._geometry(32, 32, draws, 0.3)))(draws)
+    draws = np.random.default_rng(1).uniform(size=(4000, UNIFORMS_PER_PART)).astype(np.float32)
+    maps = jit(jax.vmap(lambda draws: adaptive._geometry(32, 32, draws, 0.3)))(draws)
     assert abs(np.mean(np.all(maps == np.eye(3)[None], axis=(1, 2))) - 0.2401) < 0.027
 
 
@@ -264,6 +267,6 @@ def test_equal_arguments_build_equal_values():
 
 
 @pytest.mark.parametrize("text", ['ada("colr")', 'diff_augment("3")', 'diff_augment("")', 'ada("blit,translation")'])
-def test_an_unknown_part_is_told(text):
+def test_an_unknown_part_is_rejected(text):
     with pytest.raises(UserError, match=r"config\.augment\.policy.*expected: .*color.*cutout"):
         build(text)
