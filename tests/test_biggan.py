@@ -15,7 +15,7 @@ from gan import schedules
 from gan.errors import UserError
 from gan.networks import biggan_deep
 from gan.networks.biggan import Generator
-from gan.networks.layers import ModulatedBatchNorm
+from gan.networks.layers.normalization import ModulatedBatchNorm
 
 SHAPE = (4, 4, 3)
 
@@ -239,15 +239,15 @@ def test_a_vector_scales_and_moves_what_the_whole_batch_on_every_device_normalis
         ),
         ("small", {"generator.conditioning": "batch_norm"}, (32, 32, 3), r"'shared_embedding', or split_latent=False"),
         ("small", {"generator.embedding": 0}, (32, 32, 3), r"config\.generator\.embedding=0 must be at least 1"),
-        ("small", {}, (28, 28, 3), r"\(28, 28\) has no published biggan, and"),
-        ("deep", {}, (28, 28, 3), r"\(28, 28\) has no published biggan_deep, and"),
+        ("small", {}, (28, 28, 3), r"\(28, 28\) has no published biggan: set config\.generator\'s widths"),
+        ("deep", {}, (28, 28, 3), r"\(28, 28\) has no published biggan_deep: set config\.generator\'s widths"),
         (
             "deep",
             {"generator.widths": (4, 8)},
             (8, 8, 3),
-            r"config\.generator\.widths=\(4, 8\); expected: .* do not grow",
+            r"config\.generator\.widths=\(4, 8\) must not increase",
         ),
-        ("deep", {"discriminator.widths": (8, 4), "discriminator.halvings": 1}, (128, 128, 3), r"do not fall"),
+        ("deep", {"discriminator.widths": (8, 4), "discriminator.halvings": 1}, (128, 128, 3), r"must not decrease"),
         ("deep", {"discriminator.depth": 0}, (128, 128, 3), r"config\.discriminator\.depth=0 must be at least 1"),
     ],
 )

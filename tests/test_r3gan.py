@@ -13,8 +13,8 @@ from configs import r3gan as configs
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
+from gan.networks.layers.resample import downsample, upsample
 from gan.networks.r3gan import Discriminator, Generator, ResidualBlock
-from gan.networks.resample import downsample, upsample
 
 CLASSES = {"small": 10, "stacked_mnist": 1000, "cifar10": 10, "ffhq64": 0, "imagenet32": 1000}
 SHAPE = (16, 8, 3)
@@ -167,7 +167,7 @@ def test_stages_in_bfloat16_are_near_those_in_float32():
         (
             {"group_width": 48},
             (32, 32, 1),
-            r"config\.generator\.group_width=48 does not divide 128 maps.*: 1, 2, 4,",
+            r"config\.generator\.group_width=48 does not divide 128 channels.*: 1, 2, 4,",
         ),
         ({"group_width": 0}, (32, 32, 1), r"config\.generator\.group_width=0 does not divide"),
     ],

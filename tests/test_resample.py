@@ -1,4 +1,4 @@
-"""gan/networks/resample.py: both lowerings against dense matrices, adjoints, derivatives of two orders, vmap."""
+"""gan/networks/layers/resample.py: both lowerings against dense matrices, adjoints, derivatives of two orders, vmap."""
 
 from functools import partial
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan.networks import resample
 from gan.networks.conv.forms import Axis
+from gan.networks.layers import resample
 
 LOWERINGS = [resample.by_matrices, resample.by_shifts]
 # Axes of the four functions, and one of stride 3, for an image of 6 x 4.

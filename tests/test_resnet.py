@@ -13,8 +13,9 @@ from configs import sngan, wgan_gp
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.layers import ConditionalBatchNorm
-from gan.networks.resnet import Discriminator, DiscriminatorBlock, Generator
+from gan.networks.layers.normalization import ConditionalBatchNorm
+from gan.networks.resblocks import DiscriminatorBlock
+from gan.networks.resnet import Discriminator, Generator
 
 SHAPE = (8, 4, 3)
 

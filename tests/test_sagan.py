@@ -13,7 +13,7 @@ from configs import sagan
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.attention import SelfAttention
+from gan.networks.layers.attention import SelfAttention
 from gan.networks.sagan import Discriminator, Generator
 
 SHAPE = (8, 8, 3)

@@ -1,12 +1,12 @@
-"""gan.networks.spectral: a largest singular value of one, for dense and convolutional kernels and embeddings."""
+"""gan.networks.layers.spectral: a largest singular value of one, for dense and convolutional kernels and embeddings."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gan.networks import spectral
 from gan.networks.conv.primitives import Conv, ConvTranspose
+from gan.networks.layers import spectral
 
 
 class Player(nn.Module):

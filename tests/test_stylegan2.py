@@ -14,7 +14,8 @@ from configs import stylegan2 as configs
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator, MappingNetwork, MinibatchStd
+from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator
+from gan.networks.stylegan2_layers import MappingNetwork, MinibatchStd
 
 SHAPE = (8, 4, 3)
 OF_G = {"widths": (6, 4), "style_width": 5, "mapping_layers": 2, "conditioning": "concat_embedding"}
@@ -254,9 +255,25 @@ def test_the_mean_style_is_watched_and_evaluation_is_drawn_to_it(params):
     np.testing.assert_array_equal(free, paint(params, LATENT, LABEL, mean=9 * styles[0], truncation=1.0))
 
 
+def test_synthesis_of_mapped_styles_is_the_generator():
+    """Bit for bit in evaluation mode, one compiled function for each, with truncation and without."""
+    generator = Generator(SHAPE, 3, **OF_G)
+    variables = {"params": drawn_mildly(generator, LATENT), "batch_stats": {STYLE_MEAN: jnp.full(5, 0.5)}}
+    for truncation in (1.0, 0.7):
+        module = generator.clone(truncation=truncation)
+        images = jax.jit(lambda module=module: module.apply(variables, LATENT, LABEL, False))()
+        styles = jax.jit(lambda module=module: module.apply(variables, LATENT, LABEL, method="mapping"))()
+        assert styles.shape == (8, 4, 5)
+        given = jax.jit(lambda styles, module=module: module.apply(variables, styles, method="synthesis"))(styles)
+        np.testing.assert_array_equal(given, images)
+        # Other styles make other images.
+        assert np.any(module.apply(variables, styles[::-1], method="synthesis") != images)
+
+
 def test_styles_mix_from_a_random_layer_on(params):
     def draw(key, latent, layers):
-        return SMALL_G.apply({}, latent, layers, method="_second_latents", rngs={"style_mixing": key})
+        variables = {"params": params, "batch_stats": {STYLE_MEAN: jnp.zeros(5)}}
+        return SMALL_G.apply(variables, latent, layers, method="_second_latents", rngs={"style_mixing": key})
 
     first, latent = jax.jit(draw, static_argnums=2)(jax.random.key(0), jnp.zeros((3000, 5)), 4)
     # Of 3,000 examples 0.9 are mixed, evenly from layer 1, 2 or 3 on, give or take 5 sqrt(3000 * 0.3 * 0.7).
