@@ -27,7 +27,7 @@ NETWORK_FIELDS = {
     "mlp": ((4, 4, 1), {"width": 8, "layers": (1,)}, {"width": 8, "layers": (1,)}),
     "dcgan": ((8, 8, 3), {"width": 4, "depth": 1}, {"width": 4, "depth": 2}),
     "conv_gan": ((28, 28, 1), {"width": 2}, {"width": 2}),
-    "flag": ((8, 8, 1), {"maps": (4, 3), "dropout": 0.5}, {"maps": (3,), "hidden": 4, "dropout": 0.25}),
+    "flag": ((8, 8, 1), {"channels": (4, 3), "dropout": 0.5}, {"channels": (3,), "hidden": 4, "dropout": 0.25}),
     "r3gan": ((8, 8, 1), {"widths": (4, 2), "blocks": 1, "group_width": 4}, {"widths": (4, 2), "group_width": 2}),
     "resnet": ((8, 8, 1), {"widths": (4, 3)}, {"widths": (3, 4), "halvings": 1, "layer_norm": True}),
     "sagan": ((8, 8, 1), {"widths": (4, 3), "attention": (8,)}, {"widths": (3, 4), "halvings": 1, "attention": (4,)}),

@@ -92,7 +92,7 @@ def test_rows_are_of_an_array_what_their_places_say(rows):
 
 NETWORKS = {
     "mlp": ((4, 4, 1), {"width": 8, "layers": (1,), "dropout": 0.5}),
-    "flag": ((8, 8, 1), {"maps": (3,), "hidden": 4, "dropout": 0.25}),
+    "flag": ((8, 8, 1), {"channels": (3,), "hidden": 4, "dropout": 0.25}),
     "dcgan": ((8, 8, 3), {"width": 4, "depth": 2, "batch_norm": False}),
     "stylegan2": ((8, 8, 1), {"widths": (3, 4), "group_size": 2, "mapping_layers": 1}),
 }
