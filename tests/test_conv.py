@@ -35,7 +35,7 @@ def test_forward_mode_is_that_of_xla(case):
 def test_second_derivatives_against_finite_differences(case):
     ours, _ = functions(case)
     with jax.enable_x64(True):
-        # tanh makes the mixed derivatives depend on everything; the form alone is only bilinear.
+        # tanh makes the mixed derivatives depend on both arguments; the convolution itself is bilinear.
         smooth = jax.jit(lambda x, w: jnp.tanh(ours(x, w)))
         check_grads(smooth, arrays(case, batch=1, dtype=jnp.float64), 2, ("fwd", "rev"), 1e-5, 1e-5)
 
@@ -134,7 +134,7 @@ def test_per_example_gradients_are_a_loop():
 
 
 def test_vmap_over_weights_on_each_platform():
-    """On accelerators members are groups of XLA's convolution, none of them of a dilated image; on CPU a loop."""
+    """On accelerators the members are groups of one convolution without dilation of the image; on CPU a loop."""
     x, w = draw(2, 8, 8, 3), draw(5, 4, 4, 3, 4)
 
     def step(x, w):
@@ -146,7 +146,7 @@ def test_vmap_over_weights_on_each_platform():
             text = traced.lower(lowering_platforms=(platform,)).as_text()
             convolutions = re.findall(r"stablehlo.convolution.*", text)
             groups = {group for line in convolutions for group in re.findall(r"_group_count = (\d+)", line)}
-            # Weights alone widen the channels of one convolution, until the gradient of their images.
+            # Mapped weights are more channels of one convolution, except in the gradient of their images.
             assert groups <= {"1"} if platform == "cpu" else groups == {"1", "5"}
             dilated = [line for line in convolutions if re.search(r"lhs_dilate = \[2, 2\]", line)]
             assert not any("_group_count = 5" in line for line in dilated)
@@ -170,8 +170,8 @@ def learning_step(params, x):
         return jnp.sum(conv_transpose(h, params["up"], stride=2), axis=(1, 2, 3))
 
     def loss(params):
-        slope = jax.grad(lambda x: jnp.sum(critic(params, x)))(x)
-        return jnp.mean(jnp.tanh(critic(params, x))) + jnp.mean(jnp.sum(jnp.square(slope), axis=(1, 2, 3)))
+        gradient = jax.grad(lambda x: jnp.sum(critic(params, x)))(x)
+        return jnp.mean(jnp.tanh(critic(params, x))) + jnp.mean(jnp.sum(jnp.square(gradient), axis=(1, 2, 3)))
 
     return jax.value_and_grad(loss)(params)
 
@@ -243,7 +243,7 @@ def test_parameters_of_the_modules(module, expected):
     assert jax.tree.map(jnp.shape, variables) == {"params": expected}
 
 
-def test_module_is_flax_own_convolution():
+def test_the_module_is_flax_s_convolution():
     x = draw(2, 7, 6, 4)
     ours, theirs = Conv(6, (3, 3), stride=2, groups=2), nn.Conv(6, (3, 3), strides=2, feature_group_count=2)
     variables = ours.init(jax.random.key(0), x)
@@ -252,7 +252,7 @@ def test_module_is_flax_own_convolution():
     close(ours.apply(variables, x), theirs.apply(variables, x))
 
 
-def test_transposed_module_is_flax_own_with_transposed_kernel():
+def test_the_transposed_module_is_flax_s_with_transposed_kernel():
     x = draw(2, 3, 4, 4)
     ours = ConvTranspose(5, (4, 4), stride=2)
     theirs = nn.ConvTranspose(5, (4, 4), strides=(2, 2), transpose_kernel=True)
@@ -282,18 +282,18 @@ def test_output_size_in_the_module():
 
 
 @pytest.mark.parametrize("size", [(2, 4), (5, 4), (4,), (4, 4, 4)])
-def test_illegal_output_size_names_the_legal_ones(size):
+def test_an_invalid_output_size_is_reported_with_the_valid_ones(size):
     with pytest.raises(ValueError, match=r"valid heights are 3\.\.4, valid widths 3\.\.4"):
         conv_transpose(draw(1, 2, 2, 2), draw(3, 3, 1, 2), stride=2, output_size=size)
 
 
 @pytest.mark.parametrize("padding", ["same", ((1, 1),), (1, 1), ((1, 1), (1, -1)), ((1, 1, 1), (1, 1, 1)), 1, None])
-def test_illegal_padding(padding):
+def test_invalid_padding_is_rejected(padding):
     with pytest.raises(ValueError, match="padding"):
         conv(draw(1, 6, 6, 1), draw(3, 3, 1, 1), padding=padding)
 
 
-def test_shapes_that_do_not_fit():
+def test_shapes_that_do_not_fit_are_rejected():
     with pytest.raises(ValueError, match="does not fit"):
         conv(draw(1, 2, 6, 1), draw(3, 3, 1, 1), padding="VALID")
     with pytest.raises(ValueError, match="must have 4 channels"):

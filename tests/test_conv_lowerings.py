@@ -15,8 +15,8 @@ from gan.networks.conv import cpu, forms, grouped, primitives, tiles
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[-1] == 1], ids=case_id)
-def test_programs_for_cpu_agree_whatever_is_chosen(case):
-    # Which of them runs depends on sizes that these small cases do not reach, or reach always.
+def test_all_programs_for_cpu_agree(case):
+    # The sizes of these small cases would always choose the same program.
     size, kernel, stride, padding, *_ = case
     x, w = arrays(case)
     geometry = geometry_of(case)
@@ -77,14 +77,14 @@ def test_tiles_are_convolutions(case, parts, monkeypatch):
 
 
 def wide(stride, taps, size):
-    """Arrays, and a convolution of them, that tiles are taken for; and XLA's."""
+    """Arrays, a convolution of them for which tiles are used, and XLA's convolution."""
     case = ((size, size), (taps, taps), stride, "SAME", 32, 32, 1)
     batch = 256 // (size // stride // 2) ** 2 + 1
     return *arrays(case, batch), *functions(case)
 
 
 @pytest.mark.parametrize("stride, taps, size", [(2, 4, 16), (1, 3, 16)])
-def test_wide_convolutions_go_by_tiles_in_every_derivative(stride, taps, size):
+def test_wide_convolutions_use_tiles_in_every_derivative(stride, taps, size):
     x, w, ours, reference = wide(stride, taps, size)
 
     def penalty_gradient(function):
@@ -101,7 +101,7 @@ def test_wide_convolutions_go_by_tiles_in_every_derivative(stride, taps, size):
 
 
 @pytest.mark.parametrize("by", ["tiles", "convolutions of sixteen examples"])
-def test_parts_of_a_sharded_batch_stay_where_they_are(by):
+def test_a_sharded_batch_is_not_gathered(by):
     if by == "tiles":
         x, w, ours, reference = wide(2, 4, 32)
         x = jnp.concatenate([x] * 8)[:32]  # of 64 tiles: two parts
@@ -139,7 +139,7 @@ def derivatives(function, x, w):
     return function(x, w), jax.grad(critic, (0, 1))(x, w), jax.grad(penalty)(w)
 
 
-# 16 bits of bfloat16 keep 8 digits: a relative error of 2^-9 for each rounding, of which a derivative takes a few.
+# 16 bits of bfloat16 keep 8 digits: a relative error of 2^-9 for each rounding. A derivative has a few roundings.
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 2**-6)], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("case", [*CASES[3:6], *CASES[9:12], *CASES[-3:]], ids=case_id)
 def test_lowering_for_accelerators_is_exact(case, dtype, tolerance, as_on_accelerators):
@@ -171,7 +171,7 @@ def test_products_are_convolutions(case):
 
 
 @pytest.mark.parametrize("axis", ["examples", "groups"])
-def test_devices_keep_their_part_of_a_convolution_in_groups(axis, as_on_accelerators):
+def test_devices_keep_their_shard_of_a_convolution_in_groups(axis, as_on_accelerators):
     """XLA's own partitioner gathers the batch of a convolution in groups."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     place = {"examples": (P("data"), P()), "groups": (P(None, None, None, "data"), P(None, None, None, "data"))}[axis]

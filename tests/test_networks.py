@@ -1,6 +1,8 @@
-"""gan.networks: what the class of each network states is what the network does."""
+"""gan.networks: the class of a network states what it does, and layers depend on no architecture."""
 
+import ast
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from gan import game as rules
 from gan.errors import UserError
 from gan.networks import NETWORKS
 
+FOLDER = Path(__file__).parent.parent / "gan" / "networks"
 SHAPES = {"conv_gan": (28, 28, 1)}
 FIELDS = {
     "r3gan": {"widths": (4, 4), "group_width": 4},
@@ -89,3 +92,20 @@ def test_capabilities_are_not_fields_of_a_config(network):
         with pytest.raises(UserError, match=rf"config\.{player}\.{name} is not a field of network") as caught:
             rules.build(config, image_shape=SHAPES.get(network, (32, 32, 3)))
         assert "batch_independent_stats" not in str(caught.value)
+
+
+def imported(path):
+    """The modules of gan.networks that a file imports."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = {name for node in nodes for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))}
+    return {name.removeprefix("gan.networks.") for name in names if name.startswith("gan.networks.")}
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "layers").glob("*.py")), ids=lambda path: path.name)
+def test_layers_depend_on_no_architecture(path):
+    assert {name.split(".")[0] for name in imported(path)} <= {"layers", "conv"}
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "conv").glob("*.py")), ids=lambda path: path.name)
+def test_convolutions_depend_on_no_layer(path):
+    assert {name.split(".")[0] for name in imported(path)} <= {"conv"}

@@ -3,8 +3,8 @@
 A generator is called as `(latent [B, Z], label int32 [B], train)` and returns an image before its activation,
 [B, H, W, C]. A discriminator is called as `(image, label, train)` and returns logits [B], or logits [B] and logits of
 the classes [B, K]. Both have the fields `image_shape` and `num_classes`, and may have a field `axis_name`, the mapped
-axis over which batch statistics are taken. Random draws of training come from Flax's `make_rng`, with the names that
-`gan.game.DRAWS` lists.
+axis over which batch statistics are taken. Random draws of training come from Flax's `make_rng`, with the names
+"dropout", "noise" and "style_mixing".
 
 The class of a network states what it can do, as class attributes or fields:
 
