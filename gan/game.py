@@ -23,7 +23,8 @@ from gan.config.schema import check_kind
 from gan.errors import UserError, lookup, nearest
 from gan.estimators import GRADIENT_ESTIMATORS, Exact, FiniteDifference
 from gan.losses import LOSSES, Loss
-from gan.networks import NETWORKS, spectral, stylegan2
+from gan.networks import NETWORKS, stylegan2
+from gan.networks.layers import spectral
 from gan.optimizers import DECAYING, OPTIMIZERS, Optimizer
 from gan.penalties import ESTIMATED, PENALTIES
 from gan.rows import ALL, Rows
@@ -443,14 +444,15 @@ def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
     module = getattr(lookup(NETWORKS, name, field), player)
     for other in ("optimizer", "penalty_interval", "spectral_norm", *PlayerHyperparams.__dataclass_fields__):
         settings.pop(other)
-    valid = [entry for entry in module.__dataclass_fields__ if entry not in (*GIVEN, *facts)]
+    fields = {entry.name: entry for entry in dataclasses.fields(module)}
+    valid = [entry for entry in fields if entry not in (*GIVEN, *facts)]
     for setting in settings:
         if setting not in valid:
             raise UserError(
                 f"config.{player}.{setting} is not a field of network {name!r}{nearest(setting, valid)}; "
                 f"expected: {', '.join(valid)}"
             )
-        check_kind(f"config.{player}.{setting}", settings[setting], module.__dataclass_fields__[setting].type)
+        check_kind(f"config.{player}.{setting}", settings[setting], fields[setting].type)
         _check_sizes(f"config.{player}.{setting}", settings[setting])
     return module(**facts, **settings)
 

@@ -1,12 +1,12 @@
-"""Adversarial losses on logits, per example. A leaf: plain arrays in, plain arrays out.
+"""Adversarial losses on logits, per example. Plain arrays in, plain arrays out.
 
-Every loss has the signature `(real, fake) -> loss`, with `real` and `fake` the critic's logits of the whole batch,
-float32 [B], and `loss` float32 [B] to be averaged by the caller and minimized by its player: losses may pair the
-images, or take means over them. A generator's loss that ignores `real` costs nothing: the compiler drops D(real) from
-the program. Below, r and f are the logits of a real and of a generated image.
+Every loss has the signature `(real, fake) -> loss`. `real` and `fake` are the discriminator's logits of the whole
+batch, float32 [B]. `loss` is float32 [B]; the caller averages it and the player minimizes the mean. So a loss may pair
+the images, or take means over them. A generator's loss that ignores `real` costs nothing: the compiler removes D(real)
+from the program. Below, r and f are the logits of a real and of a generated image.
 
-Losses are equal when they are built alike, so that a game which holds them can be a static argument of `jax.jit`:
-module-level functions, and frozen dataclasses of such functions, names and numbers.
+Losses built with the same arguments are equal, so a game that holds them can be a static argument of `jax.jit`. They
+are module-level functions, or frozen dataclasses of such functions, names and numbers.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class Loss(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Exchanged:
-    """The generator's loss that is the discriminator's with real and generated images in each other's place."""
+class Swapped:
+    """The generator's loss that is the discriminator's loss with real and generated images swapped."""
 
     loss: PlayerLoss
 
@@ -44,8 +44,8 @@ class Exchanged:
 
 
 @dataclasses.dataclass(frozen=True)
-class Opposed:
-    """The generator's loss in a zero-sum game: what the discriminator loses, it wins."""
+class ZeroSum:
+    """The generator's loss in a zero-sum game: minus the discriminator's loss."""
 
     loss: PlayerLoss
 
@@ -56,7 +56,8 @@ class Opposed:
 def binary_cross_entropy(real: Array, fake: Array) -> Array:
     """The discriminator's loss of the original game, -log D(x) - log(1 - D(G(z))) with D = sigmoid(logit).
 
-    -log sigmoid(r) = softplus(-r) and -log(1 - sigmoid(f)) = softplus(f); 2 ln 2 at zero logits.
+    It is softplus(-r) + softplus(f), because -log sigmoid(r) = softplus(-r) and -log(1 - sigmoid(f)) = softplus(f). The
+    value at zero logits is 2 ln 2.
 
     Reference: Goodfellow et al. 2014, Generative Adversarial Networks, arXiv:1406.2661, equation 1.
     """
@@ -65,10 +66,10 @@ def binary_cross_entropy(real: Array, fake: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class SmoothedCrossEntropy:
-    """The discriminator's cross-entropy against the labels a for real and b for fake images, in place of 1 and 0.
+    """The discriminator's cross-entropy against the labels a for real and b for generated images, instead of 1 and 0.
 
-    -a log D(x) - (1 - a) log(1 - D(x)) - b log D(G(z)) - (1 - b) log(1 - D(G(z))): smallest at r = log(a / (1 - a)),
-    where a hard label would drive r without end; 2 ln 2 at zero logits, whatever the labels.
+    -a log D(x) - (1 - a) log(1 - D(x)) - b log D(G(z)) - (1 - b) log(1 - D(G(z))). The minimum is at the finite logit
+    r = log(a / (1 - a)), while a hard label has none. The value at zero logits is 2 ln 2 for all labels.
 
     Reference: Salimans et al. 2016, Improved Techniques for Training GANs, arXiv:1606.03498, section 3.4 (b = 0).
     """
@@ -83,7 +84,7 @@ class SmoothedCrossEntropy:
 
 
 def minimax_generator(real: Array, fake: Array) -> Array:
-    """The generator's side of the minimax game, log(1 - D(G(z))) = -softplus(f): it saturates where D wins.
+    """The generator's loss of the minimax game, log(1 - D(G(z))) = -softplus(f). It saturates where D is confident.
 
     Reference: Goodfellow et al. 2014, arXiv:1406.2661, equation 1.
     """
@@ -91,7 +92,7 @@ def minimax_generator(real: Array, fake: Array) -> Array:
 
 
 def non_saturating_generator(real: Array, fake: Array) -> Array:
-    """The generator's loss in common use, -log D(G(z)) = softplus(-f): the same fixed point, a gradient early on.
+    """The common generator's loss, -log D(G(z)) = softplus(-f). Same fixed point; no saturation where D is confident.
 
     Reference: Goodfellow et al. 2014, arXiv:1406.2661, section 3.
     """
@@ -103,7 +104,7 @@ class LeastSquares:
     """The discriminator's squared distances to the labels, (r - real_label)^2 / 2 + (f - fake_label)^2 / 2.
 
     Reference: Mao et al. 2017, Least Squares Generative Adversarial Networks, arXiv:1611.04076, equation 2, with its
-    1/2. Other code often leaves the 1/2 out: its gradients, and so its penalties' weights, are twice these.
+    1/2. Other code often omits the 1/2: its gradients, and so its weights of penalties, are twice as large.
     """
 
     real_label: float
@@ -115,7 +116,7 @@ class LeastSquares:
 
 @dataclasses.dataclass(frozen=True)
 class LeastSquaresGenerator:
-    """The generator's squared distance to the label that it wants, (f - label)^2 / 2: Mao et al. 2017, equation 2."""
+    """The generator's squared distance to its target label, (f - label)^2 / 2: Mao et al. 2017, equation 2."""
 
     label: float
 
@@ -124,7 +125,7 @@ class LeastSquaresGenerator:
 
 
 def hinge_discriminator(real: Array, fake: Array) -> Array:
-    """max(0, 1 - r) + max(0, 1 + f): an image that is judged right by a margin of 1 teaches nothing more.
+    """max(0, 1 - r) + max(0, 1 + f): an image that is classified correctly by a margin of 1 has no gradient.
 
     Reference: Lim and Ye 2017, Geometric GAN, arXiv:1705.02894; Miyato et al. 2018, Spectral Normalization for
     Generative Adversarial Networks, arXiv:1802.05957, equation 16.
@@ -133,7 +134,9 @@ def hinge_discriminator(real: Array, fake: Array) -> Array:
 
 
 def wasserstein_critic(real: Array, fake: Array) -> Array:
-    """f - r. Its mean is minus the Wasserstein distance for the best critic of slope 1, a bound that is not kept here.
+    """f - r. For the best critic with Lipschitz constant 1, its mean is minus the Wasserstein distance.
+
+    The Lipschitz bound is not enforced here: it needs a penalty or weight clipping.
 
     Reference: Arjovsky, Chintala and Bottou 2017, Wasserstein GAN, arXiv:1701.07875, equations 2 and 3.
     """
@@ -141,22 +144,22 @@ def wasserstein_critic(real: Array, fake: Array) -> Array:
 
 
 def linear_generator(real: Array, fake: Array) -> Array:
-    """-f, the generator's side of hinge and Wasserstein games: a slope of -1 at every logit."""
+    """-f, the generator's loss of hinge and Wasserstein games. Its derivative is -1 at every logit."""
     return -fake
 
 
 def relativistic_discriminator(real: Array, fake: Array) -> Array:
-    """-log sigmoid(r - f) = softplus(f - r), of each real image against the generated one of the same row.
+    """-log sigmoid(r - f) = softplus(f - r), of each real image and the generated image of the same row.
 
     Reference: Jolicoeur-Martineau 2018, The relativistic discriminator, arXiv:1807.00734 (RSGAN); Huang et al. 2024,
-    The GAN is dead; long live the GAN!, arXiv:2501.05441, equation 2, where R1 and R2 join it.
+    The GAN is dead; long live the GAN!, arXiv:2501.05441, equation 2, where it is used with R1 and R2.
     """
     return softplus(fake - real)
 
 
 @dataclasses.dataclass(frozen=True)
 class RelativisticAverage:
-    """A discriminator's loss of r - mean f and f - mean r: each image against the average one of the other kind.
+    """A discriminator's loss of r - mean f and f - mean r: each logit relative to the mean logit of the other kind.
 
     Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734 (RaSGAN, RaLSGAN, RaHingeGAN).
     """
@@ -168,10 +171,10 @@ class RelativisticAverage:
 
 
 def contrastive_discriminator(real: Array, fake: Array) -> Array:
-    """Picks each real image out among all generated ones, and each generated image out among all real ones.
+    """Classifies each real image against all generated ones, and each generated image against all real ones.
 
     log(1 + sum_j exp(f_j - r_i)) + log(1 + sum_j exp(f_i - r_j)) = softplus(lse(f) - r_i) + softplus(f_i + lse(-r)),
-    with lse the logarithm of a sum of exponentials: no table of all pairs is made. 2 ln(1 + B) at equal logits.
+    with lse the logarithm of a sum of exponentials, so no [B, B] matrix is needed. 2 ln(1 + B) at equal logits.
 
     Reference: Yu et al. 2021, Dual Contrastive Loss and Attention for GANs, arXiv:2103.16748, section 3.
     """
@@ -189,15 +192,15 @@ class Divergence(NamedTuple):
     conjugate: Callable[[Array], Array]
 
 
-# Each f*(g(v)) is written out: exponentials and logarithms that undo each other are gone. The exponentials that are
-# left are the divergence's own, and overflow float32 past 88: of v for kl, of -v for reverse_kl, of both for
-# squared_hellinger. A bounded form would be another divergence; keep the logits small there, with a penalty.
+# Each f*(g(v)) is simplified: exponentials and logarithms that cancel are removed. The remaining exponentials belong to
+# the divergence and overflow float32 above 88: of v for kl, of -v for reverse_kl, of both for squared_hellinger. A
+# bounded form would be another divergence. Use a penalty that keeps the logits small.
 DIVERGENCES: Mapping[str, Divergence] = {
     # f = u log u: f*(t) = exp(t - 1), g = v.
     "kl": Divergence(lambda v: v, lambda v: jnp.exp(v - 1.0)),
     # f = -log u: f*(t) = -1 - log(-t), g = -exp(-v).
     "reverse_kl": Divergence(lambda v: -jnp.exp(-v), lambda v: v - 1.0),
-    # f = (u - 1)^2: f*(t) = t^2 / 4 + t, g = v. With u >= 0 it would be -1 below t = -2, where f' never is.
+    # f = (u - 1)^2: f*(t) = t^2 / 4 + t, g = v. For u >= 0 it would be -1 below t = -2, which f' never reaches.
     "pearson": Divergence(lambda v: v, lambda v: v * (0.25 * v + 1.0)),
     # f = u log u - (u + 1) log((u + 1) / 2): f*(t) = -log(2 - exp(t)), g = log 2 - softplus(-v).
     "jensen_shannon": Divergence(lambda v: math.log(2) - softplus(-v), lambda v: softplus(v) - math.log(2)),
@@ -208,7 +211,7 @@ DIVERGENCES: Mapping[str, Divergence] = {
 
 @dataclasses.dataclass(frozen=True)
 class VariationalDiscriminator:
-    """f*(g(v)) of the fake logit less g(v) of the real one: in the mean, minus the bound that `Divergence` states.
+    """f*(g(f)) - g(r). Its mean is minus the lower bound on the divergence that `Divergence` states.
 
     Reference: Nowozin, Cseke and Tomioka 2016, f-GAN, arXiv:1606.00709, sections 2.2 to 2.4 and table 6.
     """
@@ -222,7 +225,7 @@ class VariationalDiscriminator:
 
 @dataclasses.dataclass(frozen=True)
 class VariationalGenerator:
-    """-f*(g(v)) of the fake logit, its part of the bound, where `saturating`, and -g(v) elsewhere.
+    """-f*(g(f)), the generator's term of the bound, where `saturating`, and otherwise -g(f).
 
     Reference: Nowozin et al. 2016, arXiv:1606.00709, sections 2.3 and 3.2.
     """
@@ -241,21 +244,22 @@ def minimax() -> Loss:
 
 
 def non_saturating() -> Loss:
-    """The game that Goodfellow et al. 2014 play in practice."""
+    """The non-saturating game that Goodfellow et al. 2014 use in practice."""
     return Loss(binary_cross_entropy, non_saturating_generator)
 
 
 def label_smoothed(real: float = 0.9, fake: float = 0.0) -> Loss:
-    """The non-saturating game whose discriminator is shown the labels `real` and `fake`, 0 <= fake < real <= 1."""
+    """The non-saturating game with the discriminator's labels `real` and `fake`, 0 <= fake < real <= 1."""
     if not (_finite(real, fake) and 0 <= fake < real <= 1):
         raise UserError(f"config.loss: label_smoothed(real={real}, fake={fake}); expected: 0 <= fake < real <= 1")
     return Loss(SmoothedCrossEntropy(real, fake), non_saturating_generator)
 
 
 def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Loss:
-    """The game of Mao et al. 2017: D wants f = `a` and r = `b`, G wants f = `c`, with a < b and a < c.
+    """The game of Mao et al. 2017: D's targets are f = `a` and r = `b`, G's target is f = `c`.
 
-    b - a = 2 and b - c = 1, such as (-1, 1, 0), minimize a Pearson divergence; c = b, as here, is their practice.
+    With b - a = 2 and b - c = 1, such as (-1, 1, 0), the generator minimizes a Pearson divergence. The paper's
+    experiments use c = b, the default. Raises `UserError` unless a < b and a < c.
     """
     if not (_finite(a, b, c) and a < b and a < c):
         raise UserError(f"config.loss: least_squares(a={a}, b={b}, c={c}); expected: numbers, a < b and a < c")
@@ -263,31 +267,31 @@ def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Loss:
 
 
 def hinge() -> Loss:
-    """The game of Lim and Ye 2017, and of most critics with spectral normalization since."""
+    """The hinge game of Lim and Ye 2017, common with spectral normalization."""
     return Loss(hinge_discriminator, linear_generator)
 
 
 def wasserstein() -> Loss:
-    """The game of Arjovsky et al. 2017. It needs a bound on the critic's slope, such as a gradient penalty."""
+    """The game of Arjovsky et al. 2017. It needs a bound on the critic's gradient, such as a gradient penalty."""
     return Loss(wasserstein_critic, linear_generator)
 
 
 def relativistic() -> Loss:
-    """The paired game of Jolicoeur-Martineau 2018, where only the gap between a real and a generated image counts."""
-    return Loss(relativistic_discriminator, Exchanged(relativistic_discriminator))
+    """The paired game of Jolicoeur-Martineau 2018, a function of the difference r - f only."""
+    return Loss(relativistic_discriminator, Swapped(relativistic_discriminator))
 
 
 def relativistic_average(kind: str = "cross_entropy") -> Loss:
-    """The game of Jolicoeur-Martineau 2018 against averages; `kind` is a name of AVERAGED."""
+    """The game of Jolicoeur-Martineau 2018 against averages. `kind` is a name in AVERAGED."""
     loss = RelativisticAverage(lookup(AVERAGED, str(kind), "config.loss: relativistic_average's kind"))
-    return Loss(loss, Exchanged(loss))
+    return Loss(loss, Swapped(loss))
 
 
 def f_gan(divergence: str = "jensen_shannon", saturating: bool = False) -> Loss:
-    """The game of Nowozin et al. 2016 for the `divergence` of that name in DIVERGENCES; zero-sum if `saturating`.
+    """The game of Nowozin et al. 2016 for a `divergence` in DIVERGENCES; zero-sum if `saturating`.
 
-    D's mean loss is at least minus the divergence. "jensen_shannon", twice the divergence usually called so, is the
-    game of Goodfellow et al. 2014 but for constants, such as 2 ln 2 less in D's loss.
+    D's mean loss is at least minus the divergence. "jensen_shannon" is twice the usual Jensen-Shannon divergence; its
+    game is that of Goodfellow et al. 2014 up to constants, such as 2 ln 2 in D's loss.
     """
     divergence = str(divergence)
     lookup(DIVERGENCES, divergence, "config.loss: f_gan's divergence")
@@ -296,12 +300,13 @@ def f_gan(divergence: str = "jensen_shannon", saturating: bool = False) -> Loss:
 
 
 def dual_contrastive(saturating: bool = False) -> Loss:
-    """The game of Yu et al. 2021: zero-sum, as it is written there, if `saturating`.
+    """The game of Yu et al. 2021; zero-sum, as in the paper, if `saturating`.
 
-    Else the generator picks its images out as real with the discriminator's own loss, and has a gradient where D wins.
+    Otherwise the generator minimizes the discriminator's loss with real and generated images swapped, which does not
+    saturate where D is confident.
     """
     _check_flag("dual_contrastive", saturating)
-    generator = Opposed if saturating else Exchanged
+    generator = ZeroSum if saturating else Swapped
     return Loss(contrastive_discriminator, generator(contrastive_discriminator))
 
 
@@ -319,7 +324,7 @@ AVERAGED: Mapping[str, PlayerLoss] = {
     "hinge": hinge_discriminator,
     "least_squares": LeastSquares(real_label=1.0, fake_label=-1.0),
 }
-"""The losses that `relativistic_average` knows. Their labels lie about 0, as the gap between two logits does."""
+"""The losses for `relativistic_average`. Labels are symmetric about 0, as the difference of two logits is."""
 
 LOSSES: Mapping[str, Callable[..., Loss]] = {
     "minimax": minimax,

@@ -1,13 +1,14 @@
-"""Terms that a player minimizes besides its adversarial loss, per example. A leaf: closures and plain arrays in.
+"""Terms that a player minimizes in addition to its adversarial loss, per example. Closures and plain arrays in.
 
-A penalty is `measure(view) -> [B]`, or of a part of the examples, averaged and weighted by the caller. The view is
-what its player sees in one update: `DiscriminatorView` or `GeneratorView`. Used alone:
-`r1(DiscriminatorView(critic, real, fake))`. What stands here as a weight of one carries no 1/2 and no gamma: each
-docstring says how its paper weights it.
+A penalty is `fn(view) -> [B]`, or fewer values where its estimator uses a part of the batch. The caller averages and
+weights them. The view holds what the player computes in one update: `DiscriminatorView` or `GeneratorView`. For example
+`r1(DiscriminatorView(critic, real, fake))`. A penalty has no factor 1/2 or gamma of its own: its docstring states the
+weight in the paper.
 
-An example's gradient is taken as that of the summed logits, which is right only where a logit depends on its own image
-alone: rows marked `needs_input_gradient` need a player without batch statistics. The groups of StyleGAN2's
-discriminator are let through: its authors take R1 so, what an image does to the logits of its group included.
+The gradient of an example is computed as the gradient of the summed logits, which is correct only where a logit depends
+on its own image only. So penalties marked `needs_input_gradient` need a player without batch statistics. The groups of
+StyleGAN2's discriminator are an exception: as in the authors' R1, the gradient includes the effect of an image on the
+logits of its group.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,28 +21,27 @@ from jax import Array
 from gan.estimators import Critic, Exact, FiniteDifference, fold, normal, squared_gradient, sum_of_squares
 
 DECAY = 0.99
-"""How much of a running mean stays at each update of its player (LeCam and path length: both papers' value)."""
+"""The part of a running mean that is kept at each update of its player (LeCam and path length: both papers' value)."""
 NEIGHBOR_SD = 0.03
-"""Standard deviation of the step to a neighboring latent (Zhao et al. 2021, arXiv:2002.04724, for CIFAR-10)."""
+"""Standard deviation of the distance to a neighboring latent (Zhao et al. 2021, arXiv:2002.04724, for CIFAR-10)."""
 DRAGAN_SD = 0.25
 """Standard deviation of DRAGAN's noise: the authors' 0.5 std(x), for images in [-1, 1], whose std is near 0.5."""
 
-
 ESTIMATED = ("r1", "r2")
-"""The penalties that take |grad D|^2 from the config's estimator."""
+"""The penalties whose |grad D|^2 is computed by `config.gradient_estimator`."""
 
 
 class DiscriminatorView(NamedTuple):
-    """What a penalty on the discriminator may look at. A penalty alone asks for the fields that it uses, no others."""
+    """The inputs of a penalty on the discriminator. A direct call needs only the fields that the penalty uses."""
 
     critic: Critic
-    """Images, augmented as the real images were, to logits, with the same random draws."""
+    """Images to logits, with the augmentation and the random draws of the real images in this update."""
     real: Array
     """Real images [B, H, W, C], before any augmentation."""
     fake: Array
     """Generated images [B, H, W, C], before any augmentation."""
     fake_critic: Critic | None = None
-    """As `critic`, with the random draws of the fake images; None: `critic`."""
+    """As `critic`, with the random draws of the generated images; None: `critic`."""
     keys: Array | None = None
     """One PRNG key for each example, [B]."""
     label: Array | None = None
@@ -51,21 +51,21 @@ class DiscriminatorView(NamedTuple):
     """Logits of the classes [B, K], from a discriminator that also classifies."""
     fake_class_logits: Array | None = None
     latent: Array | None = None
-    """The fakes' latents, [B, Z]."""
+    """The latents of the generated images, [B, Z]."""
     generate: Callable[[Array], Array] | None = None
     """Latents [B, Z] to images [B, H, W, C]."""
     running_stats: Mapping[str, Any] = {}
-    """Running means of what penalties observe, by the penalty's name."""
+    """Running means by penalty and quantity: `running_stats[penalty][stat_name]`."""
     estimator: Exact | FiniteDifference = Exact()
     """How `r1` and `r2` compute |grad D|^2."""
 
     def fake_critic_or_critic(self, *images_and_rows: Any) -> Array:
-        """The critic with the draws of the fake images."""
+        """The critic with the draws of the generated images."""
         return (self.fake_critic or self.critic)(*images_and_rows)
 
 
 class Path(NamedTuple):
-    """A map to images whose slope path length measures, and where."""
+    """A function that makes images, for the path length penalty, and the point where its gradient is taken."""
 
     images: Callable[[Array], Array]
     """[N, Z] or [N, L, W] to images [N, H, W, C]."""
@@ -75,24 +75,24 @@ class Path(NamedTuple):
 
 
 class GeneratorView(NamedTuple):
-    """What a penalty on the generator may look at."""
+    """The inputs of a penalty on the generator."""
 
     generate: Callable[[Array], Array]
     """Latents [B, Z] to images [B, H, W, C]."""
     latent: Array
     fake: Array
-    """The images of `latent`."""
+    """The generated images of `latent`."""
     keys: Array | None = None
     params: Any = None
     label: Array | None = None
     fake_class_logits: Array | None = None
     running_stats: Mapping[str, Any] = {}
     path: Path | None = None
-    """The images as a function of what is added to the styles of G's layers; None: of the latents."""
+    """The images as a function of an offset of the styles of G's layers; None: as a function of the latents."""
 
 
 def gradient_norm(critic: Critic, images: Array) -> Array:
-    """|d critic(x) / d x| for each image x; its own gradient at zero is taken to be zero, not NaN."""
+    """|d critic(x) / d x| for each image x, [B]. Its derivative at zero is defined as zero, not NaN."""
     return _safe_sqrt(squared_gradient(critic, images))
 
 
@@ -121,7 +121,7 @@ def wgan_gp(view: DiscriminatorView) -> Array:
 
 
 def wgan_lp(view: DiscriminatorView) -> Array:
-    """max(0, |grad D(y)| - 1)^2 at the points of `wgan_gp`: one-sided, a slope below one is free.
+    """max(0, |grad D(y)| - 1)^2 at the points of `wgan_gp`: one-sided, without a penalty below one.
 
     Reference: Petzka, Fischer and Lukovnikov 2018, arXiv:1709.08894, equation 8; their weights are 1 to 10.
     """
@@ -131,8 +131,8 @@ def wgan_lp(view: DiscriminatorView) -> Array:
 def dragan(view: DiscriminatorView) -> Array:
     """(|grad D(x + d)| - 1)^2 at real images with noise d ~ N(0, DRAGAN_SD^2); the authors' weight is 10.
 
-    The noise is fixed, where the authors' code scales it by the batch's standard deviation: no example depends on
-    its batch-mates here.
+    The standard deviation is constant, so that no example depends on others. The authors' code scales it by the batch's
+    standard deviation.
 
     Reference: Kodali et al. 2017, arXiv:1705.07215, equation 5.
     """
@@ -150,7 +150,7 @@ def lecam(view: DiscriminatorView) -> Array:
 
 
 def lecam_stats(view: DiscriminatorView) -> dict[str, Array]:
-    """What LeCam keeps running means of: the logits, [B] each."""
+    """The quantities whose running means LeCam uses: the logits, [B] each."""
     return {"real": view.real_logits, "fake": view.fake_logits}
 
 
@@ -159,10 +159,10 @@ def bcr(view: DiscriminatorView) -> Array:
 
     Reference: Zhao et al. 2021, Improved Consistency Regularization for GANs, arXiv:2002.04724, algorithm 1 (bCR).
     """
-    moved_real = flipped_and_shifted(view.real, fold(view.keys, "real"))
-    moved_fake = flipped_and_shifted(view.fake, fold(view.keys, "fake"))
-    on_real = view.critic(view.real) - view.critic(moved_real)
-    on_fake = view.fake_critic_or_critic(view.fake) - view.fake_critic_or_critic(moved_fake)
+    augmented_real = flipped_and_shifted(view.real, fold(view.keys, "real"))
+    augmented_fake = flipped_and_shifted(view.fake, fold(view.keys, "fake"))
+    on_real = view.critic(view.real) - view.critic(augmented_real)
+    on_fake = view.fake_critic_or_critic(view.fake) - view.fake_critic_or_critic(augmented_fake)
     return jnp.square(on_real) + jnp.square(on_fake)
 
 
@@ -177,7 +177,7 @@ def zcr_d(view: DiscriminatorView) -> Array:
 
 
 def ac_real(view: DiscriminatorView) -> Array:
-    """-log p(label | x), the discriminator's own classification of real images; the authors' weight is 1.
+    """-log p(label | x), the discriminator's classification of real images; the authors' weight is 1.
 
     Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, first term.
     """
@@ -185,7 +185,7 @@ def ac_real(view: DiscriminatorView) -> Array:
 
 
 def ac_fake(view: DiscriminatorView) -> Array:
-    """-log p(label | G(z)) in the discriminator's update; the authors' weight is 1, most later codes' 0.
+    """-log p(label | G(z)) in the discriminator's update; the authors' weight is 1; most later code has 0.
 
     Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, second term.
     """
@@ -193,7 +193,7 @@ def ac_fake(view: DiscriminatorView) -> Array:
 
 
 def ac_gen(view: GeneratorView) -> Array:
-    """-log p(label | G(z)) in the generator's update: it makes what the discriminator classifies rightly.
+    """-log p(label | G(z)) in the generator's update: the generated images are to be classified as their labels.
 
     Reference: Odena, Olah and Shlens 2017, arXiv:1610.09585, equation 3, second term.
     """
@@ -201,11 +201,11 @@ def ac_gen(view: GeneratorView) -> Array:
 
 
 def path_length(view: GeneratorView) -> Array:
-    """(|J^T y| - a)^2, J the Jacobian of the image by its latent, y ~ N(0, 1 / (H W)), a the running mean of |J^T y|.
+    """(|J^T y| - a)^2, J the Jacobian of the image in its latent, y ~ N(0, 1 / (H W)), a the running mean of |J^T y|.
 
-    The authors' weight is 2. Where a generator has styles, J is by those of its L layers, as if each had its own, and
-    |J^T y|^2 is the mean over layers, as in the authors' code. Their mean has the batch at hand in it already, and lets
-    a gradient through that hundredth.
+    The authors' weight is 2. Where a generator has styles, J is the Jacobian in the styles of its L layers, as
+    independent inputs, and |J^T y|^2 is the mean over layers, as in the authors' code. Their running mean already
+    contains the current batch, with weight 1/100, and is differentiated through it. The mean here does not.
 
     Reference: Karras et al. 2020, arXiv:1912.04958, equation 4.
     """
@@ -213,7 +213,7 @@ def path_length(view: GeneratorView) -> Array:
 
 
 def path_lengths(view: GeneratorView) -> dict[str, Array]:
-    """|J^T y| for each example, [B]: what the path length penalty keeps a running mean of."""
+    """|J^T y| for each example, [B], whose running mean the path length penalty uses."""
     path = view.path or Path(view.generate, view.latent, view.keys)
     image, vjp_fn = jax.vjp(path.images, path.start)
     noise = normal(path.keys, "path_length", image.shape[1:]) / (image.shape[1] * image.shape[2]) ** 0.5
@@ -244,18 +244,18 @@ def ortho(view: GeneratorView) -> Array:
 
 
 class Penalty(NamedTuple):
-    """A row of PENALTIES."""
+    """An entry of PENALTIES."""
 
     player: str
-    """Who pays: "discriminator" or "generator"."""
+    """The player that minimizes it: "discriminator" or "generator"."""
     fn: Callable[[Any], Array]
-    """The player's view to a penalty per example: [B], or fewer by an estimator that takes a part of the rows."""
+    """The player's view to a penalty per example: [B], or fewer with an estimator that uses a part of the rows."""
     needs_input_gradient: bool = False
-    """Whether it takes an example's gradient through the player, which must then not look at the whole batch."""
+    """Whether it differentiates by an example. Then no result of the player for an example may depend on others."""
     needs_class_logits: bool = False
-    """Whether it needs a discriminator that classifies."""
+    """Whether it needs a discriminator with class logits."""
     stats_fn: Callable[[Any], dict[str, Array]] | None = None
-    """The player's view to the quantities, [B] each, whose running means it is shown in `view.running_stats[name]`."""
+    """The player's view to the quantities, [B] each, whose running means are in `view.running_stats[name]`."""
     stat_names: tuple[str, ...] = ()
     """The names of those quantities."""
 
@@ -281,7 +281,7 @@ PENALTIES: Mapping[str, Penalty] = {
 
 
 def initial_running_stats(names: tuple[str, ...]) -> dict[str, dict[str, Array]]:
-    """The running means of these penalties before the first update: zeros, for those that have any."""
+    """The running means of these penalties before the first update: zeros, for the penalties that have any."""
     return {
         name: dict.fromkeys(PENALTIES[name].stat_names, jnp.float32(0.0))
         for name in names
@@ -290,30 +290,33 @@ def initial_running_stats(names: tuple[str, ...]) -> dict[str, dict[str, Array]]
 
 
 def flipped_and_shifted(images: Array, keys: Array) -> Array:
-    """Images [B, H, W, C], each mirrored with probability 1/2 and moved by up to 1/8 of its sides, edges repeated."""
+    """Images [B, H, W, C], each mirrored with probability 1/2 and shifted by up to 1/8 of its sides, edges repeated."""
 
-    def moved(image: Array, key: Array) -> Array:
+    def augment(image: Array, key: Array) -> Array:
         height, width, _ = image.shape
-        reach = (height // 8, width // 8)
+        limit = (height // 8, width // 8)
         flip_key, shift_key = jax.random.split(key)
         image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
-        padded = jnp.pad(image, ((reach[0], reach[0]), (reach[1], reach[1]), (0, 0)), mode="edge")
-        top, left = jax.random.randint(shift_key, (2,), 0, 2 * jnp.array(reach) + 1)
+        padded = jnp.pad(image, ((limit[0], limit[0]), (limit[1], limit[1]), (0, 0)), mode="edge")
+        top, left = jax.random.randint(shift_key, (2,), 0, 2 * jnp.array(limit) + 1)
         return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
 
-    return jax.vmap(moved)(images, keys)
+    return jax.vmap(augment)(images, keys)
 
 
 def _between(view: DiscriminatorView) -> Array:
-    share = jax.vmap(jax.random.uniform)(fold(view.keys, "between")).reshape(-1, *[1] * (view.real.ndim - 1))
-    return share * view.real + (1.0 - share) * view.fake
+    """Random points on the lines between pairs of a real and a generated image."""
+    weight = jax.vmap(jax.random.uniform)(fold(view.keys, "between")).reshape(-1, *[1] * (view.real.ndim - 1))
+    return weight * view.real + (1.0 - weight) * view.fake
 
 
 def _neighbor(view: DiscriminatorView | GeneratorView) -> Array:
+    """Latents near those of the generated images."""
     return view.latent + NEIGHBOR_SD * normal(view.keys, "neighbor", view.latent.shape[1:])
 
 
 def _safe_sqrt(x: Array) -> Array:
+    """sqrt(x) with a derivative of zero at zero."""
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 

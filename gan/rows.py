@@ -1,6 +1,6 @@
-"""Which rows of a batch a computation takes: all of them, or an even part. Below everything.
+"""Which rows of a batch a computation uses: all of them, or an evenly spaced part.
 
-A part is chosen by place alone, so that a batch that is split evenly over devices keeps the same rows as on one.
+A part is chosen by position only, so a batch that is split evenly over devices gives the same rows as on one device.
 """
 
 import dataclasses
@@ -11,16 +11,16 @@ from jax import Array
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Of each `every` runs of `run` consecutive rows the first: rows r with r modulo (every * run) below run."""
+    """The rows r with r modulo (every * run) < run: of each `every` runs of `run` consecutive rows, the first."""
 
     every: int = 1
     """1: all rows."""
     run: int = 1
-    """Rows that are kept together, as a discriminator's groups need it."""
+    """Consecutive rows that are kept together, such as a group of the discriminator's."""
 
     @property
     def period(self) -> int:
-        """Rows after which the choice repeats: it must divide the rows of each microbatch on each device."""
+        """Rows after which the choice repeats. It must divide the rows of each microbatch on each device."""
         return 1 if self.every == 1 else self.every * self.run
 
     def of(self, leaf: Array) -> Array:
@@ -30,9 +30,9 @@ class Rows:
         return leaf.reshape(-1, self.every, self.run, *leaf.shape[1:])[:, 0].reshape(-1, *leaf.shape[1:])
 
     def places(self, count: int) -> Array:
-        """Where the first `count` of these rows stand in the batch, int32 [count]."""
-        taken = jnp.arange(count)
-        return taken if self.every == 1 else taken // self.run * self.period + taken % self.run
+        """The positions of the first `count` of these rows in the batch, int32 [count]."""
+        index = jnp.arange(count)
+        return index if self.every == 1 else index // self.run * self.period + index % self.run
 
 
 ALL = Rows()

@@ -9,7 +9,8 @@ from twins import jit
 
 from gan import losses, state, steps
 from gan.game import Game, Normal, Output, PlayerSpec
-from gan.networks.layers import BatchNorm, Dropout
+from gan.networks.layers.dropout import Dropout
+from gan.networks.layers.normalization import BatchNorm
 from gan.optimizers import adam
 from gan.rows import ALL, Rows
 from gan.schedules import AugmentHyperparams, Hyperparams, PlayerHyperparams

@@ -1,4 +1,4 @@
-"""gan.augment: exact results of single operations, the identity at p = 0, keys of their own, derivatives."""
+"""gan.augment: exact results of operations, the identity at p = 0, independent keys, derivatives."""
 
 import functools
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gan import augment
-from gan.augment import AUGMENTS
+from gan.augment import AUGMENTS, adaptive
+from gan.augment.transform import UNIFORMS_PER_PART, normal_from_uniform
 from gan.config import specs
 from gan.errors import UserError
 
@@ -17,7 +18,7 @@ SHAPES = ((28, 28, 1), (12, 12, 3), (6, 9, 2))
 X = np.random.default_rng(0).uniform(-1, 1, (8, 6, 3)).astype(np.float32)
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Most of the time of these tests is XLA's, in programs that run once on a few pixels."""
+"""Without optimization: these programs run once on a few pixels, and compilation would take most of the time."""
 
 
 def build(text):
@@ -30,7 +31,7 @@ def transform(text):
 
 
 def some(count, shape=(12, 12, 3), seed=0):
-    """So many images and keys, by NumPy: nothing to compile."""
+    """`count` images and keys, made by NumPy, so nothing is compiled."""
     random = np.random.default_rng(seed)
     images = random.uniform(-1, 1, (count, *shape)).astype(np.float32)
     return images, jax.random.wrap_key_data(random.integers(2**32, size=(count, 2), dtype=np.uint32))
@@ -38,7 +39,7 @@ def some(count, shape=(12, 12, 3), seed=0):
 
 @pytest.mark.parametrize("text", ["none", "apa", "diff_augment", ALL])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_nothing_happens_at_zero_and_something_at_one(text, shape):
+def test_images_are_unchanged_at_p_0_and_changed_at_p_1(text, shape):
     images, keys = some(6, shape)
     np.testing.assert_array_equal(transform(text)(images, keys, 0.0), images)
     changed = transform(text)(images, keys, 1.0)
@@ -47,7 +48,7 @@ def test_nothing_happens_at_zero_and_something_at_one(text, shape):
 
 
 @pytest.mark.parametrize("text", ["diff_augment", ALL])
-def test_an_image_does_not_depend_on_its_batch_mates(text):
+def test_an_image_does_not_depend_on_other_images(text):
     images, keys = some(6)
     whole = transform(text)(images, keys, 0.7)
     others = np.concatenate([np.zeros_like(images[:5]), images[5:]])
@@ -64,25 +65,27 @@ def test_jit_changes_nothing():
 
 def test_normal_draws():
     # The quantiles of N(0, 1) at 0.5, 0.975 and 0.025, and the ends of what a generator can draw.
-    np.testing.assert_allclose(augment._normal(jnp.array([0.5, 0.975, 0.025])), [0.0, 1.959964, -1.959964], atol=1e-5)
-    ends = augment._normal(jnp.array([0.0, 1.0 - 2.0**-23]))
+    np.testing.assert_allclose(
+        normal_from_uniform(jnp.array([0.5, 0.975, 0.025])), [0.0, 1.959964, -1.959964], atol=1e-5
+    )
+    ends = normal_from_uniform(jnp.array([0.0, 1.0 - 2.0**-23]))
     np.testing.assert_allclose(ends, [-5.29, 5.29], atol=0.1)
 
 
-def test_the_gate_opens_with_probability_p():
-    # 4,000 images: the standard deviation of the share is sqrt(0.3 0.7 / 4000) = 0.0072; four of them is 0.03.
+def test_operations_are_applied_with_probability_p():
+    # 4,000 images: the standard deviation of the fraction is sqrt(0.3 0.7 / 4000) = 0.0072; 0.03 is four of them.
     images, keys = some(4000, (4, 4, 1))
     for text in ("diff_augment", 'ada("cutout")'):
-        share = np.mean(np.any(transform(text)(images, keys, 0.3) != images, axis=(1, 2, 3)))
-        assert abs(share - 0.3) < 0.03, text
-    # Rotations: one or both with p. All gates of a map are shut with probability 0.7 (zoom) 0.7 (stretch)
+        fraction = np.mean(np.any(transform(text)(images, keys, 0.3) != images, axis=(1, 2, 3)))
+        assert abs(fraction - 0.3) < 0.03, text
+    # Rotations: one or both with p. No operation is applied with probability 0.7 (zoom) 0.7 (stretch)
     # 0.7 (rotations) 0.7 (translation) = 0.2401, with a standard deviation of 0.0068.
-    draws = np.random.default_rng(1).uniform(size=(4000, augment.DRAWS)).astype(np.float32)
-    maps = jit(jax.vmap(lambda draws: augment._geometry(32, 32, draws, 0.3)))(draws)
+    draws = np.random.default_rng(1).uniform(size=(4000, UNIFORMS_PER_PART)).astype(np.float32)
+    maps = jit(jax.vmap(lambda draws: adaptive._geometry(32, 32, draws, 0.3)))(draws)
     assert abs(np.mean(np.all(maps == np.eye(3)[None], axis=(1, 2))) - 0.2401) < 0.027
 
 
-def test_spatial_maps_of_pixels_onto_pixels_are_exact():
+def test_geometric_maps_of_pixels_to_pixels_are_exact():
     resample = jit(augment.resample)
     square = X[:6]
     turn = augment.rotation(0.0, 1.0)
@@ -90,15 +93,15 @@ def test_spatial_maps_of_pixels_onto_pixels_are_exact():
     np.testing.assert_array_equal(resample(square, turn @ turn @ turn @ turn), square)
     np.testing.assert_array_equal(resample(X, turn @ turn), np.rot90(X, 2))
     np.testing.assert_array_equal(resample(X, augment.scaling(1.0, -1.0)), X[:, ::-1])
-    # Two down and one left; what comes in is the image reflected without its edge: rows 2, 1 and column 4 of 6.
+    # Two down and one left; the filled part is the image reflected about its edge pixels: rows 2, 1 and column 4 of 6.
     moved = resample(X, augment.translation(2.0, -1.0))
     np.testing.assert_array_equal(moved, np.pad(X, ((2, 0), (0, 1), (0, 0)), mode="reflect")[:8, 1:])
-    # A mirror image moved one to the right is not the image moved one to the right and mirrored: a @ b is a, then b.
+    # Mirroring and then shifting to the right is not shifting and then mirroring: a @ b applies a, then b.
     then = resample(X, augment.scaling(1.0, -1.0) @ augment.translation(0.0, 1.0))
     np.testing.assert_array_equal(then[:, 1:], X[:, ::-1][:, :-1])
 
 
-def test_between_pixels_a_polynomial_is_followed():
+def test_polynomials_are_interpolated_between_pixels():
     # Half a pixel down: row r holds what was at r - 1/2, a point of the fine grid, where the fifth degree is exact
     # (three pixels from the edges inwards). A quarter: halfway between two such points, where the second degree is
     # off by h^2 f'' / 8 = (1/2)^2 2 / 8 = 1/16 of the coefficient, and upwards.
@@ -112,21 +115,21 @@ def test_between_pixels_a_polynomial_is_followed():
     np.testing.assert_allclose(quarter[3:-2], expected[3:-2], atol=1e-6)
 
 
-def test_tiny_images_and_far_maps_are_reflected():
+def test_tiny_images_and_large_translations_are_reflected():
     np.testing.assert_array_equal(jit(augment.resample)(X[:1, :1], augment.translation(3.7, -9.2)), X[:1, :1])
     # The reflection of 8 rows has the period 2 (8 - 1) = 14.
     np.testing.assert_allclose(jit(augment.resample)(X, augment.translation(28.0, 0.0)), X, atol=1e-6)
 
 
 def test_blit_moves_pixels_whole():
-    # Values, none of them new: every pixel of a result is one of the image's own.
+    # Every pixel value of a result is a value of the image.
     image = np.arange(64.0, dtype=np.float32).reshape(1, 8, 8, 1)
     _, keys = some(200)
     blit = transform('ada("blit")')(np.broadcast_to(image, (200, 8, 8, 1)), keys, 1.0)
     assert np.isin(blit, image).all()
-    # 8 mirror images and turns by 3 x 3 translations (an eighth of 8 is 1 pixel): each of the 8 is seen.
+    # 8 mirror images and turns by 3 x 3 translations (an eighth of 8 is 1 pixel): each of the 8 occurs.
     assert len(np.unique(blit, axis=0)) > 40
-    # A rectangle is only turned by half: a column's gradient stays along the columns.
+    # A rectangle is only rotated by 180 degrees: a gradient along the columns remains along the columns.
     tall = np.broadcast_to(np.arange(8, dtype=np.float32)[None, :, None, None], (200, 8, 4, 1))
     assert np.all(np.ptp(transform('ada("blit")')(tall, keys, 1.0), axis=2) == 0)
 
@@ -139,7 +142,7 @@ def test_colors_in_closed_form():
     flipped = augment.luma_flip(X, 1.0)
     np.testing.assert_allclose(augment.luma(flipped), -grey, atol=1e-6)
     np.testing.assert_allclose(flipped + grey, X - grey, atol=1e-6)
-    # A third of a turn about the grey axis takes red to green, green to blue, blue to red.
+    # A rotation by 120 degrees about the grey axis takes red to green, green to blue, blue to red.
     third = 2 * jnp.pi / 3
     np.testing.assert_allclose(augment.hue(X, third), np.roll(X, 1, axis=-1), atol=1e-6)
     turned = augment.hue(X, 1.0)
@@ -151,12 +154,12 @@ def test_colors_in_closed_form():
     np.testing.assert_array_equal(augment.hue(X, 0.0), X)
 
 
-def test_a_grey_image_keeps_one_brightness_and_one_contrast():
+def test_colors_of_a_grey_image_are_one_brightness_and_one_contrast():
     # On C = 1 all of ADA's color is a x + b, with one a and one b for the image: x = 0, 1, 2 stay in line.
     line = np.broadcast_to(np.arange(3, dtype=np.float32)[None, :, None, None], (50, 3, 1, 1))
     colored = transform('ada("color")')(line, some(50)[1], 1.0)[..., 0, 0]
     np.testing.assert_allclose(colored[:, 2] - colored[:, 1], colored[:, 1] - colored[:, 0], atol=1e-5)
-    # a = +-2^N(0, 1/4): flipped in one of two; sd of the share is 0.07.
+    # a = +-2^N(0, 1/4): flipped with probability 1/2; the standard deviation of the fraction is 0.07.
     assert 0.2 < np.mean(colored[:, 1] < colored[:, 0]) < 0.8
     np.testing.assert_array_equal(augment.saturation(X[..., :1], 5.0), X[..., :1])
     np.testing.assert_array_equal(augment.hue(X[..., :2], 1.0), X[..., :2])
@@ -172,16 +175,16 @@ def test_shift_and_cutout_to_the_pixel():
     np.testing.assert_array_equal(augment.cutout(X, jnp.array([3, 1]), jnp.zeros(2)), X)
 
 
-def test_diff_augment_stays_within_its_policy():
+def test_diff_augment_stays_within_its_ranges():
     images, (_, keys) = np.ones((300, 8, 8, 1), np.float32), some(300)
-    # An eighth of 8: no more than one row and one column of 8 are empty, so 64, 56 or 49 ones; all nine are seen.
+    # An eighth of 8: no more than one row and one column of 8 are empty, so 64, 56 or 49 ones; all nine occur.
     moved = transform('diff_augment("translation")')(images, keys, 1.0)
     assert set(np.unique(np.sum(moved, axis=(1, 2, 3)))) == {64, 56, 49}
     assert len(np.unique(moved, axis=0)) == 9
-    # A box of 4 x 4 about one of 9 x 9 corners of pixels: 2, 3 or 4 of each side lie within.
+    # A box of 4 x 4 centered on one of 9 x 9 corners of pixels: 2, 3 or 4 pixels of each side are within the image.
     holed = transform('diff_augment("cutout")')(images, keys, 1.0)
     assert set(np.unique(64 - np.sum(holed, axis=(1, 2, 3)))) == {4, 6, 8, 9, 12, 16}
-    # Grey ones have neither saturation nor contrast: 1 + U(-1/2, 1/2), of mean 1 and sd sqrt(1/12) = 0.289.
+    # A constant grey image has neither saturation nor contrast: 1 + U(-1/2, 1/2), of mean 1 and sd sqrt(1/12) = 0.289.
     bright = transform('diff_augment("color")')(images, keys, 1.0)[:, 0, 0, 0]
     assert 0.5 <= np.min(bright) < 0.55 and 1.45 < np.max(bright) <= 1.5
     np.testing.assert_allclose([np.mean(bright), np.std(bright)], [1.0, 0.289], atol=0.07)
@@ -191,8 +194,8 @@ def test_frequency_bands():
     amplify = jit(augment.amplify)
     gains = np.array([2.0, 1.0, 1.0, 1.0], np.float32)
     np.testing.assert_array_equal(amplify(X, jnp.ones(4)), X)
-    # All gains alike, g along each axis: g^2. What is constant is in the lowest band: 2^2. What alternates along both
-    # axes is in the highest, and the other three leave it.
+    # Equal gains g act along each axis: g^2. A constant is in the lowest band: 2^2. What alternates along both axes is
+    # in the highest band, and the gains of the other three do not change it.
     np.testing.assert_allclose(amplify(X, jnp.full(4, 3.0)), 9 * X, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(amplify(jnp.ones((8, 6, 1)), gains), np.full((8, 6, 1), 4.0), rtol=1e-5)
     checks = (-1.0) ** (np.arange(8)[:, None] + np.arange(6)[None])[..., None]
@@ -222,14 +225,14 @@ def test_derivatives_through_the_transform(text):
         return penalty(1.0), *jax.value_and_grad(penalty)(3.0), jax.grad(jax.grad(along))(0.3), jnp.sum(moved**2)
 
     # act(x) = A x + b: the critic's gradient is w A'(A x + b), whose square is w^2 times that at w = 1.
-    once, value, slope, curvature, length = derivatives()
+    once, value, gradient, curvature, length = derivatives()
     assert np.isfinite(once) and once > 0
-    np.testing.assert_allclose([value, slope], [9 * once, 6 * once], rtol=1e-4)
+    np.testing.assert_allclose([value, gradient], [9 * once, 6 * once], rtol=1e-4)
     # And in the image: along v, |A x + b|^2 has the second derivative 2 |A v|^2, and A v = act(x + v) - act(x).
     np.testing.assert_allclose(curvature, 2 * length, rtol=1e-3)
 
 
-def test_a_part_more_leaves_the_draws_of_the_others():
+def test_an_added_part_does_not_change_the_draws_of_the_others():
     images, keys = some(6)
     cut = transform('ada("cutout")')(images, keys, 1.0) == 0
     assert 0 < np.mean(cut) < 1
@@ -237,17 +240,17 @@ def test_a_part_more_leaves_the_draws_of_the_others():
 
 
 def test_the_probability_adapts():
-    # 64 images of 500,000 more, and as many less.
+    # 64 of 500,000 images more, and 64 less.
     step = functools.partial(augment.adapted, target=0.6, images=64, ada_images=500_000)
     np.testing.assert_allclose(step(0.5, 0.7), 0.5 + 64 / 500_000, rtol=1e-6)
     np.testing.assert_allclose(step(0.5, 0.1), 0.5 - 64 / 500_000, rtol=1e-6)
     assert step(0.5, 0.6) == 0.5 and step(0.0, -1.0) == 0.0 and step(1.0, 1.0) == 1.0
 
 
-def test_color_may_happen_with_a_share_of_p():
+def test_color_can_have_a_part_of_p():
     images, keys = some(16)
     halved = transform('ada("color,cutout", color=0.5)')(images, keys, 0.6)
-    # Cutout's gate is open by 0.6 in both: what it leaves is colored as with 0.3.
+    # Cutout is applied with probability 0.6 in both. The remaining pixels are colored as with p = 0.3.
     colored = transform('ada("color")')(images, keys, 0.3)
     cut = transform('ada("cutout")')(jnp.ones_like(images), keys, 0.6)
     np.testing.assert_allclose(halved, colored * cut, atol=1e-6)
@@ -264,6 +267,6 @@ def test_equal_arguments_build_equal_values():
 
 
 @pytest.mark.parametrize("text", ['ada("colr")', 'diff_augment("3")', 'diff_augment("")', 'ada("blit,translation")'])
-def test_an_unknown_part_is_told(text):
+def test_an_unknown_part_is_rejected(text):
     with pytest.raises(UserError, match=r"config\.augment\.policy.*expected: .*color.*cutout"):
         build(text)

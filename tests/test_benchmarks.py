@@ -15,8 +15,9 @@ import pytest
 from experiments import cli
 from experiments.benchmarks import flops, processes, run_costs, scaling, step_time, systems, timing, torch_variants
 from gan import game as rules
-from gan.networks import dcgan, spectral
+from gan.networks import dcgan
 from gan.networks.conv import primitives
+from gan.networks.layers import spectral
 
 SHAPES = dict.fromkeys(systems.SYSTEMS, (28, 28, 1)) | {
     "flag_gan": (64, 64, 1), "dcgan32": (32, 32, 3), "dcgan64": (64, 64, 3), "dcgan32_r1": (32, 32, 3),

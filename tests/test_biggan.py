@@ -1,4 +1,4 @@
-"""gan.networks.biggan and biggan_deep: published parameter counts, PyTorch's numbers, the split latent, the recipes."""
+"""gan.networks.biggan and biggan_deep: published parameter counts, equality with PyTorch, split latents, recipes."""
 
 import functools
 
@@ -15,21 +15,21 @@ from gan import schedules
 from gan.errors import UserError
 from gan.networks import biggan_deep
 from gan.networks.biggan import Generator
-from gan.networks.layers import ModulatedBatchNorm
+from gan.networks.layers.normalization import ModulatedBatchNorm
 
 SHAPE = (4, 4, 3)
 
 
 def made(config, side, classes):
-    # To trace an orthogonal beginning takes seconds.
+    # Tracing an orthogonal initializer takes seconds.
     config.generator.kernel_init = config.discriminator.kernel_init = "normal(0.02)"
     game = rules.build(config, image_shape=(side, side, 3), num_classes=classes)
     return jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
 
 
-# Attention over C maps has A(C) = 2 C C/8 + 2 C C/2 + 1. A generator's block of I to O maps, told by a vector of V
+# Attention over C channels has A(C) = 2 C C/8 + 2 C C/2 + 1. A generator's block of I to O channels, with a vector of V
 # numbers, has 9 I O + O, 9 O O + O, I O + O and two normalizations, 2 V (I + O); a discriminator's 9 I O + O, 9 O O + O
-# and, where it halves or widens, I O + O.
+# and, where it halves the image or adds channels, I O + O.
 @pytest.mark.parametrize(
     "preset, side, classes, overrides, generator, discriminator",
     [
@@ -39,23 +39,23 @@ def made(config, side, classes):
         ("imagenet128", 128, 1000, {}, 70_433_988, 87_982_370),
         # BigGAN-PyTorch's own classes, at a latent of 140.
         ("imagenet128", 256, 1000, {"latent.size": 140}, 82_235_844, 99_225_890),
-        # The same, with 64 for 96 and attention over 32x32.
+        # The same, with width 64 instead of 96 and attention over 32x32.
         ("imagenet128", 64, 1000, {"latent.size": 100, "generator.width": 64, "discriminator.width": 64,
                                    "generator.attention": (32,), "discriminator.attention": (32,)},
          31_866_116, 20_571_842),
-        # StudioGAN's log of CIFAR-10: V = 128 + 80/4 = 148, 384 maps; its discriminator has 192.
+        # StudioGAN's log of CIFAR-10: V = 128 + 80/4 = 148, 384 channels; its discriminator has 192.
         ("imagenet128", 32, 10, {"latent.size": 80, "generator.attention": (16,), "discriminator.attention": (16,),
                                  "discriminator.widths": (192,) * 4, "discriminator.halvings": 2},
          9_416_196, 2_415_170),
         # BigGAN-PyTorch's own classes. G is SNGAN's: 4,304,387.
         ("cifar10", 32, 10, {}, 4_304_387, 4_207_361),
-        # BigGAN-PyTorch's own classes. The paper says 50.4 and 34.6: a last convolution to 128 maps has 9*128*125 + 125
-        # = 144,125 more.
+        # BigGAN-PyTorch's own classes. The paper says 50.4 and 34.6: a last convolution to 128 channels has
+        # 9*128*125 + 125 = 144,125 more.
         ("deep", 128, 1000, {}, 50_244_484, 34_590_210),
         ("deep", 256, 1000, {}, 55_736_708, 38_247_426),
     ],
 )  # fmt: skip
-def test_the_counts(preset, side, classes, overrides, generator, discriminator):
+def test_the_parameter_counts(preset, side, classes, overrides, generator, discriminator):
     config = biggan.get_config(preset)
     config.update_from_flattened_dict(overrides)
     variables = made(config, side, classes)
@@ -65,7 +65,7 @@ def test_the_counts(preset, side, classes, overrides, generator, discriminator):
     assert not any("embedding" in path for path in vectors[0]) and any("embedding" in path for path in vectors[1])
     kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables[0]["params"])]
     assert len(vectors[0]) == sum(path[-1].key == "kernel" for path in kernels)
-    assert set(variables[1]["batch_stats"]) == {rules.SPECTRAL_NORM}  # D keeps no statistics of the batch
+    assert set(variables[1]["batch_stats"]) == {rules.SPECTRAL_NORM}  # D has no batch statistics
 
 
 def test_the_small_recipes_are_small():
@@ -80,8 +80,8 @@ def test_the_small_recipes_are_small():
 
 
 @pytest.fixture(scope="module")
-def stated():
-    """The networks as functions of PyTorch tensors, in NCHW; parameters in our names and layouts."""
+def torch_networks():
+    """The networks as functions of PyTorch tensors, in NCHW; parameters with our names and layouts."""
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
 
@@ -99,7 +99,7 @@ def stated():
     def up(x):
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
-    def painted(x, params):
+    def to_image(x, params):
         last = params["BatchNorm_0"]["BatchNorm_0"]
         x = F.relu(F.batch_norm(x, None, None, last["scale"], last["bias"], training=True))
         return convolved(x, params["Conv_0"]).permute(0, 2, 3, 1)
@@ -115,7 +115,7 @@ def stated():
             y = convolved(activated(y, block["ModulatedBatchNorm_1"], chunk), block["Conv_0"])
             x = y + convolved(up(x), block["Conv_1"])
             x = attended(x, params["SelfAttention_0"]) if index == 0 else x
-        return painted(x, params)
+        return to_image(x, params)
 
     def generate_deep(params, latent, label):
         vector = torch.cat([params["shared"]["embedding"][label], latent], 1)
@@ -130,9 +130,9 @@ def stated():
             y = convolved(activated(y, block["ModulatedBatchNorm_3"], vector), block[names[1]])
             x = y + (up(x) if doubles else x)[:, : y.shape[1]]
             x = attended(x, params["SelfAttention_0"]) if index == 1 else x
-        return painted(x, params)
+        return to_image(x, params)
 
-    def judge_deep(params, image, label):
+    def discriminate_deep(params, image, label):
         x = convolved(image.permute(0, 3, 1, 2), params["Conv_0"])
         for index, halves in enumerate((True, False)):
             block = params[f"DiscriminatorBlock_{index}"]
@@ -149,7 +149,7 @@ def stated():
         embedded = params["LabelledLogit_0"]["Embed_0"]["embedding"][label]
         return dense(x, params["Dense_0"])[:, 0] + (x * embedded).sum(1)
 
-    return {"generator": generate, "deep generator": generate_deep, "deep discriminator": judge_deep}
+    return {"generator": generate, "deep generator": generate_deep, "deep discriminator": discriminate_deep}
 
 
 @pytest.mark.parametrize(
@@ -160,18 +160,18 @@ def stated():
         pytest.param((4, 8, 5), None, marks=pytest.mark.slow),
     ],
 )
-def test_pytorch_generates_the_same(stated, widths, label):
+def test_pytorch_generates_the_same(torch_networks, widths, label):
     conditioning = "none" if label is None else "shared_embedding"
     shape = (2 ** len(widths), 2 ** len(widths), 3)
     module = Generator(shape, 3, widths=widths, conditioning=conditioning, embedding=3, attention=(4,))
-    check_generates(module, stated["generator"], 2 * len(widths), label)
+    check_generates(module, torch_networks["generator"], 2 * len(widths), label)
 
 
-def test_pytorch_generates_deeply_the_same(stated):
+def test_pytorch_generates_the_same_with_bottlenecks(torch_networks):
     module = biggan_deep.Generator(
         SHAPE, 3, widths=(8, 6), conditioning="shared_embedding", embedding=3, attention=(4,)
     )
-    check_generates(module, stated["deep generator"], 6, [2, 0, 1, 2])
+    check_generates(module, torch_networks["deep generator"], 6, [2, 0, 1, 2])
 
 
 def check_generates(module, theirs, latent_size, label):
@@ -184,8 +184,8 @@ def check_generates(module, theirs, latent_size, label):
     check_same(ours, functools.partial(theirs, label=label), drawn(module, latent), latent, tolerance=3e-4)
 
 
-def test_pytorch_judges_deeply_the_same(stated):
-    # Halved and widened, then kept; attention after the last stage of its height.
+def test_pytorch_discriminates_the_same_with_bottlenecks(torch_networks):
+    # A stage that halves the image and adds channels, and one that keeps both; attention after the last of its height.
     module = biggan_deep.Discriminator(
         (8, 8, 3), 3, widths=(5, 8, 8), depth=1, halvings=1, attention=(4,), conditioning="projection"
     )
@@ -195,13 +195,13 @@ def test_pytorch_judges_deeply_the_same(stated):
     def ours(params, image):
         return module.apply({"params": params}, image, jnp.array(label), False)
 
-    theirs = functools.partial(stated["deep discriminator"], label=label)
+    theirs = functools.partial(torch_networks["deep discriminator"], label=label)
     check_same(ours, theirs, drawn(module, image), image, tolerance=3e-4)
 
 
-def test_a_vector_scales_and_moves_what_the_whole_batch_on_every_device_normalised():
+def test_modulated_batch_norm_has_the_statistics_of_the_whole_batch_on_every_device():
     x, vector = 3.0 + jax.random.normal(jax.random.key(0), (8, 2, 2, 3)), jnp.tile(jnp.eye(2), (4, 1))
-    # The first unit vector scales by 1 + 1 and moves by 5, the second by 1 + 0 and 0.
+    # The first unit vector scales by 1 + 1 and shifts by 5, the second by 1 + 0 and 0.
     params = {
         "scale": {"kernel": jnp.array([[1.0] * 3, [0.0] * 3])},
         "offset": {"kernel": jnp.array([[5.0] * 3, [0.0] * 3])},
@@ -239,19 +239,19 @@ def test_a_vector_scales_and_moves_what_the_whole_batch_on_every_device_normalis
         ),
         ("small", {"generator.conditioning": "batch_norm"}, (32, 32, 3), r"'shared_embedding', or split_latent=False"),
         ("small", {"generator.embedding": 0}, (32, 32, 3), r"config\.generator\.embedding=0 must be at least 1"),
-        ("small", {}, (28, 28, 3), r"\(28, 28\) has no published biggan, and"),
-        ("deep", {}, (28, 28, 3), r"\(28, 28\) has no published biggan_deep, and"),
+        ("small", {}, (28, 28, 3), r"\(28, 28\) has no published biggan: set config\.generator\'s widths"),
+        ("deep", {}, (28, 28, 3), r"\(28, 28\) has no published biggan_deep: set config\.generator\'s widths"),
         (
             "deep",
             {"generator.widths": (4, 8)},
             (8, 8, 3),
-            r"config\.generator\.widths=\(4, 8\); expected: .* do not grow",
+            r"config\.generator\.widths=\(4, 8\) must not increase",
         ),
-        ("deep", {"discriminator.widths": (8, 4), "discriminator.halvings": 1}, (128, 128, 3), r"do not fall"),
+        ("deep", {"discriminator.widths": (8, 4), "discriminator.halvings": 1}, (128, 128, 3), r"must not decrease"),
         ("deep", {"discriminator.depth": 0}, (128, 128, 3), r"config\.discriminator\.depth=0 must be at least 1"),
     ],
 )
-def test_what_does_not_fit_is_one_line(preset, overrides, shape, line):
+def test_what_does_not_fit_is_reported_in_one_line(preset, overrides, shape, line):
     config = biggan.get_config(preset)
     config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError, match=line) as caught:
@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_one_line(preset, overrides, shape, line):
     assert "\n" not in str(caught.value)
 
 
-def test_the_average_follows_at_once_and_then_keeps_its_share():
+def test_the_ema_copies_first_and_then_averages():
     config = biggan.get_config("imagenet128")
     images = 2 * 2048
     halflife = schedules.build(config)(20_000 * images).ema_halflife
@@ -267,10 +267,10 @@ def test_the_average_follows_at_once_and_then_keeps_its_share():
     assert schedules.build(config)(19_999 * images).ema_halflife == 0.0
 
 
-@pytest.mark.slow  # tests/test_combinations.py plays other turns of these networks
+@pytest.mark.slow  # tests/test_combinations.py trains these networks too
 @pytest.mark.parametrize("preset", ["small", "small_deep"])
 @pytest.mark.parametrize("is_conditional", [True, False])
-def test_the_first_turn_is_finite_and_moves_both_players(preset, is_conditional):
+def test_the_first_step_is_finite_and_changes_both_players(preset, is_conditional):
     config = biggan.get_config(preset)
     config.latent.size = 6
     config.generator.widths, config.discriminator.widths, config.discriminator.halvings = (8, 8, 8), (8, 8), 1
@@ -281,5 +281,5 @@ def test_the_first_turn_is_finite_and_moves_both_players(preset, is_conditional)
     before, after, metrics = first_step(game, schedules.build(config)(0))
     assert all(np.isfinite(value) for value in metrics.values()) and metrics["orthogonal"] >= 0.0
     for player, rate in (("generator", 2e-4), ("discriminator", 4e-4)):
-        # Adam's first update moves a weight by the learning rate, wherever there is a gradient.
+        # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
         np.testing.assert_allclose(largest_move(before, after, player), rate, rtol=0.1)

@@ -1,4 +1,4 @@
-"""Any loss, any penalty, any network: built or refused with the reason, and one finite update of each player.
+"""Any loss, any penalty, any network: built or rejected with the reason, and one finite update of each player.
 
 A pair of choices is tried where it stands in a case; the fast test has every choice in some case, on networks that are
 compiled in seconds; the slow ones every network, and every pair of a loss and a penalty, on networks, augmentations,
@@ -27,7 +27,7 @@ NETWORK_FIELDS = {
     "mlp": ((4, 4, 1), {"width": 8, "layers": (1,)}, {"width": 8, "layers": (1,)}),
     "dcgan": ((8, 8, 3), {"width": 4, "depth": 1}, {"width": 4, "depth": 2}),
     "conv_gan": ((28, 28, 1), {"width": 2}, {"width": 2}),
-    "flag": ((8, 8, 1), {"maps": (4, 3), "dropout": 0.5}, {"maps": (3,), "hidden": 4, "dropout": 0.25}),
+    "flag": ((8, 8, 1), {"channels": (4, 3), "dropout": 0.5}, {"channels": (3,), "hidden": 4, "dropout": 0.25}),
     "r3gan": ((8, 8, 1), {"widths": (4, 2), "blocks": 1, "group_width": 4}, {"widths": (4, 2), "group_width": 2}),
     "resnet": ((8, 8, 1), {"widths": (4, 3)}, {"widths": (3, 4), "halvings": 1, "layer_norm": True}),
     "sagan": ((8, 8, 1), {"widths": (4, 3), "attention": (8,)}, {"widths": (3, 4), "halvings": 1, "attention": (4,)}),
@@ -47,7 +47,7 @@ CONDITIONINGS = [
     ("embedding", "classifier"),
 ]  # fmt: skip
 ESTIMATOR = " by "
-"""What stands, in the penalty of a case, before the estimator of its gradient."""
+"""The separator between a penalty and the estimator of its gradient in the name of a case."""
 LOSS_TEXTS = [*LOSSES, *(f'f_gan("{name}")' for name in ("reverse_kl", "pearson", "jensen_shannon"))]
 
 
@@ -111,7 +111,7 @@ def same(a, b):
 
 
 def legal_or_refused(tried):
-    """The config of the case, on an MLP where its network is refused, as an invalid game must be."""
+    """The config of the case, with an MLP where its network must be rejected."""
     config, shape, is_legal = configured(**tried)
     if not is_legal:
         penalty = tried["penalty"].partition(ESTIMATOR)[0]
@@ -125,7 +125,7 @@ def legal_or_refused(tried):
 
 
 def case(i, *, loss, penalty, networks=tuple(NETWORKS)):
-    """A case of these two, with the other choices rotating beneath them at different paces."""
+    """A case of these two, with the other choices cycling at different periods."""
     return {
         "network": networks[i % len(networks)],
         "loss": loss,
@@ -158,7 +158,7 @@ def name(tried):
 
 
 @pytest.mark.parametrize("tried", CASES, ids=name)
-def test_each_choice_somewhere(tried):
+def test_each_choice_is_covered(tried):
     check(*legal_or_refused(tried), "jit")
 
 

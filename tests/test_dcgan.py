@@ -13,7 +13,7 @@ def count(module, inputs):
     return parameter_count(shapes["params"])
 
 
-def test_the_counts_of_the_widespread_64_pixel_form():
+def test_the_parameter_counts_of_the_widespread_64_pixel_form():
     # G: 100*512*16 + 512*256*16 + 256*128*16 + 128*64*16 + 64*3*16 + 2*(512+256+128+64) = 3,576,704.
     # D: 3*64*16 + 64*128*16 + 128*256*16 + 256*512*16 + 512*16 + 2*(128+256+512) = 2,765,568.
     shape = (64, 64, 3)
@@ -37,23 +37,24 @@ def test_any_height_width_and_channels(shape):
     assert logits.shape == (2,)
 
 
-def test_sizes_are_halved_to_about_four():
+def test_stages_end_at_about_four_pixels():
     assert stage_sizes((28, 28, 1), 0) == [(28, 28), (14, 14), (7, 7), (4, 4)]
     assert stage_sizes((64, 64, 1), 0)[-1] == (4, 4)
     assert stage_sizes((64, 64, 1), 2)[-1] == (16, 16)
 
 
-def test_without_normalisation_an_image_is_judged_by_itself():
-    # D at 64x64x3: the first convolution gains 64 biases, the others trade 2 * (128+256+512) for 128+256+512.
+def test_without_normalization_a_logit_depends_on_its_own_image():
+    # D at 64x64x3: the first convolution gains 64 biases, the others have
+    # 128+256+512 biases instead of 2 * (128+256+512) scales and offsets.
     shape = (64, 64, 3)
     assert count(Discriminator(shape, batch_norm=False), jnp.zeros((2, *shape))) == 2_765_568 + 64 - 896
 
-    def judge(batch_norm, images):
+    def discriminate(batch_norm, images):
         module = Discriminator((8, 8, 1), width=4, depth=2, batch_norm=batch_norm, kernel_init="normal(0.5)")
         variables = module.init(jax.random.key(0), images, None, False)
         return module.apply(variables, images, None, True, mutable=["batch_stats"])[0][0]
 
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
     others = images.at[1:].multiply(3.0)
-    assert jnp.abs(judge(False, images) - judge(False, others)) < 1e-5
-    assert jnp.abs(judge(True, images) - judge(True, others)) > 1e-3
+    assert jnp.abs(discriminate(False, images) - discriminate(False, others)) < 1e-5
+    assert jnp.abs(discriminate(True, images) - discriminate(True, others)) > 1e-3

@@ -1,4 +1,4 @@
-"""R1 and R2 by finite differences: closed forms, the same draws in both passes, one pass more and no second order."""
+"""R1 and R2 by finite differences: closed forms, the same draws in both passes, no second derivatives."""
 
 import dataclasses
 import functools
@@ -26,14 +26,14 @@ discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
 
 
 def viewed(critic, real, fake, estimator, **fields):
-    """What a discriminator's update shows of these images, and of as many keys."""
+    """The view of a discriminator's update of these images."""
     keys = jax.random.split(jax.random.key(1), len(real))
     view = DiscriminatorView(critic, real, fake, keys=keys, estimator=estimator, **fields)
     return view._replace(real_logits=view.critic(real), fake_logits=view.fake_critic_or_critic(fake))
 
 
 @pytest.mark.parametrize("sigma, mean", [(0.1, 13.04), (1.0, 17.0)])
-def test_the_mean_on_a_quadratic_critic_is_the_squared_gradient_and_a_known_term(sigma, mean):
+def test_the_mean_on_a_quadratic_critic_is_the_squared_gradient_plus_a_known_term(sigma, mean):
     # D(x) = a.x + x'Ax / 2 has grad D = a + Ax = g, and (D(x + s e) - D(x)) / s = g.e + s/2 e'Ae. The mean of g.e e'Ae
     # over e ~ N(0, I) is zero, an odd moment, and that of (e'Ae)^2 is 2 tr(AA) + tr(A)^2: the mean of the square is
     # |g|^2 + s^2/4 (2 tr(AA) + tr(A)^2). With a = (1, 2), A = ((2, 1), (1, 0)) and x = (1, -1): Ax = (1, 1), g = (2, 3)
@@ -52,13 +52,13 @@ def test_the_mean_on_a_quadratic_critic_is_the_squared_gradient_and_a_known_term
     np.testing.assert_allclose(squared_gradient(quadratic, images[:2]), 13.0, rtol=1e-6)
 
 
-def test_each_penalty_looks_at_its_own_images_with_draws_of_its_own():
+def test_each_penalty_uses_its_own_images_and_draws():
     images = jax.random.normal(jax.random.key(0), (6, 1, 1, 2))
 
     def linear(scale):
         return lambda images: scale * (images[:, 0, 0, 0] + 2 * images[:, 0, 0, 1])
 
-    # D = 3 w.x: (3 w.e)^2 = 9 (w.e)^2, whatever x. That of R2 is drawn by another name.
+    # D = 3 w.x: (3 w.e)^2 = 9 (w.e)^2 for all x. R2 draws with another name.
     view = viewed(linear(1.0), images, 100 + images, finite_difference(0.5))
     tripled = viewed(linear(3.0), images, 100 + images, finite_difference(0.5))
     of_fakes = viewed(linear(1.0), images, 100 + images, finite_difference(0.5), fake_critic=linear(3.0))
@@ -69,21 +69,21 @@ def test_each_penalty_looks_at_its_own_images_with_draws_of_its_own():
     assert np.abs(penalties.r1(view) / penalties.r2(view) - 1).min() > 1e-3
 
 
-def test_both_passes_are_differentiated_by_the_weights():
+def test_both_passes_are_differentiated_in_the_weights():
     images = 5.0 + jax.random.normal(jax.random.key(0), (4, 1, 1, 2))
 
     def mean(scale):
         critic = lambda images: scale * jnp.sum(images, axis=(1, 2, 3))  # noqa: E731
         return jnp.mean(penalties.r1(viewed(critic, images, images, finite_difference(0.1))))
 
-    # s^2 (w.e)^2 has the derivative 2 s (w.e)^2, twice the penalty at s = 1; with D(x) for a constant it would be
-    # 2 (w.e) w.(x + 0.1 e) / 0.1, which x = 5 makes larger by far.
-    value, slope = jax.value_and_grad(mean)(1.0)
-    np.testing.assert_allclose(slope, 2 * value, rtol=1e-3)
+    # s^2 (w.e)^2 has the derivative 2 s (w.e)^2, twice the penalty at s = 1; with a constant D(x) it would be
+    # 2 (w.e) w.(x + 0.1 e) / 0.1, which is much larger for x = 5.
+    value, gradient = jax.value_and_grad(mean)(1.0)
+    np.testing.assert_allclose(gradient, 2 * value, rtol=1e-3)
 
 
 @pytest.mark.parametrize("rows", [Rows(2), Rows(4), Rows(2, run=2), Rows(1, run=2)])
-def test_rows_are_of_an_array_what_their_places_say(rows):
+def test_rows_of_an_array_are_at_their_places(rows):
     taken = rows.of(jnp.arange(16))
     np.testing.assert_array_equal(taken, rows.places(len(taken)))
     assert len(taken) == 16 / rows.every
@@ -92,14 +92,14 @@ def test_rows_are_of_an_array_what_their_places_say(rows):
 
 NETWORKS = {
     "mlp": ((4, 4, 1), {"width": 8, "layers": (1,), "dropout": 0.5}),
-    "flag": ((8, 8, 1), {"maps": (3,), "hidden": 4, "dropout": 0.25}),
+    "flag": ((8, 8, 1), {"channels": (3,), "hidden": 4, "dropout": 0.25}),
     "dcgan": ((8, 8, 3), {"width": 4, "depth": 2, "batch_norm": False}),
     "stylegan2": ((8, 8, 1), {"widths": (3, 4), "group_size": 2, "mapping_layers": 1}),
 }
 
 
 def built(network, estimator, **overrides):
-    """A game of this discriminator, its labels projected, with R1 and R2."""
+    """A game of this discriminator with a projection of the labels, R1 and R2."""
     shape, own = NETWORKS[network]
     config = runs.config(penalties__r1=1.0, penalties__r2=1.0, gradient_estimator=estimator, batch_size=16, **overrides)
     config.unlock()
@@ -111,7 +111,7 @@ def built(network, estimator, **overrides):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_rows_alone_are_judged_as_among_their_batch_mates(network):
+def test_logits_of_a_part_of_the_rows_are_those_within_the_whole_batch(network):
     game, _ = built(network, "finite_difference(0.1, every=2)")
     rows = game.gradient_estimator.rows
     assert rows == Rows(2, run=2 if network == "stylegan2" else 1)
@@ -126,12 +126,12 @@ def test_rows_alone_are_judged_as_among_their_batch_mates(network):
     together = rows.of(logits(image, label, ALL))
     alone = logits(rows.of(image), rows.of(label), rows)
     np.testing.assert_allclose(alone, together, atol=1e-5)
-    if network in ("mlp", "flag"):  # the check can fail: without the rows' places other units are dropped
+    if network in ("mlp", "flag"):  # negative control: without the rows other units are dropped
         assert np.abs(logits(rows.of(image), rows.of(label), ALL) - together).max() > 1e-3
 
 
 def test_dropout_and_augmentation_are_the_same_in_both_passes():
-    # Other draws would move a logit by much more than a step of 1e-3 does: by 1e-2 at least, a penalty of 100.
+    # Other draws would change a logit by 1e-2 or more, much more than a step of 1e-3 does: a penalty of 100.
     game = noisy_game(
         discriminator={"module": DropoutDiscriminator(), "penalties": ("r1", "r2")},
         augment=AUGMENTS["diff_augment"](),
@@ -143,13 +143,14 @@ def test_dropout_and_augmentation_are_the_same_in_both_passes():
     estimator = finite_difference(1e-3, every=2)
     _, estimated = discriminator_step(start, batch, settings, game=changed(game, gradient_estimator=estimator))
     for name in ("r1", "r2"):
-        # A square of N(0, v) has the deviation sqrt(2) v: sqrt(2 / 256) = 9% of the mean of 256 alike; four of them.
+        # A square of N(0, v) has the standard deviation sqrt(2) v: sqrt(2 / 256) = 9% of the
+        # mean of 256. The tolerance is four of them.
         np.testing.assert_allclose(estimated[name], exact[name], rtol=0.36)
     np.testing.assert_allclose(estimated["discriminator_loss"], exact["discriminator_loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("penalty", ["r1", "r2"])
-def test_an_estimate_costs_one_pass_of_the_discriminator_and_no_second_order(penalty):
+def test_an_estimate_costs_one_pass_of_the_discriminator_and_no_second_derivatives(penalty):
     game, settings = built("dcgan", "exact")
     start = jax.eval_shape(functools.partial(state.create, game, settings, 0))
     batch = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], batches(game)))
@@ -163,14 +164,14 @@ def test_an_estimate_costs_one_pass_of_the_discriminator_and_no_second_order(pen
     drawing = flops.count(
         lambda variables: game.generate(variables, latent, label, train=True)[0], start.generator.variables
     )
-    # A plain update draws the fakes, and judges real and fake images: two passes of D and back.
+    # A plain update generates images, and discriminates real and fake images: two passes of D, and their gradients.
     one_pass = (operations() - drawing) / 2
     assert operations(finite_difference(0.01)) == operations() + one_pass
     assert operations(finite_difference(0.01, every=4)) == operations() + one_pass / 4
     assert operations(Exact()) > operations(finite_difference(0.01))
 
 
-def test_a_population_of_estimated_games_is_each_alone():
+def test_a_population_of_estimated_games_equals_separate_runs():
     game = point_game(discriminator={"penalties": ("r1",)}, gradient_estimator=finite_difference(0.1, every=2))
     settings, update = hyperparams(r1=1.0), functools.partial(steps.discriminator_step, game=game)
     batch = jax.tree.map(lambda leaf: leaf[0], batches(game))
@@ -182,7 +183,7 @@ def test_a_population_of_estimated_games_is_each_alone():
         np.testing.assert_allclose(metrics["r1"][member], alone["r1"], rtol=1e-4)
 
 
-def test_a_discriminator_that_draws_must_know_its_rows_for_a_part_of_the_batch():
+def test_a_discriminator_that_draws_needs_rows_for_a_part_of_the_batch():
     class Drawing(nn.Module):
         image_shape: tuple = ()
         num_classes: int = 0
@@ -209,7 +210,7 @@ def test_a_discriminator_that_draws_must_know_its_rows_for_a_part_of_the_batch()
             build(2)
 
 
-def test_a_run_is_trained_with_it_and_goes_on_with_no_other(tmp_path):
+def test_a_run_is_trained_with_it_and_resumes_with_no_other(tmp_path):
     recipe = {"discriminator__batch_norm": False, "penalties__r1": 1.0}
     runs.train(tmp_path / "run", gradient_estimator="finite_difference(0.01, every=2)", **recipe)
     logged = runs.logged(tmp_path / "run")
@@ -218,7 +219,7 @@ def test_a_run_is_trained_with_it_and_goes_on_with_no_other(tmp_path):
         runs.train(tmp_path / "run", **recipe)
 
 
-def test_the_record_of_a_run_from_before_the_field_is_of_the_exact_gradient(tmp_path):
+def test_a_config_without_the_field_has_the_exact_gradient(tmp_path):
     config = runs.config().to_dict()
     older = {name: value for name, value in config.items() if name != "gradient_estimator"}
     dataset = {"name": "digits", "split": "train", "fingerprint": "f", "image_shape": [8, 8, 1], "class_names": []}
@@ -239,7 +240,7 @@ def test_noise_is_measured_on_a_linear_critic():
         return jnp.mean(estimator(critic, images, critic(images), jax.random.split(key, 64), "r1"))
 
     row = estimator_noise.compared(penalty, jnp.array([3.0, 4.0]), jnp.zeros((64, 1, 1, 2)), 0.1, 100)
-    # A deviation of 100 draws is itself off by 1 / sqrt(200) = 7%, a mean by a tenth of the deviation.
+    # The standard deviation of 100 draws has an error of 1 / sqrt(200) = 7%, their mean of a tenth of the deviation.
     np.testing.assert_allclose([row["ratio_sd"], row["gradient_sd"]], [0.177, 0.217], rtol=0.28)
     assert abs(row["ratio"] - 1) < 4 * 0.0177 and row["gradient_bias"] < 4 * 0.0217
 

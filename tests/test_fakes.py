@@ -13,7 +13,8 @@ from twins import jit
 
 from gan import state, steps
 from gan.augment import AUGMENTS
-from gan.networks.layers import BatchNorm, Dropout
+from gan.networks.layers.dropout import Dropout
+from gan.networks.layers.normalization import BatchNorm
 from gan.optimizers import sgd
 
 PLAIN = {"optimizer": sgd}

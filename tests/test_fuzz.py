@@ -40,7 +40,7 @@ from gan.inference import sampling
 from gan.io import checkpoint, workdir, writer
 from gan.metrics import classifier
 from gan.metrics.torch_file import read_tensors
-from gan.networks import layers
+from gan.networks.layers import initializers
 from gan.parallel import sharding
 from gan.train import loop, population
 
@@ -162,7 +162,7 @@ EXTREMES = [
 ]  # fmt: skip
 NAMES = [
     *losses.LOSSES, *augment.AUGMENTS, *schedules.SCHEDULES, *rules.PRIORS, *networks.NETWORKS, *optimizers.OPTIMIZERS,
-    *layers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *METRICS, *data.MIXTURES, "none", "concat",
+    *initializers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *METRICS, *data.MIXTURES, "none", "concat",
     "embedding", "projection", "classifier", "inception", "pixels", "pmap", "never", "digits", "folder", "sum", "skip",
 ]  # fmt: skip
 LITERALS = ["1", "0", "-1", "0.5", "1e999", "'x'", "None", "True", "[]", "{}", "(1, 2)", "((0, 1), (5, 2))",

@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from gan import game as rules
 from gan.errors import UserError
-from gan.networks.layers import INITIALIZERS, Dropout, initializer
+from gan.networks.layers.dropout import Dropout
+from gan.networks.layers.initializers import INITIALIZERS, initializer
 
 SHAPE = (32, 32, 1)
 ESTIMATED = {"penalties__r1": 1.0, "discriminator__batch_norm": False}

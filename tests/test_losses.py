@@ -1,4 +1,4 @@
-"""gan.losses: closed forms at known logits, derivatives, what the games leave unchanged, the bounds of f-GANs."""
+"""gan.losses: closed forms at known logits, derivatives, invariances, the bounds of f-GANs."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from gan.losses import DIVERGENCES, LOSSES, binary_cross_entropy, f_gan, label_s
 
 ZERO = jnp.zeros(3)
 
-# Two pairs of logits, their means, and what two players pay for each pair, from the formulas in double precision.
+# Two pairs of logits, their means, and the losses of both players for each pair, from the formulas in double precision.
 R, F = np.array([2.0, 0.25]), np.array([-3.0, 0.5])
 AVERAGE_R, AVERAGE_F = R - -1.25, F - 1.125  # [3.25, 1.5] and [-4.125, -0.625]
 
@@ -25,7 +25,7 @@ def ln1p_exp(x):
 
 
 RELATIVISTIC = {
-    # The gaps r - f are 5 and -1/4.
+    # The differences r - f are 5 and -1/4.
     "relativistic": (ln1p_exp(np.array([-5, 0.25])), ln1p_exp(np.array([5, -0.25]))),
     "relativistic_average": (
         ln1p_exp(-AVERAGE_R) + ln1p_exp(AVERAGE_F),
@@ -41,7 +41,7 @@ CONTRAST = np.log(1 + np.exp(F[None] - R[:, None]).sum(1)) + np.log(1 + np.exp(F
 PAID = {
     "minimax": (ln1p_exp(-R) + ln1p_exp(F), -ln1p_exp(F)),
     "non_saturating": (ln1p_exp(-R) + ln1p_exp(F), ln1p_exp(-F)),
-    # a ln(1 + e^-r) + (1 - a) ln(1 + e^r) = ln(1 + e^-r) + (1 - a) r, and as much for b.
+    # a ln(1 + e^-r) + (1 - a) ln(1 + e^r) = ln(1 + e^-r) + (1 - a) r, and the same for b.
     "label_smoothed": (ln1p_exp(-R) + 0.1 * R + ln1p_exp(F), ln1p_exp(-F)),
     "label_smoothed(0.9, 0.1)": (ln1p_exp(-R) + 0.1 * R + ln1p_exp(F) - 0.1 * F, ln1p_exp(-F)),
     # D: [(1^2 + 3^2) / 2, (0.75^2 + 0.5^2) / 2]; G: [4^2 / 2, 0.5^2 / 2].
@@ -79,52 +79,52 @@ def build(text):
 GAMES = {text: build(text) for text in PAID}
 
 
-def play(real, fake):
-    """For each game, of each player: the loss [2], and the slopes of its sum in the logits, real [2] and fake [2]."""
-    return _play(jnp.asarray(real, jnp.float32), jnp.asarray(fake, jnp.float32))
+def evaluate(real, fake):
+    """For each game and player: the loss [2], and the gradients of its sum in the real [2] and fake [2] logits."""
+    return _evaluate(jnp.asarray(real, jnp.float32), jnp.asarray(fake, jnp.float32))
 
 
 @jax.jit
-def _play(real, fake):
+def _evaluate(real, fake):
     def player(loss):
         return loss(real, fake), *jax.grad(lambda *logits: jnp.sum(loss(*logits)), argnums=(0, 1))(real, fake)
 
     return {text: [player(loss) for loss in game] for text, game in GAMES.items()}
 
 
-def test_every_row_is_tested():
+def test_every_loss_is_tested():
     assert {specs.parse(text, "")[0] for text in PAID} == set(LOSSES)
 
 
 @pytest.mark.parametrize("text", PAID)
-def test_players_pay_what_the_formulas_say(text):
-    for (loss, _, _), paid in zip(play(R, F)[text], PAID[text], strict=True):
+def test_losses_equal_their_formulas(text):
+    for (loss, _, _), paid in zip(evaluate(R, F)[text], PAID[text], strict=True):
         assert loss.shape == (2,) and loss.dtype == jnp.float32
         np.testing.assert_allclose(loss, paid, rtol=2e-6, atol=2e-7)
 
 
 @pytest.mark.parametrize("text", PAID)
-def test_discriminators_part_the_logits_and_generators_raise_theirs(text):
+def test_discriminators_separate_the_logits_and_generators_raise_theirs(text):
     # Between the labels, margins and vertices of each game: 0 to 1, but where the generator wants 0, below it.
     below = 0.8 if text == "least_squares(-1, 1, 0)" else 0.0
-    (_, real, fake), (_, _, raised) = play(np.array([0.2, 0.7]) - below, np.array([0.3, 0.6]) - below)[text]
+    (_, real, fake), (_, _, raised) = evaluate(np.array([0.2, 0.7]) - below, np.array([0.3, 0.6]) - below)[text]
     assert (real < 0).all() and (fake > 0).all()
     assert (raised < 0).all()
 
 
 def test_derivatives_of_both_orders_are_right():
-    # Losses and slopes are differentiated together. None is within 0.1 of a margin: logits, gaps, or gaps to averages.
+    # Losses and gradients are differentiated together. No logit, difference or deviation is within 0.1 of a margin.
     check_grads(
-        _play, (jnp.float32([1.4, -0.3]), jnp.float32([-0.7, 0.8])), order=1, modes=["fwd"], atol=1e-2, rtol=1e-2
+        _evaluate, (jnp.float32([1.4, -0.3]), jnp.float32([-0.7, 0.8])), order=1, modes=["fwd"], atol=1e-2, rtol=1e-2
     )
 
 
-def test_at_equal_logits_a_discriminator_pays_for_knowing_nothing():
-    # softplus(0) = ln 2, once for the real and once for the fake, once for a pair; 1 of 1 + B for either contrast.
+def test_discriminator_losses_at_equal_logits():
+    # softplus(0) = ln 2, for the real and for the fake logit, or for a pair; 1 of 1 + B for each contrast.
     pays = dict.fromkeys(["minimax", "non_saturating", "label_smoothed", "relativistic_average"], 2 * np.log(2))
     pays |= {"relativistic": np.log(2), "least_squares": 0.5, "hinge": 2, "wasserstein": 0, "f_gan": 0}
     pays |= {"dual_contrastive": 2 * np.log(1 + 2), 'relativistic_average("least_squares")': 1}
-    paid = play([0.0, 0.0], [0.0, 0.0])
+    paid = evaluate([0.0, 0.0], [0.0, 0.0])
     for text, pay in pays.items():
         np.testing.assert_allclose(paid[text][0][0], pay, rtol=1e-6, atol=1e-7)
     # -log sigmoid(0) = ln 2, and log(1 - sigmoid(0)) = -ln 2.
@@ -132,14 +132,14 @@ def test_at_equal_logits_a_discriminator_pays_for_knowing_nothing():
     np.testing.assert_allclose(paid["minimax"][1][0], -np.log(2), rtol=1e-6)
 
 
-def test_a_discriminator_that_wins_pays_nothing_and_one_that_loses_pays_its_margins():
+def test_discriminator_losses_at_confident_logits():
     wins, loses = [30.0, 30.0], [-30.0, -30.0]
-    np.testing.assert_allclose(play(wins, loses)["non_saturating"][0][0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(evaluate(wins, loses)["non_saturating"][0][0], 0.0, atol=1e-6)
     # softplus(30) is 30 + log(1 + e^-30), twice.
-    np.testing.assert_allclose(play(loses, wins)["non_saturating"][0][0], 60.0, rtol=1e-6)
+    np.testing.assert_allclose(evaluate(loses, wins)["non_saturating"][0][0], 60.0, rtol=1e-6)
 
 
-# The exponentials that a divergence cannot do without: whether D's loss and G's overflow at logits of size 1e4.
+# Divergences with exponentials: whether D's loss and G's loss overflow at logits of size 1e4.
 NEVER = (lambda r, f: False,) * 2
 OVERFLOWS = {
     'f_gan("kl")': (lambda r, f: f > 0, lambda r, f: False),
@@ -152,19 +152,19 @@ OVERFLOWS = {
 
 
 @pytest.mark.parametrize("text", PAID)
-def test_losses_and_slopes_are_finite_at_huge_logits_but_for_known_exponentials(text):
+def test_losses_and_gradients_are_finite_at_huge_logits_except_known_exponentials(text):
     for r, f in itertools.product((-1e4, 1e4), repeat=2):
-        for numbers, overflows in zip(play([r, r], [f, f])[text], OVERFLOWS.get(text, NEVER), strict=True):
+        for numbers, overflows in zip(evaluate([r, r], [f, f])[text], OVERFLOWS.get(text, NEVER), strict=True):
             assert not np.isnan(numbers).any()
             assert np.isfinite(numbers).all() != overflows(r, f)
 
 
 def test_minimax_saturates_where_the_discriminator_wins_and_non_saturating_does_not():
-    wins = {text: generator[2] for text, (_, generator) in play([10.0, 10.0], [-10.0, -10.0]).items()}
+    wins = {text: generator[2] for text, (_, generator) in evaluate([10.0, 10.0], [-10.0, -10.0]).items()}
     # d/df -softplus(f) = -sigmoid(-10) = -4.54e-5; d/df softplus(-f) = -sigmoid(10) = -0.99995.
     np.testing.assert_allclose(wins["minimax"], -4.5398e-5, rtol=1e-3)
     np.testing.assert_allclose(wins["non_saturating"], -0.9999546, rtol=1e-6)
-    # A gap of 20, to 2 images of the other kind, in two terms: -2 sigmoid(20 + ln 2), and -2 sigmoid(-20 + ln 2).
+    # A difference of 20, to 2 images of the other kind, twice: -2 sigmoid(20 + ln 2), and -2 sigmoid(-20 + ln 2).
     np.testing.assert_allclose(wins["dual_contrastive"], -2.0, rtol=1e-6)
     np.testing.assert_allclose(wins["dual_contrastive(saturating=True)"], -4 * np.exp(-20), rtol=1e-3)
     # d/df -exp(f - 1) = -e^-11, against -1.
@@ -172,24 +172,24 @@ def test_minimax_saturates_where_the_discriminator_wins_and_non_saturating_does_
     np.testing.assert_allclose(wins['f_gan("kl")'], -1.0)
 
 
-def test_a_hinge_teaches_nothing_past_its_margin():
-    _, real, fake = play([0.9, 1.1], [-0.9, -1.1])["hinge"][0]
+def test_a_hinge_has_no_gradient_beyond_its_margin():
+    _, real, fake = evaluate([0.9, 1.1], [-0.9, -1.1])["hinge"][0]
     np.testing.assert_array_equal(real, [-1.0, 0.0])
     np.testing.assert_array_equal(fake, [1.0, 0.0])
 
 
 @pytest.mark.parametrize("text", PAID)
-def test_only_gaps_between_logits_count_in_relativistic_games(text):
+def test_relativistic_games_depend_on_differences_of_logits_only(text):
     of_gaps = text in RELATIVISTIC or text.startswith("dual_contrastive")
     expected = (of_gaps or text == "wasserstein", of_gaps)
-    for here, higher, same in zip(play(R, F)[text], play(R + 1.0, F + 1.0)[text], expected, strict=True):
+    for here, higher, same in zip(evaluate(R, F)[text], evaluate(R + 1.0, F + 1.0)[text], expected, strict=True):
         assert np.allclose(here[0], higher[0], atol=1e-5) == same
 
 
 @pytest.mark.parametrize("text", PAID)
-def test_the_order_of_a_batch_counts_only_where_images_are_paired(text):
+def test_the_order_of_a_batch_matters_only_where_images_are_paired(text):
     for here, together, apart in zip(
-        play(R, F)[text], play(R[::-1], F[::-1])[text], play(R, F[::-1])[text], strict=True
+        evaluate(R, F)[text], evaluate(R[::-1], F[::-1])[text], evaluate(R, F[::-1])[text], strict=True
     ):
         np.testing.assert_allclose(here[0], together[0][::-1], rtol=1e-6, atol=1e-7)
         assert np.allclose(here[0].mean(), apart[0].mean(), rtol=1e-5) == (text != "relativistic")
@@ -204,13 +204,13 @@ def test_smoothed_labels_are_cross_entropies_with_a_finite_best_logit(real_label
     cross_entropy = optax.sigmoid_binary_cross_entropy
     expected = cross_entropy(real, jnp.full(5, real_label)) + cross_entropy(fake, jnp.full(5, fake_label))
     np.testing.assert_allclose(loss(real, fake), expected, rtol=1e-5)
-    # d/dr [a softplus(-r) + (1 - a) softplus(r)] = sigmoid(r) - a: zero at log(a / (1 - a)), and as much for b.
-    slopes = jax.grad(lambda *logits: loss(*logits).sum(), argnums=(0, 1))
-    for slope, label, logits in zip(slopes(real, fake), (real_label, fake_label), (real, fake), strict=True):
-        np.testing.assert_allclose(slope, jax.nn.sigmoid(logits) - label, atol=1e-6)
+    # d/dr [a softplus(-r) + (1 - a) softplus(r)] = sigmoid(r) - a: zero at log(a / (1 - a)), and the same for b.
+    gradients = jax.grad(lambda *logits: loss(*logits).sum(), argnums=(0, 1))
+    for gradient, label, logits in zip(gradients(real, fake), (real_label, fake_label), (real, fake), strict=True):
+        np.testing.assert_allclose(gradient, jax.nn.sigmoid(logits) - label, atol=1e-6)
     best = jnp.log(jnp.float32([0.9]) / 0.1)
-    slope = jax.grad(lambda r: label_smoothed(0.9, fake_label).discriminator(r, best).sum())(best)
-    np.testing.assert_allclose(slope, 0.0, atol=1e-6)
+    gradient = jax.grad(lambda r: label_smoothed(0.9, fake_label).discriminator(r, best).sum())(best)
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
 
 
 def test_hard_labels_are_the_original_game():
@@ -256,7 +256,7 @@ def test_conjugates_are_suprema(name):
     v = jnp.linspace(-1.9, 2.0, 14)  # pearson's conjugate is its table's from t = -2 up
     activation, conjugate = DIVERGENCES[name]
     t, u = np.float64(activation(v)), np.geomspace(1e-4, 1e4, 20001)
-    assert (np.diff(t) > 0).all()  # a higher logit speaks for a real image
+    assert (np.diff(t) > 0).all()  # a higher logit indicates a real image
     np.testing.assert_allclose(conjugate(v), np.max(u[None] * t[:, None] - f(u)[None], axis=1), rtol=1e-5, atol=1e-5)
 
 
@@ -283,8 +283,8 @@ def test_pearson_least_squares_reach_the_pearson_divergence():
     real, fake = np.repeat(np.arange(3), p), np.repeat(np.arange(3), q)
     discriminator, generator = least_squares(-1.0, 1.0, 0.0)
     logits = jnp.float32((p - q) / (p + q))
-    slope = jax.grad(lambda logits: jnp.mean(discriminator(logits[real], logits[fake])))(logits)
-    np.testing.assert_allclose(slope, 0.0, atol=1e-7)
+    gradient = jax.grad(lambda logits: jnp.mean(discriminator(logits[real], logits[fake])))(logits)
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-7)
     value = jnp.mean(generator(logits[real], logits[fake])) + jnp.mean(generator(logits[fake], logits[real]))
     mean, twice = (p + q) / 10, 2 * q / 10
     np.testing.assert_allclose(value, np.sum((mean - twice) ** 2 / mean) / 2, rtol=1e-5)
@@ -299,7 +299,7 @@ def test_two_builds_of_a_game_are_equal_and_no_two_games_are():
 
 
 @pytest.mark.parametrize("labels", [(9, 0.0), (0.9, -0.1), (0.2, 0.5), ("high", 0.0)])
-def test_labels_that_make_no_game_are_one_line(labels):
+def test_invalid_labels_are_reported_in_one_line(labels):
     with pytest.raises(UserError, match="expected: 0 <= fake < real <= 1"):
         label_smoothed(*labels)
 
@@ -322,7 +322,7 @@ def test_labels_that_make_no_game_are_one_line(labels):
         ("hinge(1.0)", "expected: hinge()"),
     ],
 )
-def test_games_that_do_not_exist_are_one_line(text, valid):
+def test_unknown_games_are_reported_in_one_line(text, valid):
     with pytest.raises(UserError) as error:
         build(text)
     assert "config.loss" in str(error.value) and valid in str(error.value) and "\n" not in str(error.value)

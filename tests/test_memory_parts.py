@@ -15,7 +15,8 @@ from gan import losses, state, steps
 from gan.augment import AUGMENTS
 from gan.estimators import finite_difference
 from gan.networks import stylegan2
-from gan.networks.layers import BatchNorm, Dropout
+from gan.networks.layers.dropout import Dropout
+from gan.networks.layers.normalization import BatchNorm
 from gan.optimizers import sgd
 from gan.train import memory
 

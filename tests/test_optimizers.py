@@ -1,4 +1,4 @@
-"""gan.optimizers: the first steps of each rule by hand, with every number traced."""
+"""gan.optimizers: the first updates of each optimizer by hand, with traced hyperparameters."""
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ RATE = 0.1
 
 
 def stepped(name, gradients, start=2.0, **numbers):
-    """The parameter after one update for each gradient, compiled, the numbers being arguments of the program."""
+    """The parameter after one update for each gradient, compiled with the hyperparameters as arguments."""
 
     @jax.jit
-    def play(numbers):
+    def train(numbers):
         rule, value = OPTIMIZERS[name](numbers), jnp.float32(start)
         position = rule.init(value)
         for gradient in gradients:
@@ -24,14 +24,14 @@ def stepped(name, gradients, start=2.0, **numbers):
             value = optax.apply_updates(value, update)
         return value
 
-    return float(play(hyperparams(RATE, **numbers).generator))
+    return float(train(hyperparams(RATE, **numbers).generator))
 
 
 @pytest.mark.parametrize(
     "name, expected",
     [
         ("adam", 2 - 0.1),  # both moments are corrected: g / |g| = 1
-        ("adamw", 2 - 0.1 * (1 + 0.01 * 2)),  # and the weight decays by 0.01 of itself
+        ("adamw", 2 - 0.1 * (1 + 0.01 * 2)),  # plus 0.01 of the weight
         ("nadam", 2 - 0.1 * (0.5 * 0.5 / 0.75 + 1)),  # b m / (1 - b^2) + g, with m = (1 - b) g, over |g|
         ("adabelief", 2 - 0.1 * 3 / 1.5),  # the spread is (g - m)^2 = 1.5^2 once corrected, the mean g = 3
         ("lion", 2 - 0.1 * (1 + 0.01 * 2)),  # the sign of the gradient
@@ -45,11 +45,11 @@ def test_the_first_update(name, expected):
 
 
 def test_momentum_of_gradient_descent():
-    # Moves of 0.1 * 3 and 0.1 * (0.5 * 3 + 1).
+    # Updates of 0.1 * 3 and 0.1 * (0.5 * 3 + 1).
     np.testing.assert_allclose(stepped("sgd", [3.0, 1.0], beta1=0.5), 2 - 0.3 - 0.25, rtol=1e-6)
     np.testing.assert_allclose(stepped("sgd", [3.0, 1.0], beta1=0.0), 2 - 0.3 - 0.1, rtol=1e-6)
 
 
-def test_every_rule_is_tried_above():
+def test_every_optimizer_is_tested():
     tried = {case[0] for case in test_the_first_update.pytestmark[0].args[1]}
     assert tried == set(OPTIMIZERS)

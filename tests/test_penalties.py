@@ -33,40 +33,40 @@ def paid(name, critic, **fields):
         # grad D = w everywhere: |w|^2 = 0 + 1 + 4 + 9 + 16 + 25 = 55, at real and at fake images.
         ("r1", 55.0),
         ("r2", 55.0),
-        # (sqrt 55 - 1)^2, whatever the point between, and from either side.
+        # (sqrt 55 - 1)^2, at every point between them, and in either order.
         ("wgan_gp", (55**0.5 - 1) ** 2),
         ("wgan_lp", (55**0.5 - 1) ** 2),
         ("dragan", (55**0.5 - 1) ** 2),
     ],
 )
-def test_a_linear_critic_has_its_weights_as_slope(name, expected):
+def test_a_linear_critic_has_its_weights_as_gradient(name, expected):
     np.testing.assert_allclose(paid(name, linear), np.full(5, expected), rtol=1e-5)
 
 
-def test_a_slope_below_one_is_free_on_one_side_only():
+def test_a_gradient_below_one_is_not_penalized_by_the_one_sided_penalty():
     # |grad D| = 0.1 sqrt 55 = 0.742: (0.742 - 1)^2 = 0.0667 two-sided.
     np.testing.assert_allclose(paid("wgan_gp", lambda x: 0.1 * linear(x)), (0.1 * 55**0.5 - 1) ** 2, rtol=1e-5)
     np.testing.assert_array_equal(paid("wgan_lp", lambda x: 0.1 * linear(x)), 0.0)
 
 
-def test_each_penalty_looks_at_its_own_images():
+def test_each_penalty_uses_its_own_images():
     # D = |x|^2 / 2 has grad D = x: the penalty is |x|^2 of each image.
     np.testing.assert_allclose(paid("r1", quadratic), np.sum(np.square(REAL), axis=(1, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(paid("r2", quadratic), np.sum(np.square(FAKE), axis=(1, 2, 3)), rtol=1e-6)
-    # R2 sees the critic with the draws of fake images: with 3 D it is nine times as large.
+    # R2 uses the critic with the draws of the fake images: for 3 D it is nine times as large.
     np.testing.assert_allclose(
         paid("r2", quadratic, fake_critic=lambda x: 3 * quadratic(x)), 9 * paid("r2", quadratic), rtol=1e-6
     )
 
 
-def test_the_gradient_penalty_looks_between_real_and_fake_and_dragan_around_real():
+def test_wgan_gp_uses_points_between_real_and_fake_and_dragan_points_near_real():
     # D = |x|^2 / 2 has |grad D(y)| = |y|. Between 0 and a unit vector |y| = 1 - e: the penalty is e^2.
     keys = jax.random.split(jax.random.key(6), 400)
     zeros, unit = jnp.zeros((400, 2, 3, 1)), jnp.zeros((400, 2, 3, 1)).at[:, 0, 0, 0].set(1.0)
     shares = np.sqrt(penalties.wgan_gp(DiscriminatorView(quadratic, zeros, unit, keys=keys)))
     assert shares.min() >= 0 and shares.max() <= 1
     np.testing.assert_allclose([shares.mean(), shares.var()], [1 / 2, 1 / 12], atol=0.06)
-    # Between an image and itself there is nothing else.
+    # All points between an image and itself are the image.
     same = DiscriminatorView(quadratic, 3 * unit, 3 * unit, keys=keys)
     np.testing.assert_allclose(penalties.wgan_gp(same), (3 - 1) ** 2, rtol=1e-5)
     # Around 0 DRAGAN's |y|^2 is that of 6 draws of N(0, 0.25^2), 0.375 on average, and its penalty (|y| - 1)^2.
@@ -79,13 +79,13 @@ def test_a_flat_critic_has_finite_derivatives(name):
     def mean(scale):
         return jnp.mean(paid(name, lambda images: scale * linear(images)))
 
-    # A slope of zero, where a norm has no derivative: it is taken to be zero, and nothing is NaN.
+    # At a gradient of zero the norm has no derivative. It is defined as zero, so nothing is NaN.
     value = {"r1": 0.0, "r2": 0.0, "wgan_gp": 1.0, "wgan_lp": 0.0, "dragan": 1.0}[name]
     assert mean(0.0) == value
     assert jax.grad(mean)(0.0) == 0.0
     # R1 = 55 s^2 has the derivative 110 s; (7.42 s - 1)^2 has 2 (7.42 s - 1) 7.42.
-    slope = 55**0.5
-    expected = {"r1": 55.0, "r2": 55.0}.get(name, 2 * (0.5 * slope - 1) * slope)
+    gradient = 55**0.5
+    expected = {"r1": 55.0, "r2": 55.0}.get(name, 2 * (0.5 * gradient - 1) * gradient)
     np.testing.assert_allclose(jax.grad(mean)(0.5), expected, rtol=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_second_derivatives_pass_through(name):
     check_grads(mean, (0.1 * W + 0.05,), order=2, modes=["rev"], atol=2e-2, rtol=2e-2)
 
 
-def test_lecam_holds_the_logits_to_the_other_side_s_mean():
+def test_lecam_penalizes_distances_to_the_other_mean():
     view = DiscriminatorView(
         linear, REAL, FAKE, real_logits=jnp.array([1.0, 2.0]), fake_logits=jnp.array([-1.0, 0.0]),
         running_stats={"lecam": {"real": 0.5, "fake": -0.5}},
@@ -106,11 +106,11 @@ def test_lecam_holds_the_logits_to_the_other_side_s_mean():
     np.testing.assert_allclose(penalties.lecam(view), [4.5, 6.5])
 
 
-def test_consistency_is_zero_for_a_critic_that_does_not_see_the_change():
+def test_consistency_is_zero_for_an_invariant_critic():
     np.testing.assert_array_equal(paid("bcr", lambda images: jnp.zeros(5)), 0.0)
     flat = DiscriminatorView(linear, jnp.ones((5, 8, 8, 1)), jnp.ones((5, 8, 8, 1)), keys=KEYS)
     total = flat._replace(critic=lambda images: jnp.sum(images, axis=(1, 2, 3)))
-    # An image of one value stays as it is, mirrored or moved with its edges repeated.
+    # A constant image is unchanged by mirroring and by shifts that repeat the edges.
     np.testing.assert_array_equal(penalties.bcr(total), 0.0)
     first = total._replace(
         critic=lambda images: images[:, 0, 0, 0], real=jax.random.normal(jax.random.key(2), (5, 8, 8, 1))
@@ -118,13 +118,13 @@ def test_consistency_is_zero_for_a_critic_that_does_not_see_the_change():
     assert (penalties.bcr(first) > 0).any()
 
 
-def test_images_are_mirrored_half_the_time_and_moved_evenly():
+def test_images_are_mirrored_with_probability_half_and_shifted_uniformly():
     images = jnp.broadcast_to(jnp.arange(16.0)[None, None, :, None], (600, 16, 16, 1))
     moved = np.asarray(penalties.flipped_and_shifted(images, jax.random.split(jax.random.key(3), 600)))[:, 8, :, 0]
     rising = moved[:, -1] > moved[:, 0]
     assert abs(rising.mean() - 0.5) < 0.1  # five standard deviations of 600 coins: 0.102
-    centre = moved[rising][:, 8]  # the pixel that a shift of -2 .. 2 brings to column 8
-    assert set(np.unique(centre)) == {6, 7, 8, 9, 10}
+    center = moved[rising][:, 8]  # the pixel that a shift of -2 .. 2 brings to column 8
+    assert set(np.unique(center)) == {6, 7, 8, 9, 10}
 
 
 def test_classification_is_the_cross_entropy_of_the_label():
@@ -164,7 +164,7 @@ def test_path_length_by_styles_is_a_mean_over_layers():
     assert by_latent.min() > 0
 
 
-def test_latent_penalties_measure_the_change_of_a_small_step():
+def test_latent_penalties_of_a_small_step():
     latent = jnp.zeros((5, 4000))
     moved = GeneratorView(lambda z: z[:, None, None, :], latent, latent[:, None, None, :], keys=KEYS)
     # |d|^2 of 4,000 draws of N(0, 0.03^2) is 3.6, to 2 sqrt(2 / 4000) = 4.5% for two standard deviations.
@@ -176,7 +176,7 @@ def test_latent_penalties_measure_the_change_of_a_small_step():
     np.testing.assert_allclose(penalties.zcr_d(judged), 3.6**2, rtol=0.2)
 
 
-def test_orthogonal_kernels_are_free_and_biases_always():
+def test_orthogonal_kernels_and_biases_are_not_penalized():
     def regularized(kernel):
         params = {"Dense_0": {"kernel": kernel, "bias": jnp.full(3, 9.0)}}
         return penalties.ortho(GeneratorView(None, None, FAKE, params=params))

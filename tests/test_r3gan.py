@@ -1,4 +1,4 @@
-"""gan.networks.r3gan: the paper's parameter counts, PyTorch's numbers, the initial identity, the recipes' numbers."""
+"""gan.networks.r3gan: the paper's parameter counts, equality with PyTorch, the initial identity, recipes."""
 
 import functools
 
@@ -13,16 +13,16 @@ from configs import r3gan as configs
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
+from gan.networks.layers.resample import downsample, upsample
 from gan.networks.r3gan import Discriminator, Generator, ResidualBlock
-from gan.networks.resample import downsample, upsample
 
 CLASSES = {"small": 10, "stacked_mnist": 1000, "cifar10": 10, "ffhq64": 0, "imagenet32": 1000}
 SHAPE = (16, 8, 3)
 FIELDS = {"widths": (8, 8, 4), "blocks": 1, "group_width": 4}
 
 
-# With C maps a block has B(C) = 4 C^2 + 2 C * 9 * group_width + 4 C: two 1x1, one grouped 3x3, two biases of 2 C. At
-# C = 768 that is 2,583,552, at 384 in groups of 16 width 701,952, at 1536 in groups of 32 width 10,328,064.
+# With C channels a block has B(C) = 4 C^2 + 2 C * 9 * group_width + 4 C: two 1x1, one grouped 3x3, two biases of 2 C.
+# At C = 768 that is 2,583,552, at 384 in groups of 16 width 701,952, at 1536 in groups of 32 width 10,328,064.
 @pytest.mark.parametrize(
     "preset, generator, discriminator",
     [
@@ -39,7 +39,7 @@ FIELDS = {"widths": (8, 8, 4), "blocks": 1, "group_width": 4}
         ("small", 231_496, 225_448),
     ],
 )
-def test_the_counts_of_table_9(preset, generator, discriminator):
+def test_the_parameter_counts_of_table_9(preset, generator, discriminator):
     config = configs.get_config(preset)
     shape = (*config.data.image_size, 1 if preset == "small" else 3)
     game = rules.build(config, image_shape=shape, num_classes=CLASSES[preset])
@@ -48,8 +48,8 @@ def test_the_counts_of_table_9(preset, generator, discriminator):
 
 
 @pytest.fixture(scope="module")
-def stated():
-    """The two networks as functions of PyTorch tensors, in NCHW; parameters in our names and layouts."""
+def torch_networks():
+    """The two networks as functions of PyTorch tensors, in NCHW; parameters with our names and layouts."""
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
 
@@ -80,7 +80,7 @@ def stated():
         x = block(up(convolved(x, params["Conv_0"])), params["ResidualBlock_2"])
         return convolved(x, params["Conv_1"]).permute(0, 2, 3, 1)
 
-    def judge(params, image, label):
+    def discriminate(params, image, label):
         x = convolved(image.permute(0, 3, 1, 2), params["Conv_0"])
         x = convolved(down(block(x, params["ResidualBlock_0"])), params["Conv_1"])
         x = down(block(x, params["ResidualBlock_1"]))
@@ -89,13 +89,13 @@ def stated():
         x = x.flatten(1) @ params["Dense_0"]["kernel"]
         return x[:, 0] if label is None else (x * params["LabelledLogit_0"]["Embed_0"]["embedding"][label]).sum(1)
 
-    return {"generator": generate, "discriminator": judge}
+    return {"generator": generate, "discriminator": discriminate}
 
 
 @pytest.mark.parametrize(
     "player, is_conditional", [("generator", True), ("discriminator", False), ("discriminator", True)]
 )
-def test_pytorch_says_the_same(stated, player, is_conditional):
+def test_pytorch_computes_the_same(torch_networks, player, is_conditional):
     module, size, conditioning = {
         "generator": (Generator, (5,), "concat_embedding"),
         "discriminator": (Discriminator, SHAPE, "projection"),
@@ -105,13 +105,13 @@ def test_pytorch_says_the_same(stated, player, is_conditional):
     label = [2, 0, 1] if is_conditional else None
     check_same(
         lambda params, inputs: module.apply({"params": params}, inputs, label and jnp.array(label), False),
-        lambda params, inputs: stated[player](params, inputs, label),
+        lambda params, inputs: torch_networks[player](params, inputs, label),
         drawn(module, inputs),
         inputs,
     )
 
 
-def test_every_block_begins_as_the_identity_and_the_generator_as_a_linear_map():
+def test_every_block_is_initially_the_identity_and_the_generator_a_linear_map():
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 64))
     made, variables = jax.jit(ResidualBlock(2, 16, 8).init_with_output)(jax.random.key(1), x)
     np.testing.assert_array_equal(made, x)
@@ -133,7 +133,7 @@ def test_every_block_begins_as_the_identity_and_the_generator_as_a_linear_map():
 
 
 def test_the_filters():
-    # One pixel spreads as [1, 3, 3, 1] / 4 along each axis, and is gathered with half of that.
+    # One pixel is upsampled to [1, 3, 3, 1] / 4 along each axis; downsampling has half of these weights.
     pixel = jnp.zeros((1, 3, 1, 1)).at[0, 1].set(1.0)
     np.testing.assert_array_equal(upsample(pixel)[0, :, 0, 0], np.array([0, 1, 3, 3, 1, 0]) / 4 * 3 / 4)
     x, y = (jax.random.normal(jax.random.key(seed), shape) for seed, shape in ((0, (2, 6, 4, 3)), (1, (2, 3, 2, 3))))
@@ -145,11 +145,11 @@ def test_stages_in_bfloat16_are_near_those_in_float32():
     image = jax.random.normal(jax.random.key(0), (3, *SHAPE))
 
     @functools.partial(jax.jit, static_argnums=0)
-    def judge(stages):
+    def discriminate(stages):
         discriminator = Discriminator(SHAPE, **FIELDS, bfloat16_stages=stages)
         return discriminator.apply({"params": drawn(discriminator, image)}, image, None, False)
 
-    exact, rounded = judge(0), judge(2)
+    exact, rounded = discriminate(0), discriminate(2)
     assert exact.dtype == rounded.dtype == jnp.float32
     assert 1e-4 < float(jnp.abs(exact - rounded).max() / jnp.abs(exact).max()) < 0.05
 
@@ -167,12 +167,12 @@ def test_stages_in_bfloat16_are_near_those_in_float32():
         (
             {"group_width": 48},
             (32, 32, 1),
-            r"config\.generator\.group_width=48 does not divide 128 maps.*: 1, 2, 4,",
+            r"config\.generator\.group_width=48 does not divide 128 channels.*: 1, 2, 4,",
         ),
         ({"group_width": 0}, (32, 32, 1), r"config\.generator\.group_width=0 does not divide"),
     ],
 )
-def test_what_does_not_fit_is_one_line(fields, shape, line):
+def test_what_does_not_fit_is_reported_in_one_line(fields, shape, line):
     config = configs.get_config()
     config.generator.update(fields)
     with pytest.raises(UserError, match=line) as caught:
@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_one_line(fields, shape, line):
     assert "\n" not in str(caught.value)
 
 
-def test_the_numbers_of_the_cifar_recipe():
+def test_the_hyperparameters_of_the_cifar_recipe():
     hyperparams = schedules.build(configs.get_config("cifar10"))
     for images, expected in ((0, (2e-4, 0.9, 0.025, 0.0, 0.0)), (20e6, (5e-5, 0.99, 0.0025, 5e6, 0.55))):
         now = hyperparams(images)
@@ -189,10 +189,10 @@ def test_the_numbers_of_the_cifar_recipe():
         np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.slow  # tests/test_combinations.py plays other turns of this network
-def test_the_first_turn_is_finite_and_moves_both_players():
+@pytest.mark.slow  # tests/test_combinations.py trains this network too
+def test_the_first_step_is_finite_and_changes_both_players():
     config = configs.get_config("cifar10")
-    config.augment.policy, config.schedules.augment.p = "none", ""  # tried elsewhere, and long to compile
+    config.augment.policy, config.schedules.augment.p = "none", ""  # tested elsewhere, and slow to compile
     for player in (config.generator, config.discriminator):
         player.update({"widths": (4, 4), "blocks": 1, "group_width": 8, "bfloat16_stages": 1})
     game = rules.build(config, image_shape=(8, 8, 3), num_classes=10)
@@ -201,7 +201,7 @@ def test_the_first_turn_is_finite_and_moves_both_players():
     before, after, metrics = first_step(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())
     for player in ("generator", "discriminator"):
-        # Adam's first update moves a weight by the learning rate, wherever there is a gradient.
+        # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
         np.testing.assert_allclose(
             largest_move(before, after, player), getattr(hyperparams, player).learning_rate, rtol=0.1
         )

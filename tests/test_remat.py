@@ -1,4 +1,4 @@
-"""`remat`: blocks that are computed again for the gradient are the same blocks, and keep less for it."""
+"""`remat`: blocks that are computed again for the gradient compute the same and store less."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ CASES = [
 ]
 
 
-def test_every_network_that_has_the_field_is_tried():
+def test_every_network_with_the_field_is_tested():
     assert set(FIELDS) == {name for name, (g, _) in NETWORKS.items() if "remat" in g.__dataclass_fields__}
 
 
@@ -44,31 +44,31 @@ def built(network, player, remat):
 
 
 def given(player):
-    """What a player of four examples is called with."""
+    """The arguments of a player for four examples."""
     shape = (4, *SHAPE) if player == "discriminator" else (4, 12)
     return jax.random.normal(jax.random.key(1), shape), jnp.arange(4) % CLASSES
 
 
-def beginning(module, player):
+def initial(module, player):
     return jit(lambda: module.init(jax.random.key(0), *given(player), False))()
 
 
 @pytest.mark.parametrize("network, player", CASES)
 def test_a_network_of_rematerialized_blocks_is_the_same_network(network, player):
-    """Paths and initial values are the same bits; outputs, random draws, statistics and gradients are to rounding."""
+    """Paths and initial values are bitwise equal; outputs, draws, statistics and gradients are equal up to rounding."""
     plain, again = (built(network, player, remat) for remat in (False, True))
-    variables = beginning(plain, player)
-    assert jax.tree.structure(beginning(again, player)) == jax.tree.structure(variables)
-    jax.tree.map(np.testing.assert_array_equal, beginning(again, player), variables)
-    numbers = np.random.default_rng(0)  # as they begin, many parameters are without effect
+    variables = initial(plain, player)
+    assert jax.tree.structure(initial(again, player)) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, initial(again, player), variables)
+    numbers = np.random.default_rng(0)  # many initial parameters have no effect
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * numbers.normal(size=leaf.shape).astype("float32"), variables["params"]
     )
     inputs, label = given(player)
     draws = {name: jax.random.key(5) for name in ("noise", "style_mixing")}
 
-    def slopes(module):
-        """The outputs, the statistics after them, and the gradient of both orders for all parameters."""
+    def gradients(module):
+        """The outputs, the new statistics, and the gradients of two orders for all parameters."""
 
         def made(params, inputs):
             outputs, left = module.apply(
@@ -84,7 +84,7 @@ def test_a_network_of_rematerialized_blocks_is_the_same_network(network, player)
 
         return jit(jax.grad(objective, has_aux=True))(params)
 
-    one, other = slopes(plain), slopes(again)
+    one, other = gradients(plain), gradients(again)
     for found, expected in zip(other, one, strict=True):
         assert jax.tree.structure(found) == jax.tree.structure(expected)
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
@@ -94,8 +94,8 @@ def test_a_network_of_rematerialized_blocks_is_the_same_network(network, player)
         )
 
 
-def test_blocks_keep_their_inputs_alone():
-    """Bytes that R3GAN's discriminator keeps of 8 images for the gradient, beside its parameters."""
+def test_blocks_store_only_their_inputs():
+    """Numbers that R3GAN's discriminator stores of 8 images for the gradient, without its parameters."""
 
     def kept(remat):
         module = built("r3gan", "discriminator", remat)
@@ -104,13 +104,13 @@ def test_blocks_keep_their_inputs_alone():
         pull = jax.eval_shape(lambda v: jax.vjp(lambda v: module.apply(v, images, label, True), v)[1], variables)
         return sum(leaf.size for leaf in jax.tree.leaves(pull) if leaf.ndim == 4 and len(leaf) == 8)
 
-    # A stage has 2 blocks on pixels x width numbers: 256 x 4, 64 x 8 and 16 x 8 each. A block keeps x; without remat
-    # also what its three convolutions and two leaky ReLUs keep, of twice the width.
+    # A stage has 2 blocks on pixels x width numbers: 256 x 4, 64 x 8 and 16 x 8 each. A block stores x; without
+    # remat also what its three convolutions and two leaky ReLUs store, of twice the width.
     inputs = 8 * 2 * (256 * 4 + 64 * 8 + 16 * 8)
     assert inputs <= kept(True) < 2 * inputs
     assert kept(False) > 3 * inputs
 
 
-def test_it_may_change_at_a_launch():
+def test_it_can_change_on_resume():
     fields = memory.fields_of_memory(None, runs.config().to_dict(), runs.config())
     assert fields == {"generator.remat", "discriminator.remat"}

@@ -1,4 +1,4 @@
-"""gan/networks/resample.py: both lowerings against dense matrices, adjoints, derivatives of two orders, vmap."""
+"""gan/networks/layers/resample.py: both lowerings against dense matrices, adjoints, derivatives of two orders, vmap."""
 
 from functools import partial
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan.networks import resample
 from gan.networks.conv.forms import Axis
+from gan.networks.layers import resample
 
 LOWERINGS = [resample.by_matrices, resample.by_shifts]
 # Axes of the four functions, and one of stride 3, for an image of 6 x 4.
@@ -63,8 +63,8 @@ def test_derivatives_are_those_of_the_matrices(name):
 
     def penalty(function, x):
         """The gradient of |grad of a smooth critic|^2: the filter, its adjoint, and the filter again."""
-        slope = jax.grad(lambda x: jnp.sum(jnp.tanh(function(x))))
-        return jax.grad(lambda x: jnp.sum(jnp.square(slope(x))))(x)
+        gradient = jax.grad(lambda x: jnp.sum(jnp.tanh(function(x))))
+        return jax.grad(lambda x: jnp.sum(jnp.square(gradient(x))))(x)
 
     np.testing.assert_allclose(function(x), matrices(x), rtol=0, atol=1e-6)
     np.testing.assert_allclose(penalty(function, x), penalty(matrices, x), rtol=0, atol=1e-5)
@@ -76,7 +76,7 @@ def test_derivatives_are_those_of_the_matrices(name):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_take_no_product(platform):
+def test_accelerators_use_no_matrix_product(platform):
     traced = jax.jit(jax.grad(lambda x: jnp.sum(jnp.tanh(resample.downsample(resample.upsample(x)))))).trace(
         draw(2, 4, 4, 3)
     )

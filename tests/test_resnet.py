@@ -1,4 +1,4 @@
-"""gan.networks.resnet: published parameter counts, PyTorch's numbers, conditional statistics, the recipes."""
+"""gan.networks.resnet: published parameter counts, equality with PyTorch, conditional statistics, the recipes."""
 
 import functools
 
@@ -13,22 +13,23 @@ from configs import sngan, wgan_gp
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.layers import ConditionalBatchNorm
-from gan.networks.resnet import Discriminator, DiscriminatorBlock, Generator
+from gan.networks.layers.normalization import ConditionalBatchNorm
+from gan.networks.resblocks import DiscriminatorBlock
+from gan.networks.resnet import Discriminator, Generator
 
 SHAPE = (8, 4, 3)
 
 
-# A generator's block of I to O maps has 9 I O + O, 9 O O + O, I O + O and two normalizations, 2 I + 2 O: U(I, O). A
-# discriminator's has 9 I I + I, 9 I O + O and, where it halves or widens, I O + O: V(I, O); its first block
-# 9*3 O + O + 9 O O + O + 3 O + O.
+# A generator's block of I to O channels has 9 I O + O, 9 O O + O, I O + O and two normalizations, 2 I + 2 O: U(I, O). A
+# discriminator's has 9 I I + I, 9 I O + O and, where it halves the image or adds channels, I O + O: V(I, O); its first
+# block 9*3 O + O + 9 O O + O + 3 O + O.
 @pytest.mark.parametrize(
     "config, side, classes, generator, discriminator",
     [
         # G: 129*4096 + 3 U(256, 256) = 1,246,976 + 2*256 + 9*256*3 + 3. D: 151,680 + 311,680 + 2*295,168 + 129. Another
         # codebase says 4,276,739 and 1,055,879, of which 2,054 are batch normalizations that a penalty forbids.
         (sngan.get_config(), 32, 0, 4_276_739, 1_053_825),
-        # Six of the normalizations have 2*10*256 for 2*256; an embedding of 10*128. So says another codebase.
+        # Six of the normalizations have 2*10*256 instead of 2*256; an embedding of 10*128. As in another codebase.
         (sngan.get_config("conditional"), 32, 10, 4_304_387, 1_055_105),
         # 129*18432 + U(512, 256) + U(256, 128) + U(128, 64) + 128 + 1731. D: 38,976 + V(64, 128) + ... + V(512, 1024).
         (sngan.get_config(), 48, 0, 4_878_083, 10_141_441),
@@ -42,15 +43,15 @@ SHAPE = (8, 4, 3)
         (wgan_gp.get_config("conditional"), 32, 10, 1_218_307, 1_055_115),
     ],
 )
-def test_the_counts(config, side, classes, generator, discriminator):
+def test_the_parameter_counts(config, side, classes, generator, discriminator):
     game = rules.build(config, image_shape=(side, side, 3), num_classes=classes)
     made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
     assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
 
 
 @pytest.fixture(scope="module")
-def stated():
-    """The two networks as functions of PyTorch tensors, in NCHW; parameters in our names and layouts."""
+def torch_networks():
+    """The two networks as functions of PyTorch tensors, in NCHW; parameters with our names and layouts."""
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
 
@@ -98,7 +99,7 @@ def stated():
         x = x if shortcut is None else convolved(x, shortcut)
         return F.avg_pool2d(y, 2) + F.avg_pool2d(x, 2) if halves else x + y
 
-    def judge(params, image, label, pooling):
+    def discriminate(params, image, label, pooling):
         x = discriminator_block(image.permute(0, 3, 1, 2), params["DiscriminatorBlock_0"], first=True, halves=True)
         x = discriminator_block(x, params["DiscriminatorBlock_1"], halves=True)
         x = discriminator_block(x, params["DiscriminatorBlock_2"])
@@ -108,23 +109,23 @@ def stated():
             return logit
         return logit + (x * params["LabelledLogit_0"]["Embed_0"]["embedding"][label]).sum(1)
 
-    return {"generator": generate, "discriminator": judge}
+    return {"generator": generate, "discriminator": discriminate}
 
 
 @pytest.mark.parametrize(
     "label",
     [pytest.param(None, id="unconditional", marks=pytest.mark.slow), pytest.param([2, 0, 1, 2], id="conditional")],
 )
-def test_pytorch_generates_the_same(stated, label):
+def test_pytorch_generates_the_same(torch_networks, label):
     module = Generator(SHAPE, 3, widths=(4, 3, 5), conditioning="batch_norm" if label else "none")
     latent = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
 
     def ours(params, latent):
         given = None if label is None else jnp.array(label)
-        # The running statistics begin where the module puts them; in training they are not read.
+        # The initial running statistics are the module's; training does not read them.
         return module.apply({"params": params}, latent, given, True, mutable=["batch_stats"])[0]
 
-    theirs = functools.partial(stated["generator"], label=label)
+    theirs = functools.partial(torch_networks["generator"], label=label)
     check_same(ours, theirs, drawn(module, latent), latent, tolerance=3e-4)
 
 
@@ -137,19 +138,19 @@ def test_pytorch_generates_the_same(stated, label):
     ],
     ids=["sngan", "wgan_gp", "projection"],
 )
-def test_pytorch_judges_the_same(stated, fields, label):
-    # Halved, halved and widened, kept, widened.
+def test_pytorch_discriminates_the_same(torch_networks, fields, label):
+    # Blocks that halve, halve and add channels, keep both, and add channels.
     module = Discriminator(SHAPE, 3, widths=(4, 5, 5, 3), halvings=2, **fields)
     image = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype("float32")
 
     def ours(params, image):
         return module.apply({"params": params}, image, None if label is None else jnp.array(label), False)
 
-    theirs = functools.partial(stated["discriminator"], label=label, pooling=fields.get("pooling", "sum"))
+    theirs = functools.partial(torch_networks["discriminator"], label=label, pooling=fields.get("pooling", "sum"))
     check_same(ours, theirs, drawn(module, image), image, tolerance=3e-4)
 
 
-def test_a_block_with_a_last_convolution_of_zero_keeps_or_shrinks_the_image():
+def test_a_block_with_a_last_convolution_of_zero_is_its_shortcut():
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
 
     def play(halves):
@@ -200,7 +201,7 @@ def test_conditional_statistics_are_those_of_the_whole_batch_on_every_device():
         ({"generator.conditioning": "batch_norm"}, (32, 32, 3), r"conditioning='batch_norm' needs labels"),
     ],
 )
-def test_what_does_not_fit_is_one_line(overrides, shape, line):
+def test_what_does_not_fit_is_reported_in_one_line(overrides, shape, line):
     config = sngan.get_config()
     config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError, match=line) as caught:
@@ -208,12 +209,12 @@ def test_what_does_not_fit_is_one_line(overrides, shape, line):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow  # tests/test_combinations.py plays other turns of this network
+@pytest.mark.slow  # tests/test_combinations.py trains this network too
 @pytest.mark.parametrize("module", [sngan, wgan_gp])
-def test_the_first_turn_is_finite_and_moves_both_players(module):
+def test_the_first_step_is_finite_and_changes_both_players(module):
     config = module.get_config("conditional")
     config.generator.widths, config.discriminator.widths, config.discriminator.halvings = (4, 4), (4, 4), 1
-    config.discriminator_steps = 1  # of five: the others would be compiled again
+    config.discriminator_steps = 1  # instead of five, which would be compiled too
     game = rules.build(config, image_shape=(8, 8, 3), num_classes=10)
     hyperparams = schedules.build(config)(0)
 
@@ -224,7 +225,7 @@ def test_the_first_turn_is_finite_and_moves_both_players(module):
     kernels = [path for path in kernels if path[-1].key in ("kernel", "embedding")]
     assert len(vectors) == (len(kernels) if module is sngan else 0)
     for player in ("generator", "discriminator"):
-        # Adam's first update moves a weight by the learning rate, wherever there is a gradient.
+        # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
         np.testing.assert_allclose(largest_move(before, after, player), 2e-4, rtol=0.1)
-    # Five batches of 64 a turn: at the end the rate is zero.
+    # Five batches of 64 per step: at the end the rate is zero.
     assert float(schedules.build(config)(config.steps * 5 * 64).generator.learning_rate) == 0.0

@@ -1,4 +1,4 @@
-"""gan.networks.sagan and attention: published parameter counts, PyTorch's numbers, what is normalized, the recipes."""
+"""gan.networks.sagan and attention: published parameter counts, equality with PyTorch, normalization, recipes."""
 
 import functools
 
@@ -13,19 +13,19 @@ from configs import sagan
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.attention import SelfAttention
+from gan.networks.layers.attention import SelfAttention
 from gan.networks.sagan import Discriminator, Generator
 
 SHAPE = (8, 8, 3)
 
 
-# Attention over C maps has 2 C C/8 + 2 C C/2 + 1: A(64) = 5,121, A(128) = 20,481, A(256) = 81,921. The generator's
+# Attention over C channels has 2 C C/8 + 2 C C/2 + 1: A(64) = 5,121, A(128) = 20,481, A(256) = 81,921. The generator's
 # blocks are those of tests/test_resnet.py, whose two normalizations have 2 I + 2 O numbers for each class; a wide
-# discriminator's of I to O maps have 9 I O + O, 9 O O + O, and where they halve or widen I O + O.
+# discriminator's of I to O channels have 9 I O + O, 9 O O + O, and where they halve the image or add channels I O + O.
 @pytest.mark.parametrize(
     "preset, side, classes, attention, generator, discriminator",
     [
-        # Ours, with 32 maps: 129*16*32 + 3*(2*9,248 + 1,056 + 2*640) + A(32) + 64 + 867. D: as BigGAN's small one.
+        # Ours, with 32 channels: 129*16*32 + 3*(2*9,248 + 1,056 + 2*640) + A(32) + 64 + 867. D: as BigGAN's small one.
         ("small", 32, 10, 16, 130_756, 68_450),
         # SNGAN's 4,304,387 and 1,055,105 with A(256) and A(128). StudioGAN's log of CIFAR-10 says the same.
         ("cifar10", 32, 10, 16, 4_386_308, 1_075_586),
@@ -37,10 +37,12 @@ SHAPE = (8, 8, 3)
         ("imagenet128", 128, 1000, 32, 42_078_852, 39_463_618),
     ],
 )
-def test_the_counts(preset, side, classes, attention, generator, discriminator):
+def test_the_parameter_counts(preset, side, classes, attention, generator, discriminator):
     config = sagan.get_config(preset)
     config.generator.attention = config.discriminator.attention = (attention,)
-    config.generator.kernel_init = config.discriminator.kernel_init = "normal(0.02)"  # others take seconds to trace
+    config.generator.kernel_init = config.discriminator.kernel_init = (
+        "normal(0.02)"  # other initializers take seconds to trace
+    )
     game = rules.build(config, image_shape=(side, side, 3), num_classes=classes)
     made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
     assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
@@ -48,7 +50,7 @@ def test_the_counts(preset, side, classes, attention, generator, discriminator):
     # Every kernel and D's embedding, but none of G's embeddings, which are the scales and offsets of the classes.
     assert not any("embedding" in path for path in vectors[0]) and any("embedding" in path for path in vectors[1])
     assert vectors[0] == {path for path in kernels[0] if path.endswith("kernel")} and vectors[1] == kernels[1]
-    assert set(made[1]["batch_stats"]) == {rules.SPECTRAL_NORM}  # D keeps no statistics of the batch
+    assert set(made[1]["batch_stats"]) == {rules.SPECTRAL_NORM}  # D has no batch statistics
 
 
 def kernels_and_vectors(variables):
@@ -67,8 +69,8 @@ def test_256_pixels_are_built():
 
 
 @pytest.fixture(scope="module")
-def stated():
-    """The two networks as functions of PyTorch tensors, in NCHW; parameters in our names and layouts."""
+def torch_networks():
+    """The two networks as functions of PyTorch tensors, in NCHW; parameters with our names and layouts."""
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
 
@@ -98,7 +100,7 @@ def stated():
         x = F.relu(F.batch_norm(x, None, None, last["scale"], last["bias"], training=True))
         return convolved(x, params["Conv_0"]).permute(0, 2, 3, 1)
 
-    def judge(params, image, label):
+    def discriminate(params, image, label):
         x, block = image.permute(0, 3, 1, 2), params["DiscriminatorBlock_0"]
         y = convolved(F.relu(convolved(x, block["Conv_0"])), block["ResampledConv_0"])
         x = F.avg_pool2d(y, 2) + convolved(F.avg_pool2d(x, 2), block["Conv_1"])
@@ -110,11 +112,11 @@ def stated():
         embedded = params["LabelledLogit_0"]["Embed_0"]["embedding"][label]
         return dense(x, params["Dense_0"])[:, 0] + (x * embedded).sum(1)
 
-    return {"generator": generate, "discriminator": judge}
+    return {"generator": generate, "discriminator": discriminate}
 
 
-@pytest.mark.slow  # of blocks and attention that other tests compare apart
-def test_pytorch_generates_the_same(stated):
+@pytest.mark.slow  # other tests compare its blocks and its attention
+def test_pytorch_generates_the_same(torch_networks):
     module = Generator(SHAPE, 3, widths=(4, 8, 5), attention=(4,), conditioning="batch_norm")
     latent = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
     label = [2, 0, 1, 2]
@@ -122,11 +124,11 @@ def test_pytorch_generates_the_same(stated):
     def ours(params, latent):
         return module.apply({"params": params}, latent, jnp.array(label), True, mutable=["batch_stats"])[0]
 
-    theirs = functools.partial(stated["generator"], label=label)
+    theirs = functools.partial(torch_networks["generator"], label=label)
     check_same(ours, theirs, drawn(module, latent), latent, tolerance=3e-4)
 
 
-def test_pytorch_judges_the_same(stated):
+def test_pytorch_discriminates_the_same(torch_networks):
     module = Discriminator(SHAPE, 3, widths=(8, 5, 5), halvings=2, attention=(4,), conditioning="projection")
     image = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype("float32")
     label = [2, 0, 1]
@@ -134,15 +136,15 @@ def test_pytorch_judges_the_same(stated):
     def ours(params, image):
         return module.apply({"params": params}, image, jnp.array(label), False)
 
-    theirs = functools.partial(stated["discriminator"], label=label)
+    theirs = functools.partial(torch_networks["discriminator"], label=label)
     check_same(ours, theirs, drawn(module, image), image, tolerance=3e-4)
 
 
-def test_attention_begins_as_nothing_and_then_mixes_pixels_by_their_likeness():
+def test_attention_is_initially_the_identity_and_then_mixes_similar_pixels():
     x = jax.random.normal(jax.random.key(0), (2, 4, 6, 16))
     params = SelfAttention().init(jax.random.key(1), x)["params"]
     np.testing.assert_array_equal(SelfAttention().apply({"params": params}, x), x)
-    # With queries of zero all pixels are alike: each sees the mean of the values, which here are the largest of 2x2.
+    # With queries of zero all pixels attend to the mean of the values, which are maxima over 2x2 pixels.
     params = params | {"gamma": jnp.float32(2.0), "query": {"kernel": jnp.zeros((1, 1, 16, 2))}}
     params["value"] = {"kernel": jnp.eye(16, 8)[None, None]}
     params["output"] = {"kernel": jnp.eye(8, 16)[None, None]}
@@ -165,7 +167,7 @@ def test_attention_begins_as_nothing_and_then_mixes_pixels_by_their_likeness():
         ({"discriminator.halvings": 6}, (64, 64, 3), r"config\.discriminator\.halvings=6.*5 blocks"),
     ],
 )
-def test_what_does_not_fit_is_one_line(overrides, shape, line):
+def test_what_does_not_fit_is_reported_in_one_line(overrides, shape, line):
     config = sagan.get_config()
     config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError, match=line) as caught:
@@ -173,9 +175,9 @@ def test_what_does_not_fit_is_one_line(overrides, shape, line):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow  # tests/test_combinations.py plays other turns of this network
+@pytest.mark.slow  # tests/test_combinations.py trains this network too
 @pytest.mark.parametrize("is_conditional", [True, False])
-def test_the_first_turn_is_finite_and_moves_both_players(is_conditional):
+def test_the_first_step_is_finite_and_changes_both_players(is_conditional):
     config = sagan.get_config()
     config.generator.widths, config.discriminator.widths, config.discriminator.halvings = (8, 8), (8, 8), 1
     config.generator.attention = config.discriminator.attention = (4,)
@@ -186,7 +188,7 @@ def test_the_first_turn_is_finite_and_moves_both_players(is_conditional):
     before, after, metrics = first_step(game, schedules.build(config)(0))
     assert all(np.isfinite(value) for value in metrics.values())
     for player, rate in (("generator", 2e-4), ("discriminator", 4e-4)):
-        # Adam's first update moves a weight by the learning rate, wherever there is a gradient.
+        # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
         np.testing.assert_allclose(largest_move(before, after, player), rate, rtol=0.1)
-    # gamma is 0, and learns all the same.
+    # gamma is initially 0 and has a gradient.
     assert after.generator.params["SelfAttention_0"]["gamma"] != 0.0

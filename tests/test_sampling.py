@@ -15,8 +15,8 @@ from gan import state
 from gan.errors import UserError
 from gan.evaluation import command
 from gan.inference import sampling
-from gan.networks import spectral
-from gan.networks.layers import BatchNorm
+from gan.networks.layers import spectral
+from gan.networks.layers.normalization import BatchNorm
 from gan.parallel import sharding
 from gan.state import example_keys, named_key
 

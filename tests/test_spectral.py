@@ -1,12 +1,12 @@
-"""gan.networks.spectral: a largest singular value of one, for dense and convolutional kernels and embeddings."""
+"""gan.networks.layers.spectral: a largest singular value of one, for dense and convolutional kernels and embeddings."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gan.networks import spectral
 from gan.networks.conv.primitives import Conv, ConvTranspose
+from gan.networks.layers import spectral
 
 
 class Player(nn.Module):
@@ -29,12 +29,12 @@ def test_the_largest_singular_value_is_one_after_some_iterations():
     divided, vectors = jax.jit(iterated, static_argnums=1)(params, 60)
     matrices = {
         "Conv_0/kernel": divided["Conv_0"]["kernel"].reshape(-1, 6),
-        # Kept as the kernel of the adjoint, [4, 4, outputs, inputs]: its outputs are the last axis but one.
+        # Stored as the kernel of the adjoint, [4, 4, outputs, inputs].
         "ConvTranspose_0/kernel": np.moveaxis(divided["ConvTranspose_0"]["kernel"], 2, -1).reshape(-1, 3),
         "Dense_0/kernel": divided["Dense_0"]["kernel"],
         "Embed_0/embedding": divided["Embed_0"]["embedding"],
     }
-    assert set(vectors) == set(matrices)  # no bias among them
+    assert set(vectors) == set(matrices)  # no bias
     for name, matrix in matrices.items():
         np.testing.assert_allclose(np.linalg.norm(matrix, 2), 1.0, rtol=2e-3, err_msg=name)
     np.testing.assert_array_equal(divided["Dense_0"]["bias"], params["Dense_0"]["bias"])
@@ -45,7 +45,7 @@ def test_the_largest_singular_value_is_one_after_some_iterations():
 
 
 def test_the_gradient_is_that_of_the_quotient():
-    # W / sigma(W) does not change with the size of W: its slope along W is zero. A fixed sigma would give W / sigma.
+    # W / sigma(W) does not change with the size of W: its gradient along W is zero. A fixed sigma would give W / sigma.
     params = {"Dense_0": {"kernel": jax.random.normal(jax.random.key(2), (5, 3))}}
     _, vectors = iterated(params, 200)
     weights = jax.random.normal(jax.random.key(3), (5, 3))

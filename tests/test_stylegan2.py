@@ -1,20 +1,21 @@
-"""gan.networks.stylegan2: the authors' counts, PyTorch's numbers, noise, mixing, truncation, groups, recipes."""
+"""gan.networks.stylegan2: parameter counts, equality with PyTorch, noise, mixing, truncation, groups, recipes."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from players import first_step, largest_move
+from torch_stylegan2 import torch_networks
 from twins import check_same, drawn, jit
 
 from configs import stylegan2 as configs
 from gan import game as rules
 from gan import schedules
 from gan.errors import UserError
-from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator, MappingNetwork, MinibatchStd
+from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator
+from gan.networks.stylegan2_layers import MappingNetwork, MinibatchStd
 
 SHAPE = (8, 4, 3)
 OF_G = {"widths": (6, 4), "style_width": 5, "mapping_layers": 2, "conditioning": "concat_embedding"}
@@ -22,9 +23,9 @@ OF_D = {"widths": (6, 4), "group_size": 2, "mapping_layers": 1, "conditioning": 
 CLASSES = {"small": 10, "cifar": 10, "cifar_conditional": 10, "ffhq256": 0}
 
 
-# G, style width 512: a mapping layer has 512 * 513 = 262,656. A styled convolution of i to o maps has 513 i for its
-# scales, 9 i o, o biases and the noise's strength: S(512, 512) = 2,622,465. A styled image of i maps has 513 i + 3 i
-# + 3: I(512) = 264,195. D: a convolution of i to o maps has 9 i o + o, 2,359,808 of 512 to 512.
+# G, style width 512: a mapping layer has 512 * 513 = 262,656. A styled convolution of i to o channels has 513 i for its
+# scales, 9 i o, o biases and the noise's strength: S(512, 512) = 2,622,465. A styled image of i channels has 513 i +
+# 3 i + 3: I(512) = 264,195. D: a convolution of i to o channels has 9 i o + o, 2,359,808 of 512 to 512.
 @pytest.mark.parametrize(
     "preset, generator, discriminator",
     [
@@ -35,17 +36,17 @@ CLASSES = {"small": 10, "cifar": 10, "cifar_conditional": 10, "ffhq256": 0}
         # and the last layer has 262,656 in place of 513.
         ("cifar_conditional", 20_215_315, 23_089_664),
         # G: 8 mapping layers, 7 S(512, 512), at 64, 128 and 256 pixels S(512, 256) + S(256, 256) = 2,163,970, 639,618
-        # and 209,218; images 4 I(512) + 132,099 + 66,051 + 33,027; 16*512. D: 3*64 + 64; a stage of m to o maps has
+        # and 209,218; images 4 I(512) + 132,099 + 66,051 + 33,027; 16*512. D: 3*64 + 64; a stage of m to o channels has
         # 9 m m + m + 9 m o + o + m o, 118,976 of 64 to 128, 475,520, 1,901,312, three times 4,981,760; then as above.
         ("ffhq256", 24_767_458, 24_001_089),
-        # Ours, style width 64, widths 64, 64, 32, 16. G: 2 * 64*65; S of i to o maps is 65 i + 9 i o + o + 1: three
+        # Ours, style width 64, widths 64, 64, 32, 16. G: 2 * 64*65; S of i to o channels is 65 i + 9 i o + o + 1: three
         # times 41,089 of 64 to 64, 22,625 + 11,329, 6,705 + 3,361; I is 66 i + 1: twice 4,225, 2,113 + 1,057; 16*64. D:
         # 2*16; 2,320 + 4,640 + 512 of 16 to 32, 9,248 + 18,496 + 2,048, twice 36,928 and 4,096; 9*65*64 + 64,
         # 1024*64 + 64, 65.
         ("small", 105_683, 142_329),
     ],
 )
-def test_the_counts_of_the_authors_code(preset, generator, discriminator):
+def test_the_parameter_counts_of_the_authors_code(preset, generator, discriminator):
     config = configs.get_config(preset)
     shape = (*config.data.image_size, 1 if preset == "small" else 3)
     game = rules.build(config, image_shape=shape, num_classes=CLASSES[preset])
@@ -53,106 +54,8 @@ def test_the_counts_of_the_authors_code(preset, generator, discriminator):
     assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
 
 
-@pytest.fixture(scope="module")
-def stated():
-    """The two networks as functions of PyTorch tensors, in NCHW: weights for each example, convolutions in groups.
-
-    Parameters have our names and layouts. The generator is given the fields of noise that evaluation mode has.
-    """
-    torch = pytest.importorskip("torch")
-    F = torch.nn.functional
-
-    def act(x):
-        return math.sqrt(2) * F.leaky_relu(x, 0.2)
-
-    def dense(x, params, rate=1.0):
-        return x @ (params["kernel"] * rate / math.sqrt(x.shape[1])) + params["bias"] * rate
-
-    def unit(x):
-        return x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()
-
-    def mapped(x, params):
-        for name in sorted(params):
-            x = act(dense(x, params[name], 0.01))
-        return x
-
-    def filtered(x, gain, padding, **geometry):
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-        taps = (taps[:, None] * taps * gain).expand(x.shape[1], 1, 4, 4)
-        return F.conv2d(F.pad(x, (padding,) * 4), taps, groups=x.shape[1], **geometry)
-
-    def doubled(x):
-        batch, maps, height, width = x.shape
-        spread = torch.zeros(batch, maps, 2 * height, 2 * width)
-        spread[:, :, ::2, ::2] = x
-        return filtered(F.pad(spread, (1, 0, 1, 0)), 4, 1)
-
-    def weighted(x, style, params, demodulates, is_enlarging=False):
-        kernel = params["kernel"].permute(3, 2, 0, 1)[None]
-        scales = dense(style, params["EqualDense_0"]) * (1.0 if demodulates else x.shape[1] ** -0.5)
-        kernel = kernel * scales[:, None, :, None, None]
-        if demodulates:
-            kernel = kernel / (kernel.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()
-        batch, outputs, inputs, taps, _ = kernel.shape
-        x = x.reshape(1, -1, *x.shape[2:])
-        if is_enlarging:
-            kernel = kernel.transpose(1, 2).reshape(-1, outputs, taps, taps)
-            x = F.conv_transpose2d(x, kernel, stride=2, groups=batch)
-        else:
-            x = F.conv2d(x, kernel.reshape(-1, inputs, taps, taps), padding=taps // 2, groups=batch)
-        x = x.reshape(batch, outputs, *x.shape[2:])
-        return filtered(x, 4, 1) if is_enlarging else x
-
-    def generate(params, latent, label):
-        mapping = params["LatentMapping_0"]
-        told = dense(F.one_hot(torch.tensor(label), 3).float(), mapping["EqualDense_0"])
-        style = mapped(torch.cat([unit(latent), unit(told)], dim=1), mapping["Mapping_0"])
-        x = params["constant"].permute(2, 0, 1)[None].expand(len(latent), -1, -1, -1)
-        image, layer = None, 0
-        for stage in range(2):
-            for is_enlarging in (True, False) if stage else (False,):
-                conv = params[f"StyledConv_{layer}"]
-                x = weighted(x, style, conv, True, is_enlarging)
-                field = jax.random.normal(jax.random.fold_in(jax.random.key(0), layer), (*x.shape[2:], 1))
-                x = x + conv["noise"] * torch.tensor(np.asarray(field)[None, None, :, :, 0])
-                x = act(x + conv["bias"][None, :, None, None])
-                layer += 1
-            part = params[f"StyledImage_{stage}"]
-            part = weighted(x, style, part, False) + part["bias"][None, :, None, None]
-            image = part if image is None else doubled(image) + part
-        return image.permute(0, 2, 3, 1)
-
-    def convolved(x, params, gain=1.0, **geometry):
-        kernel = params["kernel"].permute(3, 2, 0, 1)
-        x = F.conv2d(x, kernel / math.sqrt(kernel[0].numel()), params.get("bias"), **geometry)
-        return gain * (act(x) if "bias" in params else x)
-
-    def judge(params, image, label, architecture):
-        layers = iter(params[f"EqualConv_{index}"] for index in range(10))
-        x = convolved(image.permute(0, 3, 1, 2), next(layers))
-        y = convolved(x, next(layers), padding=1)
-        if architecture == "resnet":
-            skip = convolved(filtered(x, 1, 1, stride=2), next(layers), math.sqrt(0.5))
-            x = skip + convolved(filtered(y, 1, 2), next(layers), math.sqrt(0.5), stride=2)
-        else:
-            x = convolved(filtered(y, 1, 2), next(layers), stride=2)
-        # Groups of two neighbors: the deviation of a pair is half the distance.
-        apart = (x[0::2] - x[1::2]) / 2
-        deviation = (apart.square() + 1e-8).sqrt().mean((1, 2, 3)).repeat_interleave(2)
-        x = torch.cat([x, deviation[:, None, None, None].expand(-1, 1, *x.shape[2:])], dim=1)
-        x = convolved(x, next(layers), padding=1)
-        x = act(dense(x.permute(0, 2, 3, 1).flatten(1), params["EqualDense_0"]))
-        if label is None:
-            return dense(x, params["EqualDense_1"])[:, 0]
-        told = unit(dense(F.one_hot(torch.tensor(label), 3).float(), params["EqualDense_1"]))
-        told = mapped(told, params["Mapping_0"])
-        return (dense(x, params["EqualDense_2"]) * told).sum(1) / math.sqrt(6)
-
-    return generate, judge
-
-
 def drawn_mildly(module, inputs):
-    """Random parameters, the mapping's so large that its rate of 0.01 leaves something of them."""
+    """Random parameters, those of the mapping 100 times as large, because its rate is 0.01."""
     params = drawn(module, inputs, sd=1.0)
     is_mapping = [any(getattr(key, "key", "") == "Mapping_0" for key in path)
                   for path, _ in jax.tree_util.tree_leaves_with_path(params)]  # fmt: skip
@@ -161,27 +64,29 @@ def drawn_mildly(module, inputs):
                                         zip(leaves, is_mapping, strict=True)])  # fmt: skip
 
 
-def test_pytorch_paints_the_same(stated):
+def test_pytorch_generates_the_same():
+    in_torch, _ = torch_networks()
     latent, label = np.random.default_rng(1).normal(size=(3, 5)).astype("float32"), [2, 0, 1]
     module, batch_stats = Generator(SHAPE, 3, **OF_G), {STYLE_MEAN: jnp.zeros(5)}
     check_same(
         lambda params, latent: module.apply(
             {"params": params, "batch_stats": batch_stats}, latent, jnp.array(label), False
         ),
-        lambda params, latent: stated[0](params, latent, label),
+        lambda params, latent: in_torch(params, latent, label),
         drawn_mildly(module, latent),
         latent,
     )
 
 
 @pytest.mark.parametrize("architecture, conditioning", [("resnet", "none"), ("orig", "projection")])
-def test_pytorch_judges_the_same(stated, architecture, conditioning):
+def test_pytorch_discriminates_the_same(architecture, conditioning):
+    _, in_torch = torch_networks()
     module = Discriminator(SHAPE, 3, **{**OF_D, "architecture": architecture, "conditioning": conditioning})
     image = np.random.default_rng(1).normal(size=(4, *SHAPE)).astype("float32")
     label = [2, 0, 1, 1]
     check_same(
         lambda params, image: module.apply({"params": params}, image, jnp.array(label), False),
-        lambda params, image: stated[1](params, image, None if conditioning == "none" else label, architecture),
+        lambda params, image: in_torch(params, image, None if conditioning == "none" else label, architecture),
         drawn_mildly(module, image),
         image,
     )
@@ -189,14 +94,14 @@ def test_pytorch_judges_the_same(stated, architecture, conditioning):
 
 LATENT = jax.random.normal(jax.random.key(5), (8, 5))
 LABEL = jnp.arange(8) % 3
-# Of one stage each, which is compiled in a tenth of the time.
+# Of one stage each, which compiles in a tenth of the time.
 SMALL_G = Generator((4, 2, 1), 3, **{**OF_G, "widths": (4,)})
 SMALL_D = Discriminator((4, 2, 1), 3, **{**OF_D, "widths": (4,), "conditioning": "none"})
 
 
 @functools.partial(jit, static_argnames=("truncation", "conv_clamp", "bfloat16_stages"))
-def paint(params, latent, label, mean=None, moved=None, **fields):
-    """Images in evaluation mode, with the styles moved by `moved` [B, 2, 5]."""
+def generate(params, latent, label, mean=None, moved=None, **fields):
+    """Images in evaluation mode, with the offset `moved` [B, 2, 5] added to the styles."""
     moved = jnp.zeros((len(latent), 2, 5)) if moved is None else moved
     mean = jnp.zeros(5) if mean is None else mean
     variables = {"params": params, "batch_stats": {STYLE_MEAN: mean}, "perturbations": {"styles": moved}}
@@ -204,8 +109,8 @@ def paint(params, latent, label, mean=None, moved=None, **fields):
 
 
 @functools.partial(jit, static_argnames="style_mixing")
-def work(params, latent, label, key, style_mixing):
-    """Images and the new mean style in training mode, after a mean of 1."""
+def generate_in_training(params, latent, label, key, style_mixing):
+    """Images and the new mean style in training mode, from a mean style of 1."""
     generator = SMALL_G.clone(style_mixing=style_mixing)
     rngs = {name: jax.random.fold_in(key, index) for index, name in enumerate(("noise", "style_mixing"))}
     variables = {"params": params, "batch_stats": {STYLE_MEAN: jnp.ones(5)}}
@@ -219,44 +124,62 @@ def params():
 
 
 def largest(images):
-    """The largest number of each image, [B]."""
+    """The largest absolute value of each image, [B]."""
     return np.abs(images).max(axis=(1, 2, 3))
 
 
-def test_noise_is_each_example_s_own_in_training_and_fixed_in_evaluation(params):
+def test_noise_is_per_example_in_training_and_fixed_in_evaluation(params):
     same, label = jnp.broadcast_to(LATENT[:1], LATENT.shape), jnp.zeros(8, jnp.int32)
-    fixed = paint(params, same, label)
+    fixed = generate(params, same, label)
     np.testing.assert_allclose(fixed, jnp.broadcast_to(fixed[:1], fixed.shape), atol=1e-4)
-    np.testing.assert_allclose(fixed[0], paint(params, LATENT, label)[0], atol=1e-4)
-    first, again, other = (work(params, same, label, jax.random.key(seed), 0.0)[0] for seed in (0, 0, 1))
+    np.testing.assert_allclose(fixed[0], generate(params, LATENT, label)[0], atol=1e-4)
+    first, again, other = (
+        generate_in_training(params, same, label, jax.random.key(seed), 0.0)[0] for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     for others in (other, jnp.roll(first, 1, axis=0), fixed):
         assert (largest(first - others) > 0.1 * largest(first)).all()
-    # Without strength there is no noise, in either mode.
+    # With a strength of 0 there is no noise in either mode.
     silent = {name: {**layer, "noise": jnp.zeros(())} if "noise" in layer else layer for name, layer in params.items()}
     np.testing.assert_allclose(
-        work(silent, same, label, jax.random.key(0), 0.0)[0], paint(silent, same, label), atol=1e-4
+        generate_in_training(silent, same, label, jax.random.key(0), 0.0)[0], generate(silent, same, label), atol=1e-4
     )
 
 
-def test_the_mean_style_is_watched_and_evaluation_is_drawn_to_it(params):
+def test_training_tracks_the_mean_style_and_evaluation_truncates_toward_it(params):
     mapping = MappingNetwork(5, 2, 3, "concat_embedding")
     styles = jax.jit(mapping.apply)({"params": params["LatentMapping_0"]}, LATENT, LABEL)
-    # It was 1: 0.995 of that, and 0.005 of the mean over the batch, whose second latents do not count.
-    _, mean = work(params, LATENT, LABEL, jax.random.key(0), 0.9)
+    # It was 1: 0.995 of that, and 0.005 of the mean over the batch, without the second latents.
+    _, mean = generate_in_training(params, LATENT, LABEL, jax.random.key(0), 0.9)
     np.testing.assert_allclose(mean, 0.995 + 0.005 * styles.mean(0), rtol=1e-5)
-    # At 0.7 a style has moved by 0.3 of its way to the mean, here the first example's style.
+    # At truncation 0.7 a style moves by 0.3 of the distance to the mean, here the first example's style.
     way = jnp.broadcast_to((0.3 * (styles[:1] - styles))[:, None], (8, 2, 5))
-    truncated, free = (paint(params, LATENT, LABEL, mean=styles[0], truncation=psi) for psi in (0.7, 1.0))
-    np.testing.assert_allclose(truncated, paint(params, LATENT, LABEL, moved=way), atol=1e-3)
+    truncated, free = (generate(params, LATENT, LABEL, mean=styles[0], truncation=psi) for psi in (0.7, 1.0))
+    np.testing.assert_allclose(truncated, generate(params, LATENT, LABEL, moved=way), atol=1e-3)
     np.testing.assert_allclose(truncated[0], free[0], atol=1e-3)
     assert (largest(truncated - free)[1:] > 0.1).all()
-    np.testing.assert_array_equal(free, paint(params, LATENT, LABEL, mean=9 * styles[0], truncation=1.0))
+    np.testing.assert_array_equal(free, generate(params, LATENT, LABEL, mean=9 * styles[0], truncation=1.0))
+
+
+def test_synthesis_of_mapped_styles_is_the_generator():
+    """Bit for bit in evaluation mode, one compiled function for each, with truncation and without."""
+    generator = Generator(SHAPE, 3, **OF_G)
+    variables = {"params": drawn_mildly(generator, LATENT), "batch_stats": {STYLE_MEAN: jnp.full(5, 0.5)}}
+    for truncation in (1.0, 0.7):
+        module = generator.clone(truncation=truncation)
+        images = jax.jit(lambda module=module: module.apply(variables, LATENT, LABEL, False))()
+        styles = jax.jit(lambda module=module: module.apply(variables, LATENT, LABEL, method="mapping"))()
+        assert styles.shape == (8, 4, 5)
+        given = jax.jit(lambda styles, module=module: module.apply(variables, styles, method="synthesis"))(styles)
+        np.testing.assert_array_equal(given, images)
+        # Other styles make other images.
+        assert np.any(module.apply(variables, styles[::-1], method="synthesis") != images)
 
 
 def test_styles_mix_from_a_random_layer_on(params):
     def draw(key, latent, layers):
-        return SMALL_G.apply({}, latent, layers, method="_second_latents", rngs={"style_mixing": key})
+        variables = {"params": params, "batch_stats": {STYLE_MEAN: jnp.zeros(5)}}
+        return SMALL_G.apply(variables, latent, layers, method="_second_latents", rngs={"style_mixing": key})
 
     first, latent = jax.jit(draw, static_argnums=2)(jax.random.key(0), jnp.zeros((3000, 5)), 4)
     # Of 3,000 examples 0.9 are mixed, evenly from layer 1, 2 or 3 on, give or take 5 sqrt(3000 * 0.3 * 0.7).
@@ -265,31 +188,37 @@ def test_styles_mix_from_a_random_layer_on(params):
     np.testing.assert_allclose(counts[1:4], 0.3 * 3000, atol=5 * 25)
     np.testing.assert_allclose(counts[4], 0.1 * 3000, atol=5 * 17)
     np.testing.assert_allclose([latent.mean(), latent.var()], [0.0, 1.0], atol=0.06)
-    # With the same key, those that are not mixed are as without mixing.
+    # With the same key, examples that are not mixed equal those without mixing.
     key = jax.random.key(3)
     is_mixed = draw(jax.random.fold_in(key, 1), LATENT, 2)[0] < 2
-    differs = largest(work(params, LATENT, LABEL, key, 0.9)[0] - work(params, LATENT, LABEL, key, 0.0)[0]) > 1e-3
+    differs = (
+        largest(
+            generate_in_training(params, LATENT, LABEL, key, 0.9)[0]
+            - generate_in_training(params, LATENT, LABEL, key, 0.0)[0]
+        )
+        > 1e-3
+    )
     np.testing.assert_array_equal(differs, is_mixed)
     assert differs.any()
 
 
 @pytest.mark.slow
-def test_four_devices_paint_and_judge_as_one(params):
+def test_four_devices_are_one(params):
     image = jax.random.normal(jax.random.key(1), (8, 4, 2, 1))
-    judge = SMALL_D.clone(group_size=4)  # on devices of two examples: groups are gathered
-    of_d = drawn(judge, image)
+    discriminate = SMALL_D.clone(group_size=4)  # on devices of two examples: groups are gathered
+    of_d = drawn(discriminate, image)
 
     def both(image, latent, label, axis_name):
         generator = SMALL_G.clone(axis_name=axis_name)
         rngs = {"noise": jax.random.key(2), "style_mixing": jax.random.key(3)}
         variables = {"params": params, "batch_stats": {STYLE_MEAN: jnp.zeros(5)}}
-        painted, updated = generator.apply(variables, latent, label, True, rngs=rngs, mutable=["batch_stats"])
+        images, updated = generator.apply(variables, latent, label, True, rngs=rngs, mutable=["batch_stats"])
 
         def total(image):
-            return judge.clone(axis_name=axis_name).apply({"params": of_d}, image, label, True).sum()
+            return discriminate.clone(axis_name=axis_name).apply({"params": of_d}, image, label, True).sum()
 
-        # What R1 takes is the gradient of the logits' sum, over all that they look at.
-        return painted, updated["batch_stats"][STYLE_MEAN], *jax.value_and_grad(total)(image)
+        # R1 uses the gradient of the sum of all logits.
+        return images, updated["batch_stats"][STYLE_MEAN], *jax.value_and_grad(total)(image)
 
     one = jit(lambda *arrays: both(*arrays, None))(image, LATENT, LABEL)
     parts = [leaf.reshape(4, 2, *leaf.shape[1:]) for leaf in (image, LATENT, LABEL)]
@@ -307,7 +236,7 @@ def test_the_deviation_of_a_group():
     judged = MinibatchStd(2).apply({}, x)
     np.testing.assert_array_equal(judged[..., :2], x)
     np.testing.assert_allclose(judged[:, 0, 0, 2], [1.0, 1.0, 1.5, 1.5], atol=1e-4)
-    # One group of all where there are fewer: variances 17/4 of (0, 4, 5, 5) and 22/4 of (1, 1, 0, 6).
+    # One group of all examples where there are fewer: variances 17/4 of (0, 4, 5, 5) and 22/4 of (1, 1, 0, 6).
     np.testing.assert_allclose(MinibatchStd(9).apply({}, x)[0, 0, 0, 2], (4.25**0.5 + 5.5**0.5) / 2, rtol=1e-5)
     with pytest.raises(
         UserError, match="group_size=3 does not divide the 4 examples .* expected: 1, 2, 4, or more than 4"
@@ -315,16 +244,16 @@ def test_the_deviation_of_a_group():
         MinibatchStd(3).apply({}, x)
 
 
-def test_activations_are_clamped_and_large_stages_take_half_precision(params):
+def test_activations_are_clamped_and_large_stages_are_half_precision(params):
     image = jax.random.normal(jax.random.key(0), (8, 4, 2, 1))
     weights = drawn_mildly(SMALL_D, image)
 
     @functools.partial(jit, static_argnums=(0, 1))
-    def judge(clamp, stages):
+    def discriminate(clamp, stages):
         return SMALL_D.clone(conv_clamp=clamp, bfloat16_stages=stages).apply({"params": weights}, image, None, False)
 
     def both(clamp, stages):
-        return paint(params, LATENT, LABEL, conv_clamp=clamp, bfloat16_stages=stages), judge(clamp, stages)
+        return generate(params, LATENT, LABEL, conv_clamp=clamp, bfloat16_stages=stages), discriminate(clamp, stages)
 
     for exact, rounded, clamped in zip(both(0.0, 0), both(0.0, 1), both(0.01, 0), strict=True):
         assert exact.dtype == rounded.dtype == jnp.float32
@@ -350,10 +279,10 @@ def test_activations_are_clamped_and_large_stages_take_half_precision(params):
         ("discriminator", {"group_size": 0}, "config.discriminator.group_size=0 does not divide"),
     ],
 )
-def test_what_does_not_fit_is_one_line(player, fields, line):
+def test_what_does_not_fit_is_reported_in_one_line(player, fields, line):
     config = configs.get_config()
     config[player].update(fields)
-    if line is None:  # any number of stages that halves the image evenly
+    if line is None:  # any number of stages whose halvings fit the image
         assert rules.build(config, image_shape=(32, 32, 1))
         return
     with pytest.raises(UserError, match=line) as caught:
@@ -361,7 +290,7 @@ def test_what_does_not_fit_is_one_line(player, fields, line):
     assert "\n" not in str(caught.value)
 
 
-def test_the_numbers_of_the_recipes():
+def test_the_hyperparameters_of_the_recipes():
     cifar, faces = (schedules.build(configs.get_config(preset))(1e6) for preset in ("cifar", "ffhq256"))
     for numbers in (cifar, faces):
         # Rates 0.0025 * 4/5 and 0.0025 * 16/17; beta2 0.99 to those powers.
@@ -377,8 +306,8 @@ def test_the_numbers_of_the_recipes():
     np.testing.assert_allclose([cifar.augment.target, cifar.augment.ada_images], [0.6, 5e5])
 
 
-@pytest.mark.slow  # tests/test_combinations.py plays other turns of this network
-def test_the_first_turn_is_finite_and_moves_both_players():
+@pytest.mark.slow  # tests/test_combinations.py trains this network too
+def test_the_first_step_is_finite_and_changes_both_players():
     config = configs.get_config("ffhq256")
     for player in (config.generator, config.discriminator):
         player.update({"widths": (6, 4), "bfloat16_stages": 1})
@@ -391,6 +320,6 @@ def test_the_first_turn_is_finite_and_moves_both_players():
     assert after.running_stats["path_length"]["length"] > 0
     assert jnp.abs(after.generator.batch_stats[STYLE_MEAN]).max() > 0
     for player in ("generator", "discriminator"):
-        # Adam's first update moves a weight by the learning rate, wherever there is a gradient.
+        # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
         rate = getattr(numbers, player).learning_rate
         np.testing.assert_allclose(largest_move(before, after, player), rate, rtol=0.1)

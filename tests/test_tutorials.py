@@ -83,7 +83,7 @@ def test_images_and_logits_of_every_size_that_fits(network, shape):
     "name, shape, latent_size, line",
     [
         ("conv_gan", (32, 32, 1), 100, r"image_size=\(32, 32\) does not fit conv_gan; nearest valid: \(28, 28\)"),
-        ("conv_gan", (28, 28, 1), 99, r"config\.latent\.size=99 is no 2x2 image.*nearest valid: 100"),
+        ("conv_gan", (28, 28, 1), 99, r"config\.latent\.size=99 must be a multiple of 4.*nearest valid: 100"),
         ("conv_gan", (28, 28, 1), 1, r"config\.latent\.size=1 .*nearest valid: 4"),
         ("flag_gan", (63, 90, 1), 100, r"image_size=\(63, 90\) does not fit flag.*nearest valid: \(64, 88\)"),
         ("flag_gan", (1, 64, 1), 100, r"nearest valid: \(4, 64\)"),

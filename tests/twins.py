@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-# Compiling is all that these programs take time for.
+# Compilation takes nearly all of the time of these programs.
 jit = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 )
 
 
 def drawn(module, inputs, *, sd=0.3, seed=0):
-    """Parameters of a module, all of them random: as they begin, many are without effect."""
+    """Random values for all parameters of a module: many initial values have no effect."""
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), inputs, jnp.zeros(len(inputs), jnp.int32), False))
     leaves, treedef = jax.tree.flatten(shapes["params"])
     numbers = np.random.default_rng(seed)
@@ -59,8 +59,8 @@ def check_same(ours, theirs, params, inputs, *, tolerance=1e-4):
     their_params, their_inputs = jax.tree.unflatten(treedef, leaves)
     their_outputs = theirs(their_params, their_inputs)
     weights = torch.cos(torch.arange(their_outputs.numel(), dtype=torch.float32)).reshape(their_outputs.shape)
-    (slope,) = torch.autograd.grad(their_outputs, their_inputs, weights, create_graph=True)
-    expected = torch.autograd.grad(torch.tanh(their_outputs).sum() + (slope**2).sum(), leaves)
+    (gradient,) = torch.autograd.grad(their_outputs, their_inputs, weights, create_graph=True)
+    expected = torch.autograd.grad(torch.tanh(their_outputs).sum() + (gradient**2).sum(), leaves)
 
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(gradients)]
     pairs = zip(["outputs", *paths], [outputs, *jax.tree.leaves(gradients)], [their_outputs, *expected], strict=True)

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.networks.stylegan2 import MAPPING_RATE, MEAN_DECAY
+from gan.networks.stylegan2 import MEAN_DECAY
+from gan.networks.stylegan2_layers import MAPPING_RATE
 
 
 class Filter(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from experiments.benchmarks.torch_layers import initialized
 from gan.networks import biggan, resnet, sagan
+from gan.networks.resblocks import PublishedWidths, published_widths
 
 GAIN = math.sqrt(2.0)
 """How much larger than `kernel_init` says the 3x3 convolutions of resnet's blocks begin."""
@@ -194,7 +195,7 @@ def biggan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]
 
 
 def _attentive_generator(
-    settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int], sizes: Mapping[int, resnet.Size],
+    settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int], sizes: Mapping[int, PublishedWidths],
     *, split: bool = False
 ) -> nn.Module:  # fmt: skip
     row = functools.partial(_published, "generator", image_shape, sizes)
@@ -203,7 +204,7 @@ def _attentive_generator(
 
 
 def _attentive_discriminator(
-    settings: ConfigDict, image_shape: tuple[int, int, int], sizes: Mapping[int, resnet.Size]
+    settings: ConfigDict, image_shape: tuple[int, int, int], sizes: Mapping[int, PublishedWidths]
 ) -> nn.Module:
     row = functools.partial(_published, "discriminator", image_shape, sizes)
     widths = settings.widths or [settings.width * multiple for multiple in row().discriminator]
@@ -211,9 +212,9 @@ def _attentive_discriminator(
     return _begun(Downwards(image_shape, widths, halvings, settings.attention, wide=True), settings)
 
 
-def _published(player: str, image_shape: tuple[int, int, int], sizes: Mapping[int, resnet.Size]) -> resnet.Size:
+def _published(player: str, image_shape: tuple[int, int, int], sizes: Mapping[int, PublishedWidths]) -> PublishedWidths:
     channels, height, width = image_shape
-    return resnet.published(player, (height, width, channels), sizes)
+    return published_widths(player, (height, width, channels), sizes, "resnet")
 
 
 def _begun(player: nn.Module, settings: ConfigDict, gain: float = 1.0) -> nn.Module:

@@ -1,10 +1,24 @@
-"""The architectures by name. A leaf: each file holds a generator and a discriminator side by side.
+"""The architectures by name. Each file holds a generator and a discriminator side by side.
 
 A generator is called as `(latent [B, Z], label int32 [B], train)` and returns an image before its activation,
-[B, H, W, C]; a discriminator as `(image, label, train)` and returns logits [B]. Both are told `image_shape` and
-`num_classes`, and may have an `axis_name` over which to take batch statistics. Random draws of training come from
-Flax's `make_rng`, by the names that `gan.game.DRAWS` lists; a discriminator that draws is told by `rows` of a batch of
-which the images are a part.
+[B, H, W, C]. A discriminator is called as `(image, label, train)` and returns logits [B], or logits [B] and logits of
+the classes [B, K]. Both have the fields `image_shape` and `num_classes`, and may have a field `axis_name`, the mapped
+axis over which batch statistics are taken. Random draws of training come from Flax's `make_rng`, with the names
+"dropout", "noise" and "style_mixing".
+
+The class of a network states what it can do, as class attributes or fields:
+
+- `batch_independent_stats: frozenset[str]`, of both: the names of batch statistics that make no result for an example
+  depend on other examples in training. Penalties that need per-example gradients accept no other batch statistics.
+- `conditioning: str`, of both: how labels are used; "none" where they are not.
+- `styles: bool`, of a generator: whether it is style-based. It then has the methods `mapping(latent, label) -> styles
+  [B, L, W]` and `synthesis(styles) -> image` for L layers, passes its styles through Flax's `perturb("styles", ...)`,
+  and has a field `truncation`, the part of the way from the mean style to each style that is kept in evaluation.
+- `group_size: int`, of a discriminator: how many consecutive examples its logits depend on together; 1: each logit
+  depends on its own example only.
+- `takes_rows: bool`, of a discriminator: whether it has a field `rows`, the rows of the batch that its images are. Any
+  discriminator that draws random numbers in training needs it, so that a part of a batch gets the draws that it has
+  within the whole batch.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,9 @@
 """The small convolutional pair of an MNIST tutorial, for 28x28 images of any number of channels.
 
-A network file: generator and discriminator side by side. Kernels are 5x5 throughout. At 28x28x1, widths 64 and 8, a
-latent of 100 the parameters are 1,186,945 and 28,577.
+All kernels are 5x5. At 28x28x1, widths 64 and 8 and a latent of 100 the parameters are 1,186,945 and 28,577.
 """
+
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
@@ -10,7 +11,9 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv.primitives import Conv, ConvTranspose
-from gan.networks.layers import BatchNorm, LabelledLatent, LabelledLogit, initializer
+from gan.networks.layers.conditioning import LabelledLatent, LabelledLogit
+from gan.networks.layers.initializers import initializer
+from gan.networks.layers.normalization import BatchNorm
 
 SIZE = (28, 28)
 
@@ -18,11 +21,14 @@ SIZE = (28, 28)
 class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, 28, 28, C]. Z is a multiple of 4.
 
-    The latent itself is the first image, 2x2 with Z / 4 maps, after a ReLU. Transposed convolutions of stride 2 bring
-    it to 3x3, 6x6 and 12x12 with 4, 2 and 1 times `width` maps, each with batch normalization and ReLU, and a last
-    one without padding to 28x28. Every convolution has a bias that begins at `bias`, those too whose bias the
-    normalization takes away again.
+    The latent after a ReLU is the first image, 2x2 with Z / 4 channels. Transposed convolutions of stride 2 upsample it
+    to 3x3, 6x6 and 12x12 with 4, 2 and 1 times `width` channels, each with batch normalization and ReLU. A last one
+    without padding upsamples it to 28x28. Every convolution has a bias, initially `bias`, even before a normalization,
+    which removes it.
     """
+
+    styles: ClassVar[bool] = False
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -39,13 +45,13 @@ class Generator(nn.Module):
         size = latent.shape[-1]
         if size % 4:
             raise UserError(
-                f"config.latent.size={size} is no 2x2 image, which conv_gan begins with; "
+                f"config.latent.size={size} must be a multiple of 4, because conv_gan reshapes the latent to 2x2; "
                 f"nearest valid: {4 * max(1, round(size / 4))}"
             )
 
-        def enlarged(x: Array, maps: int, output_size: tuple[int, int], padding: str = "SAME") -> Array:
+        def upsampled(x: Array, features: int, output_size: tuple[int, int], padding: str = "SAME") -> Array:
             return ConvTranspose(
-                maps,
+                features,
                 (5, 5),
                 stride=2,
                 padding=padding,
@@ -55,19 +61,23 @@ class Generator(nn.Module):
             )(x)
 
         x = jax.nn.relu(latent.reshape(-1, 2, 2, size // 4))
-        for maps, side in ((4 * self.width, 3), (2 * self.width, 6), (self.width, 12)):
-            x = enlarged(x, maps, (side, side))
+        for features, side in ((4 * self.width, 3), (2 * self.width, 6), (self.width, 12)):
+            x = upsampled(x, features, (side, side))
             x = jax.nn.relu(BatchNorm(self.axis_name)(x, train))
-        # 5x5 taps at stride 2 bring 27 and 28 alike to 12.
-        return enlarged(x, self.image_shape[2], SIZE, padding="VALID")
+        # A 5x5 convolution of stride 2 maps both 27 and 28 pixels to 12.
+        return upsampled(x, self.image_shape[2], SIZE, padding="VALID")
 
 
 class Discriminator(nn.Module):
     """Image [B, 28, 28, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
-    Two convolutions with 1 and 2 times `width` maps, each with ReLU and 2x2 average pooling; a dense layer of 4 times
-    `width` with ReLU; a dense layer to one logit.
+    Two convolutions with 1 and 2 times `width` channels, each with ReLU and 2x2 average pooling; a dense layer with 4
+    times `width` features and ReLU; a dense layer to one logit.
     """
+
+    takes_rows: ClassVar[bool] = False
+    group_size: ClassVar[int] = 1
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -85,8 +95,8 @@ class Discriminator(nn.Module):
             "bias_init": nn.initializers.constant(self.bias),
         }
         x = image
-        for maps in (self.width, 2 * self.width):
-            x = jax.nn.relu(Conv(maps, (5, 5), **inits)(x))
+        for features in (self.width, 2 * self.width):
+            x = jax.nn.relu(Conv(features, (5, 5), **inits)(x))
             x = nn.avg_pool(x, (2, 2), strides=(2, 2))
         x = jax.nn.relu(nn.Dense(4 * self.width, **inits)(x.reshape(len(x), -1)))
         logit = nn.Dense(1, **inits)(x)[:, 0]

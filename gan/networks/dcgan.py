@@ -1,12 +1,13 @@
 """DCGAN (Radford, Metz and Chintala 2016, arXiv:1511.06434), for any height, width and number of channels.
 
-A network file: generator and discriminator side by side. Each stage halves or doubles the image, with kernels
-4x4, stride 2; the feature maps double in number as they halve in size. At 64x64x3, width 64, a latent of 100 the
-parameters are the 3,576,704 and 2,765,568 of the widespread PyTorch form. Without `batch_norm` what a player
-says of an image depends on that image alone, as slope penalties need it, and its convolutions have biases.
+Each stage halves or doubles the image with 4x4 kernels of stride 2, and the number of channels doubles as the size
+halves. At 64x64x3, width 64 and a latent of 100 the parameters are 3,576,704 and 2,765,568, as in PyTorch's widespread
+version. Without `batch_norm` a logit depends on its own image only, which gradient penalties need, and the convolutions
+have biases.
 """
 
 import math
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
@@ -14,13 +15,16 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv.primitives import Conv, ConvTranspose
-from gan.networks.layers import BatchNorm, LabelledLatent, LabelledLogit, initializer, leaky_relu
+from gan.networks.layers.conditioning import LabelledLatent, LabelledLogit
+from gan.networks.layers.initializers import initializer
+from gan.networks.layers.normalization import BatchNorm
 
 
 def stage_sizes(image_shape: tuple[int, int, int], depth: int) -> list[tuple[int, int]]:
-    """The sizes [(H, W), ceil of half, ...] of `depth` stages; depth 0: as many as leave a shorter side near 4.
+    """The sizes (H, W) before and after each of `depth` stages, each the half of the last, rounded up.
 
-    Raises `UserError` where a side is too small to be halved `depth` times.
+    With depth 0 the number of stages is the one that brings the shorter side nearest to 4. Raises `UserError` where a
+    side is too small to be halved `depth` times.
     """
     height, width, _ = image_shape
     depth = depth or max(1, round(math.log2(min(height, width) / 4)))
@@ -37,10 +41,13 @@ def stage_sizes(image_shape: tuple[int, int, int], depth: int) -> list[tuple[int
 class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
-    A dense layer to the smallest size with width * 2^(depth - 1) maps, then transposed convolutions, each but the
-    last with batch normalization and ReLU. Convolutions have no bias where a normalization follows, as in the
-    authors' code; nor does the last one.
+    A dense layer to the smallest size with width * 2^(depth - 1) channels, then transposed convolutions, each but the
+    last with batch normalization and ReLU. Convolutions before a normalization have no bias, as in the authors' code;
+    neither has the last one.
     """
+
+    styles: ClassVar[bool] = False
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -60,11 +67,11 @@ class Generator(nn.Module):
         def normalize(x: Array) -> Array:
             return jax.nn.relu(BatchNorm(self.axis_name, scale_init=_scale_init)(x, train) if self.batch_norm else x)
 
-        maps = self.width * 2 ** (depth - 1)
+        features = self.width * 2 ** (depth - 1)
         height, width = sizes[depth]
         latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
-        x = nn.Dense(height * width * maps, use_bias=not self.batch_norm, kernel_init=init)(latent)
-        x = normalize(x.reshape(-1, height, width, maps))
+        x = nn.Dense(height * width * features, use_bias=not self.batch_norm, kernel_init=init)(latent)
+        x = normalize(x.reshape(-1, height, width, features))
         for stage in range(depth - 1, 0, -1):
             x = ConvTranspose(
                 self.width * 2 ** (stage - 1),
@@ -86,6 +93,10 @@ class Discriminator(nn.Module):
     bias to one logit.
     """
 
+    takes_rows: ClassVar[bool] = False
+    group_size: ClassVar[int] = 1
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
+
     image_shape: tuple[int, int, int]
     num_classes: int = 0
     width: int = 64
@@ -104,12 +115,12 @@ class Discriminator(nn.Module):
             x = Conv(self.width * 2**stage, (4, 4), stride=2, use_bias=not self.batch_norm, kernel_init=init)(x)
             if stage > 0 and self.batch_norm:
                 x = BatchNorm(self.axis_name, scale_init=_scale_init)(x, train)
-            x = leaky_relu(x)
+            x = jax.nn.leaky_relu(x, 0.2)
         x = x.reshape(len(x), -1)
         logit = nn.Dense(1, use_bias=False, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
 
 
 def _scale_init(key: Array, shape: tuple[int, ...], dtype) -> Array:
-    """N(1, 0.02^2), the authors' initial scale of batch normalization."""
+    """N(1, 0.02^2), the initial scale of batch normalization in the authors' code."""
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)

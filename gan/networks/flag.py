@@ -1,8 +1,10 @@
-"""The convolutional pair of a tutorial that paints flags, for any height and width divisible by 4, any channels.
+"""The convolutional pair of a tutorial that generates flags, for any height and width divisible by 4, any channels.
 
-A network file: generator and discriminator side by side. At 64x64x1, a latent of 100 the parameters are 2,713,153
-(2,764,545 with the statistics of the batch normalizations) and 8,596,898.
+At 64x64x1 and a latent of 100 the parameters are 2,713,153 (2,764,545 with the statistics of the batch normalizations)
+and 8,596,898.
 """
+
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +13,24 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv.primitives import Conv
-from gan.networks.layers import BatchNorm, Dropout, LabelledLatent, LabelledLogit, initializer, leaky_relu
+from gan.networks.layers.conditioning import LabelledLatent, LabelledLogit
+from gan.networks.layers.dropout import Dropout
+from gan.networks.layers.initializers import initializer
+from gan.networks.layers.normalization import BatchNorm
+from gan.networks.layers.sizes import nearest_multiples
 from gan.rows import ALL, Rows
 
 
 class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
-    A dense layer to H/4 x W/4 with channels[0] channels, batch normalization of each of its outputs apart, and ReLU; 4x
-    nearest upsampling; 3x3 convolutions to the other `channels`, each with batch normalization and ReLU; a 1x1
-    convolution. Dropout stands before every convolution.
+    A dense layer to H/4 x W/4 with channels[0] channels, batch normalization of each of its outputs separately, and
+    ReLU; 4x nearest upsampling; 3x3 convolutions to the other `channels`, each with batch normalization and ReLU; a 1x1
+    convolution. Dropout precedes every convolution.
     """
+
+    styles: ClassVar[bool] = False
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -51,8 +60,8 @@ class Generator(nn.Module):
             nn.Dense(size[0] * size[1] * first, kernel_init=initializer(self.dense_init, "dense_init"))(latent)
         )
         x = x.reshape(-1, *size).repeat(4, axis=1).repeat(4, axis=2)
-        for channels in others:
-            x = normalize(Conv(channels, (3, 3), kernel_init=init)(dropped(x)))
+        for features in others:
+            x = normalize(Conv(features, (3, 3), kernel_init=init)(dropped(x)))
         return Conv(channels, (1, 1), kernel_init=init)(dropped(x))
 
 
@@ -65,6 +74,10 @@ class Discriminator(nn.Module):
     The two-class cross-entropy of softmax(l) is the sigmoid cross-entropy of the logit l_real - l_fake that is
     returned, since softmax(l)_real = 1 / (1 + exp(l_fake - l_real)).
     """
+
+    takes_rows: ClassVar[bool] = True
+    group_size: ClassVar[int] = 1
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -85,10 +98,10 @@ class Discriminator(nn.Module):
             return Dropout(self.dropout, self.axis_name, self.rows)(x, train)
 
         x = image
-        for channels in self.channels:
-            # The tutorial puts a leaky ReLU after this ReLU, where it changes nothing: no value is negative.
-            x = dropped(jax.nn.relu(Conv(channels, (5, 5), kernel_init=init)(x)))
-        x = dropped(leaky_relu(nn.Dense(self.hidden, kernel_init=init)(x.reshape(len(x), -1))))
+        for features in self.channels:
+            # The tutorial has a leaky ReLU after this ReLU, which changes nothing: no value is negative.
+            x = dropped(jax.nn.relu(Conv(features, (5, 5), kernel_init=init)(x)))
+        x = dropped(jax.nn.leaky_relu(nn.Dense(self.hidden, kernel_init=init)(x.reshape(len(x), -1)), 0.2))
         fake, real = jnp.moveaxis(nn.Dense(2, kernel_init=init)(x), -1, 0)
         return LabelledLogit(self.num_classes, self.conditioning, init)(real - fake, x, label)
 
@@ -96,7 +109,7 @@ class Discriminator(nn.Module):
 def _check_size(image_shape: tuple[int, int, int]) -> None:
     height, width, _ = image_shape
     if height % 4 or width % 4:
-        valid = tuple(4 * max(1, round(side / 4)) for side in (height, width))
         raise UserError(
-            f"config.data.image_size={(height, width)} does not fit flag, which enlarges by 4; nearest valid: {valid}"
+            f"config.data.image_size={(height, width)} does not fit flag, which upsamples by 4; "
+            f"nearest valid: {nearest_multiples((height, width), 4)}"
         )

@@ -1,15 +1,19 @@
 """Multi-layer perceptrons, for any height, width and number of channels.
 
-A network file: generator and discriminator side by side. One hidden layer for each entry of `layers`, that many times
-`width` wide; `slope` 0 makes the leaky ReLU a ReLU.
+Each entry of `layers` is a hidden layer with that many times `width` features. A `slope` of 0 makes the leaky ReLU a
+ReLU.
 """
 
 import math
+from typing import ClassVar
 
+import jax
 from flax import linen as nn
 from jax import Array
 
-from gan.networks.layers import Dropout, LabelledLatent, LabelledLogit, initializer, leaky_relu
+from gan.networks.layers.conditioning import LabelledLatent, LabelledLogit
+from gan.networks.layers.dropout import Dropout
+from gan.networks.layers.initializers import initializer
 from gan.rows import ALL, Rows
 
 
@@ -19,6 +23,9 @@ class Generator(nn.Module):
     Dense layers, each but the last with leaky ReLU and dropout. For 28x28x1 and a latent of 100 the parameters are
     1,486,352.
     """
+
+    styles: ClassVar[bool] = False
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -35,7 +42,7 @@ class Generator(nn.Module):
         init = initializer(self.kernel_init)
         x = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
         for multiple in self.layers:
-            x = leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
+            x = jax.nn.leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
             x = Dropout(self.dropout, self.axis_name)(x, train)
         return nn.Dense(math.prod(self.image_shape), kernel_init=init)(x).reshape(-1, *self.image_shape)
 
@@ -45,6 +52,10 @@ class Discriminator(nn.Module):
 
     Dense layers, each but the last with leaky ReLU and dropout. For 28x28x1 the parameters are 1,460,225.
     """
+
+    takes_rows: ClassVar[bool] = True
+    group_size: ClassVar[int] = 1
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -62,7 +73,7 @@ class Discriminator(nn.Module):
         init = initializer(self.kernel_init)
         x = image.reshape(len(image), -1)
         for multiple in self.layers:
-            x = leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
+            x = jax.nn.leaky_relu(nn.Dense(self.width * multiple, kernel_init=init)(x), self.slope)
             x = Dropout(self.dropout, self.axis_name, self.rows)(x, train)
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)

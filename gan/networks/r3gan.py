@@ -1,46 +1,46 @@
 """R3GAN (Huang, Gokaslan, Kuleshov and Tompkin 2024, arXiv:2501.05441), configuration E: a ResNeXt without tricks.
 
-A network file: generator and discriminator side by side, mirror images of each other. No normalization, no noise, no
-style: what holds it is the initialization, under which every residual block begins as the identity. `widths` are
-listed from the smallest image to the largest in both players; n of them make images 2^(n - 1) times the size of the
-learnt basis, which is 4x4 as published. At the sizes of configs/r3gan.py the parameters are those of the paper's
-table 9: 20,732,160 and 20,683,776 for StackedMNIST.
+Generator and discriminator mirror each other. They have no normalization, no noise and no styles. The initialization
+makes every residual block the identity at first, which stabilizes training. In both players `widths` go from the
+smallest image to the largest; n widths make images 2^(n - 1) times the size of the learned basis, which is 4x4 as
+published. At the sizes of configs/r3gan.py the parameters are those of the paper's table 9: 20,732,160 and 20,683,776
+for StackedMNIST.
 
-What an image is judged by is that image alone, as slope penalties need it. With `remat` the residual blocks are
-computed again for the gradient: less memory, the same network.
+A logit depends on its own image only, which gradient penalties need. With `remat` the residual blocks are computed
+again for the gradient: less memory, the same network.
 """
 
 import functools
 import math
+from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
 from gan.networks.conv.primitives import Conv
-from gan.networks.layers import (
-    Initializer,
-    LabelledLatent,
-    LabelledLogit,
-    leaky_relu,
-    rematerialized,
-    smallest_stage,
-    stage_dtypes,
-)
-from gan.networks.resample import downsample, upsample
+from gan.networks.layers.conditioning import LabelledLatent, LabelledLogit
+from gan.networks.layers.initializers import Initializer
+from gan.networks.layers.remat import rematerialized
+from gan.networks.layers.resample import downsample, upsample
+from gan.networks.layers.sizes import smallest_stage, stage_dtypes
 
 
 class Generator(nn.Module):
     """Latent [B, Z] to an image before its activation [B, H, W, C].
 
-    The basis, an image for each map of the first stage, times a linear map of the latent. Each later stage begins with
-    a 1x1 convolution, where its width is another, and `upsample`; all consist of `blocks` residual blocks. A last 1x1
-    convolution makes the image. Outside of the blocks nothing has a bias.
+    The learned basis, an image for each channel of the first stage, is multiplied by a linear map of the latent. Each
+    later stage starts with a 1x1 convolution, where its width differs, and `upsample`. Every stage has `blocks`
+    residual blocks. A last 1x1 convolution makes the image. Only the blocks have biases.
 
-    The stages of the `bfloat16_stages` largest images are computed in bfloat16, as the authors do (float16 fails
-    them). The published conditioning is "concat_embedding".
+    The stages of the `bfloat16_stages` largest images are computed in bfloat16, as the authors do (they report that
+    float16 fails). The published conditioning is "concat_embedding".
     """
+
+    styles: ClassVar[bool] = False
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -63,23 +63,27 @@ class Generator(nn.Module):
         for stage, (width, dtype) in enumerate(zip(self.widths, types, strict=True)):
             x = x.astype(dtype)
             if width != x.shape[-1]:
-                x = _mixed(x, width)
+                x = _conv_1x1(x, width)
             if stage > 0:
                 x = upsample(x)
-            x = _blocks(self, "generator", x)
-        return _mixed(x, self.image_shape[2])
+            x = _residual_blocks(self, "generator", x)
+        return _conv_1x1(x, self.image_shape[2])
 
 
 class Discriminator(nn.Module):
     """Image [B, H, W, C] to logits [B], and logits of the classes [B, K] where it classifies.
 
-    The generator backwards: a 1x1 convolution; stages of `blocks` residual blocks, each but the last with `downsample`
-    at its end and a 1x1 convolution, where the next width is another; the product with the basis, summed over pixels (a
-    depthwise convolution over the whole of what is left); a dense layer. Outside of the blocks nothing has a bias.
+    The generator in reverse: a 1x1 convolution; stages of `blocks` residual blocks, each but the last followed by
+    `downsample` and a 1x1 convolution, where the next width differs; the product with the basis, summed over pixels (a
+    depthwise convolution of the size of the image that is left); a dense layer. Only the blocks have biases.
 
-    The published conditioning is "projection" in a form of its own: the dense layer keeps the number of maps, and
-    the logit is the product of its outputs with the label's embedding, without a term that is the same for all labels.
+    The published conditioning is a variant of "projection": the dense layer keeps the number of channels, and the logit
+    is the product of its outputs with the label's embedding, without a term that all labels share.
     """
+
+    takes_rows: ClassVar[bool] = False
+    group_size: ClassVar[int] = 1
+    batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -96,31 +100,32 @@ class Discriminator(nn.Module):
         size = smallest_stage("r3gan", "discriminator", self.image_shape, self.widths)
         types = stage_dtypes(len(self.widths), self.bfloat16_stages, image.dtype)
         dense = functools.partial(nn.Dense, use_bias=False, kernel_init=scaled_normal())
-        x = _mixed(image.astype(types[-1]), self.widths[-1])
+        x = _conv_1x1(image.astype(types[-1]), self.widths[-1])
         for stage in reversed(range(len(self.widths))):
-            x = _blocks(self, "discriminator", x.astype(types[stage]))
+            x = _residual_blocks(self, "discriminator", x.astype(types[stage]))
             if stage > 0:
                 x = downsample(x)
                 if self.widths[stage - 1] != x.shape[-1]:
-                    x = _mixed(x, self.widths[stage - 1])
-        maps = self.widths[0]
-        basis = self.param("basis", nn.initializers.normal(math.prod(size) ** -0.5), (*size, maps))
+                    x = _conv_1x1(x, self.widths[stage - 1])
+        features = self.widths[0]
+        basis = self.param("basis", nn.initializers.normal(math.prod(size) ** -0.5), (*size, features))
         x = jnp.einsum("bhwc,hwc->bc", x.astype(jnp.float32), basis)
         if self.conditioning == "projection":
-            logit, x = jnp.zeros(len(x)), dense(maps)(x)
+            logit, x = jnp.zeros(len(x)), dense(features)(x)
         else:
             logit = dense(1)(x)[:, 0]
-        # The variance of a linear map of the one-hot label, 1 / K, and of a product over all maps, 1 / maps.
-        label_init = nn.initializers.normal((max(self.num_classes, 1) * maps) ** -0.5)
+        # A linear map of a one-hot label has variance 1 / K, and a product over all features has variance 1 / features.
+        label_init = nn.initializers.normal((max(self.num_classes, 1) * features) ** -0.5)
         return LabelledLogit(self.num_classes, self.conditioning, label_init)(logit, x, label)
 
 
 class ResidualBlock(nn.Module):
     """x + W3 a(W2 a(W1 x + b1) + b2), [B, H, W, C] to the same, with a the leaky ReLU of slope 0.2.
 
-    W1 is 1x1 to `expansion` times the maps, W2 3x3 within groups of `group_width` maps, W3 1x1 back. W3 begins at
-    zero, W1 and W2 with the gain sqrt(2 / 1.04) of the leaky ReLU times L^(-1/4), L the residual blocks of the whole
-    player: Fixup's L^(-1 / (2 m - 2)) for branches of m = 3 layers (Zhang, Dauphin and Ma 2019, arXiv:1901.09321).
+    W1 is a 1x1 convolution to `expansion` times C channels, W2 a 3x3 convolution in groups of `group_width` channels,
+    W3 a 1x1 convolution back to C channels. W3 is initially zero. W1 and W2 have the gain sqrt(2 / 1.04) of the leaky
+    ReLU times L^(-1/4), with L the number of residual blocks of the player: Fixup's L^(-1 / (2 m - 2)) for branches of
+    m = 3 layers (Zhang, Dauphin and Ma 2019, arXiv:1901.09321).
     """
 
     expansion: int
@@ -129,10 +134,11 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        maps = self.expansion * x.shape[-1]
+        hidden = self.expansion * x.shape[-1]
         init = scaled_normal(math.sqrt(2 / (1 + 0.2**2)) * self.residual_blocks**-0.25)
-        y = leaky_relu(Conv(maps, (1, 1), kernel_init=init, dtype=x.dtype)(x))
-        y = leaky_relu(Conv(maps, (3, 3), groups=maps // self.group_width, kernel_init=init, dtype=x.dtype)(y))
+        y = jax.nn.leaky_relu(Conv(hidden, (1, 1), kernel_init=init, dtype=x.dtype)(x), 0.2)
+        y = Conv(hidden, (3, 3), groups=hidden // self.group_width, kernel_init=init, dtype=x.dtype)(y)
+        y = jax.nn.leaky_relu(y, 0.2)
         last = Conv(x.shape[-1], (1, 1), use_bias=False, kernel_init=nn.initializers.zeros, dtype=x.dtype)
         return x + last(y)
 
@@ -142,12 +148,13 @@ def scaled_normal(gain: float = 1.0) -> Initializer:
     return nn.initializers.variance_scaling(gain**2, "fan_in", "normal")
 
 
-def _blocks(player: Generator | Discriminator, name: str, x: Array) -> Array:
-    maps = player.expansion * x.shape[-1]
-    if min(maps, player.group_width) < 1 or maps % player.group_width:
+def _residual_blocks(player: Generator | Discriminator, name: str, x: Array) -> Array:
+    """Within a player: the residual blocks of a stage. Raises `UserError` where groups do not divide the channels."""
+    hidden = player.expansion * x.shape[-1]
+    if min(hidden, player.group_width) < 1 or hidden % player.group_width:
         raise UserError(
-            f"config.{name}.group_width={player.group_width} does not divide {maps} maps, expansion * width; "
-            f"expected: {', '.join(str(size) for size in range(1, maps + 1) if maps % size == 0)}"
+            f"config.{name}.group_width={player.group_width} does not divide {hidden} channels, expansion * width; "
+            f"expected: {', '.join(str(size) for size in range(1, hidden + 1) if hidden % size == 0)}"
         )
     block = rematerialized(ResidualBlock, player.remat)
     for _ in range(player.blocks):
@@ -155,5 +162,5 @@ def _blocks(player: Generator | Discriminator, name: str, x: Array) -> Array:
     return x
 
 
-def _mixed(x: Array, maps: int) -> Array:
-    return Conv(maps, (1, 1), use_bias=False, kernel_init=scaled_normal(), dtype=x.dtype)(x)
+def _conv_1x1(x: Array, features: int) -> Array:
+    return Conv(features, (1, 1), use_bias=False, kernel_init=scaled_normal(), dtype=x.dtype)(x)

@@ -1,1 +1,10 @@
-"""Convolutions and their gradients of every order, with a lowering for each platform."""
+"""Convolutions and their gradients of every order, with a lowering for each platform.
+
+- primitives.py: `conv`, `conv_transpose`, their Flax modules, and the JAX primitives that they call.
+- forms.py: the arithmetic that the lowerings share, and XLA's own convolutions.
+- cpu.py: the lowering for CPU, with Winograd's algorithm in tiles.py.
+- grouped.py: the lowering for GPU, which splits convolutions in groups over devices.
+
+In the arithmetic x is the input, w the kernel and y the output of a convolution; the name of the one that is computed
+from the other two is `blank`.
+"""

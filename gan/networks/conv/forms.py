@@ -1,7 +1,7 @@
-"""Networks, lowest floor: the arithmetic of convolutions, for primitives.py, cpu.py and tiles.py to build on.
+"""The arithmetic of convolutions that all lowerings share.
 
-A convolution, its gradient for the input (the transposed convolution) and its gradient for the weights are one
-trilinear form with one of three places left open:
+A convolution, its input gradient (the transposed convolution) and its weight gradient are one trilinear form, each with
+a different one of the three arrays left out, the blank:
 
     T(x, w, y) = sum of  x[g, b, s h + i - top, s w + j - left, c]  w[g, i, j, c, o]  y[g, b, h, w, o]
 
@@ -27,26 +27,26 @@ class Axis(NamedTuple):
 
     @property
     def after(self) -> int:
-        """Padding that the last output reaches into; negative where the last inputs are never read."""
+        """Padding after the last input that the outputs read; negative where the last inputs are never read."""
         return self.stride * (self.outputs - 1) + self.taps - self.before - self.inputs
 
 
 Geometry = tuple[Axis, Axis]
 
-# The letters of the axes: g group, b example, c input channel, o output channel; each letter but g and the spatial
-# h, w, i, j stands in two of the three arrays.
+# The letters of the axes: g group, b example, c input channel, o output channel, h and w positions, i and j taps. The
+# letters b, c and o occur in two of the three arrays.
 AXES = {"x": "gbhwc", "w": "gijco", "y": "gbhwo"}
 OPERANDS = {"y": ("x", "w"), "x": ("w", "y"), "w": ("x", "y")}
 
 
 def sizes_of(blank: str, a: jax.Array, b: jax.Array) -> dict[str, int]:
-    """The size behind every letter of the operands, which have groups or have not."""
+    """The size of every letter of the operands, which may have an axis of groups or not."""
     first, second = (AXES[name][-array.ndim :] for name, array in zip(OPERANDS[blank], (a, b), strict=True))
     return dict(zip(first + second, a.shape + b.shape, strict=True))
 
 
 def shape_of(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> tuple[int, ...]:
-    """The shape of what is made, with groups where the operands have them."""
+    """The shape of the blank, with an axis of groups where the operands have one."""
     sizes = sizes_of(blank, a, b)
     names = {"x": ("inputs", "hw"), "w": ("taps", "ij"), "y": ("outputs", "hw")}
     field, letters = names[blank]
@@ -55,12 +55,12 @@ def shape_of(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> tupl
 
 
 def accumulator(*operands: jax.Array) -> jnp.dtype:
-    """The type sums are kept in: float32 for half precision, else the operands' own."""
+    """The type in which sums are computed: float32 for half precision, else the operands' own."""
     return jnp.promote_types(jnp.result_type(*operands), jnp.float32)
 
 
 def multiply(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """An `einsum` that keeps its sums in `accumulator`'s type."""
+    """An `einsum` whose result has the type of `accumulator`."""
     return jnp.einsum(subscripts, a, b, preferred_element_type=accumulator(a, b))
 
 
@@ -72,12 +72,12 @@ def convolve(
     dimension_numbers: tuple[str, str, str] = ("NHWC", "HWIO", "NHWC"),
     **options: Any,
 ) -> jax.Array:
-    """XLA's convolution, NHWC and HWIO unless other axes are named."""
+    """XLA's convolution, by default of an NHWC image and an HWIO kernel."""
     return lax.conv_general_dilated(image, kernel, strides, edges, dimension_numbers=dimension_numbers, **options)
 
 
 def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """How `lax.pad` lays the outputs of one tap where the tap read them: before, after and between, on each axis."""
+    """The `lax.pad` configuration that puts the outputs of one tap at the inputs which the tap read, on each axis."""
     return [
         (tap - axis.before, axis.inputs + axis.before - tap - axis.stride * (axis.outputs - 1) - 1, axis.stride - 1)
         for axis, tap in zip(geometry, taps, strict=True)
@@ -85,12 +85,12 @@ def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, i
 
 
 def part_of_batch(array: jax.Array, part: jax.Array, parts: int) -> jax.Array:
-    """The examples part, part + parts, ... of [B, ...]: each device has its share of them, and fetches no other's."""
+    """The examples part, part + parts, ... of [B, ...], so a sharded batch needs no communication."""
     return lax.dynamic_index_in_dim(array.reshape(-1, parts, *array.shape[1:]), part, 1, keepdims=False)
 
 
 def reads_of_taps(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
-    """What each tap reads of [..., H, W, C], row by row: kh kw arrays [..., H', W', C]."""
+    """The inputs that each tap reads of [..., H, W, C], in row-major order: kh kw arrays [..., H', W', C]."""
     rows, columns = geometry
     edges = [(axis.before, axis.after, 0) for axis in geometry]
     x = lax.pad(x, jnp.zeros((), x.dtype), [*[(0, 0, 0)] * (x.ndim - 3), *edges, (0, 0, 0)])
@@ -103,14 +103,14 @@ def reads_of_taps(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
 
 
 def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
-    """The form as one matrix product per tap, batched over groups: nothing here is a convolution."""
+    """The form as one matrix product per tap, batched over groups, without any convolution."""
     rows, columns = geometry
     taps = [(i, j) for i in range(rows.taps) for j in range(columns.taps)]
     if blank == "x":
         w, y = a, b
 
         def spread(i: int, j: int) -> jax.Array:
-            """The adjoint of `reads_of_taps`: outputs of one tap laid where the tap read them."""
+            """The adjoint of `reads_of_taps`: the outputs of one tap at the inputs which it read."""
             edges = spread_edges(geometry, (i, j))
             part = multiply("gbhwo,gco->gbhwc", y, w[:, i, j])
             return lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
@@ -127,15 +127,15 @@ def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.
 def native(
     blank: str, a: jax.Array, b: jax.Array, geometry: Geometry, groups: int = 1, result_type: jnp.dtype | None = None
 ) -> jax.Array:
-    """The form as XLA itself writes a convolution and its two gradients: what cuDNN and TPUs have calls for.
+    """The form as XLA's own convolution and its two gradients, which cuDNN and TPUs have kernels for.
 
-    The groups are a part of the channels: x [B, H, W, G C], y [B, H', W', G O], and w [kh, kw, C, G O], or
+    The groups are part of the channels: x [B, H, W, G C], y [B, H', W', G O], and w [kh, kw, C, G O], or
     [kh, kw, G C, O] where the input is the blank. The reversed kernel must be the operand itself: with a conversion or
-    a transpose in between XLA does not see that it is a gradient, and on GPU runs a forward convolution of the image
+    a transpose in between, XLA does not recognize an input gradient, and on GPU runs a forward convolution of the image
     dilated with zeros.
 
-    Without a `result_type` it is that of the operands. Asked for float32 of bfloat16 operands, XLA on GPU converts them
-    first and runs the convolution in float32; cuDNN keeps the sums in float32 anyway.
+    `result_type` None is the type of the operands. For a float32 result of bfloat16 operands, XLA on GPU would convert
+    the operands first and run the convolution in float32; cuDNN accumulates in float32 in any case.
     """
     options = {"preferred_element_type": result_type}
     strides = [axis.stride for axis in geometry]
@@ -152,7 +152,7 @@ def native(
     ]
     axes = ("NHWC", "HWOI", "NHWC")
     options |= {"lhs_dilation": strides, "feature_group_count": groups}
-    # The barrier keeps XLA from joining the reversal with what made the kernel, another reversal or a conversion.
+    # The barrier keeps XLA from fusing the reversal with the operation that made the kernel.
     kernel = lax.rev(lax.optimization_barrier(a), (0, 1))
     return convolve(b, kernel, (1, 1), edges, axes, **options)
 
@@ -162,14 +162,15 @@ def native_groups(
 ) -> jax.Array:
     """`native` with an axis of groups in front of both operands and of the result.
 
-    cuDNN is not called for the gradient of several groups' input: with a stride XLA dilates the image instead.
+    XLA does not call cuDNN for the input gradient of several groups. With a stride it would dilate the image, so
+    `inputs_by_phases` is used.
     """
     groups = len(a)
     if groups == 1:
         return native(blank, a[0], b[0], geometry, 1, result_type)[None]
     if blank == "x" and geometry[0].stride > 1:
         return inputs_by_phases(a, b, geometry)
-    if blank == "x":  # the kernel's input channels are the ones that the groups share out
+    if blank == "x":  # the kernel's input channels, not its outputs, are in groups
         a = lax.collapse(jnp.moveaxis(a, 0, 2), 2, 4)
         return split(native(blank, a, join(b), geometry, groups, result_type), groups)
     return split(native(blank, join(a), join(b), geometry, groups, result_type), groups)
@@ -186,9 +187,9 @@ def join(array: jax.Array) -> jax.Array:
 
 
 def phases_of_image(x: jax.Array, geometry: Geometry) -> jax.Array:
-    """The image padded, with the s x s pixels of each cell as channels: [B, H, W, C] to [B, H', W', s s C].
+    """The padded image with the s x s pixels of each cell as channels: [B, H, W, C] to [B, H', W', s s C].
 
-    A convolution with stride s is one without stride here, by `phases_of_kernel`.
+    A convolution of stride s is one of stride 1 of this image with `phases_of_kernel`.
     """
     s = geometry[0].stride
     edges = [
@@ -201,7 +202,7 @@ def phases_of_image(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def phases_of_kernel(w: jax.Array, stride: int) -> jax.Array:
-    """The kernel of `phases_of_image`, with taps of 0 where s does not divide them: [kh', kw', s, s, C, O]."""
+    """The kernel for `phases_of_image`, padded with zeros to a multiple of s taps: [kh', kw', s, s, C, O]."""
     s, (taps_h, taps_w) = stride, (-(-taps // stride) for taps in w.shape[:2])
     w = jnp.pad(w, ((0, taps_h * s - w.shape[0]), (0, taps_w * s - w.shape[1]), (0, 0), (0, 0)))
     return w.reshape(taps_h, s, taps_w, s, *w.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
@@ -210,8 +211,8 @@ def phases_of_kernel(w: jax.Array, stride: int) -> jax.Array:
 def inputs_by_phases(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     """The transposed convolution as a single convolution without dilation, of operands with groups in front.
 
-    Input position s m + r - before is read by tap s u + r of output m - u: for each phase r an undilated convolution,
-    and all phases read the same outputs, so that they are channels of one.
+    Tap s u + r of output m - u reads input position s m + r - before. So each phase r is an undilated convolution. All
+    phases read the same outputs, so they are the output channels of one convolution.
     """
     rows, columns = geometry
     groups, *_, channels, features = w.shape

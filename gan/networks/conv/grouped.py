@@ -1,4 +1,4 @@
-"""Networks, lowest floor: convolutions on GPU, those in groups split over devices. primitives.py calls `grouped`."""
+"""The lowering of convolutions on GPU, which splits convolutions in groups over devices."""
 
 import re
 from functools import partial
@@ -11,15 +11,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gan.networks.conv.forms import AXES, OPERANDS, Geometry, native_groups
 
 FACTORS = {"x": "g b h w c", "w": "g i j c o", "y": "g b p q o"}
-"""As AXES, with a letter for each size: positions of outputs are not those of inputs."""
+"""As AXES, with a letter for each size: outputs and inputs have different positions."""
 
 
 def grouped(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
     """The form as XLA's own convolution, in groups where there are several.
 
-    XLA's partitioner for GPUs gathers the whole batch on every device for a convolution in groups (openxla/xla pull
-    request 48086). Each device works on its own examples and groups here; only a weight gradient is summed over
-    devices. The partitioner of TPUs gathers nothing, and knows no `custom_partitioning`.
+    For a convolution in groups, XLA's partitioner for GPUs gathers the whole batch on every device (openxla/xla pull
+    request 48086). Here each device computes its own examples and groups, and only a weight gradient is summed over
+    devices. The partitioner for TPUs does not gather, and has no `custom_partitioning`.
     """
     if len(a) == 1:
         return native_groups(blank, a, b, geometry)
@@ -27,7 +27,7 @@ def grouped(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.A
 
 
 def partitioned(blank: str) -> custom_partitioning:
-    """`native_groups` with the axes b and g of its arrays split over devices as they come."""
+    """`native_groups` with the axes b and g of its arrays split over devices as the operands are."""
 
     def form(geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
         return native_groups(blank, a, b, geometry)
@@ -46,20 +46,20 @@ def partitioned(blank: str) -> custom_partitioning:
 
 
 def partition(blank: str, geometry: Geometry, mesh: Mesh, operands: tuple, result: jax.ShapeDtypeStruct) -> tuple:
-    """How each device computes its part: (mesh, function of the parts, sharding of the result, those of operands)."""
+    """How each device computes its shard: (mesh, function of the shards, sharding of the result, of the operands)."""
     axes = {}
     for name, operand in zip((*OPERANDS[blank], blank), (*operands, result), strict=True):
         spec = (*operand.sharding.spec, *[None] * len(AXES[name]))
         axes |= {letter: axis for letter, axis in zip(AXES[name], spec, strict=False) if axis and letter in "gb"}
 
-    def place(name: str) -> NamedSharding:
+    def sharding(name: str) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(*map(axes.get, AXES[name])))
 
-    def part(a: jax.Array, b: jax.Array) -> jax.Array:
-        made = native_groups(blank, a, b, geometry)
-        return lax.psum(made, axes["b"]) if blank == "w" and "b" in axes else made
+    def shard(a: jax.Array, b: jax.Array) -> jax.Array:
+        result = native_groups(blank, a, b, geometry)
+        return lax.psum(result, axes["b"]) if blank == "w" and "b" in axes else result
 
-    return mesh, part, place(blank), tuple(map(place, OPERANDS[blank]))
+    return mesh, shard, sharding(blank), tuple(map(sharding, OPERANDS[blank]))
 
 
 PARTITIONED = {blank: partitioned(blank) for blank in OPERANDS}

@@ -1,9 +1,8 @@
-"""Networks, lowest floor: convolution, transposed convolution and their Flax modules. layers.py and every
-architecture build on it.
+"""Convolution, transposed convolution and their Flax modules.
 
-The three convolutions of forms.py are closed under differentiation: each is bilinear, and its transposes are the
-other two. Making them primitives keeps gradients of every order (R1, WGAN-GP) among them, so each needs one good
-program per platform.
+A convolution, its input gradient and its weight gradient are closed under differentiation: each is bilinear, and its
+transposes are the other two. They are JAX primitives, so that gradients of every order (R1, WGAN-GP) are made of these
+three, and each needs one fast lowering per platform.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,27 +40,29 @@ SHARED = {frozenset("xy"): "b", frozenset("xw"): "c", frozenset("wy"): "o"}
 
 
 def lower(blank: str, platform: str, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """The program of one primitive on one platform; "gpu" stands for all that are not listed."""
+    """The lowering of one primitive on one platform. All platforms but "cpu" and "tpu" use that of "gpu"."""
     if platform == "cpu":
         return lower_cpu(blank, a, b, geometry)
     return lower_tpu(blank, a, b, geometry) if platform == "tpu" else grouped(blank, a, b, geometry)
 
 
 def lower_tpu(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
-    """The program of one primitive on TPU: XLA's own convolution, whose float32 sums are rounded at the end.
+    """The lowering of one primitive on TPU: XLA's own convolution with a float32 result that is rounded at the end.
 
-    There the operands stay bfloat16, and what reads the sums, such as a mean, takes them before they are rounded: the
-    step of a DCGAN of 64x64 in bfloat16, compiled for v5e, has 0.14 GiB of temporary memory for 0.19.
+    On TPU bfloat16 operands stay bfloat16, and an operation that reads the sums, such as a mean, can read them before
+    they are rounded. A training step of DCGAN at 64x64 in bfloat16, compiled for v5e, has 0.14 GiB of temporary memory
+    with it and 0.19 without.
     """
     return native_groups(blank, a, b, geometry, accumulator(a)).astype(a.dtype)
 
 
 def lower_cpu(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
-    """The program of one primitive on CPU.
+    """The lowering of one primitive on CPU.
 
-    Groups are a loop over `canonical`, which is as fast inside a loop as outside: 4 members of 16x16, 64 to 128
-    channels take 50 ms a pass where `products` takes 110, 32 groups of 16 channels 20 and 60 to 90. Images of
-    depthwise convolutions are the exception, 35 ms and 1 at 128 channels: XLA fuses all taps into one sweep.
+    Groups are a loop over `canonical`, which is as fast inside a loop as outside. Four groups of 16x16, 64 to 128
+    channels take 50 ms per pass with the loop and 110 ms with `products`; 32 groups of 16 channels take 20 ms and 60 to
+    90 ms. The inputs and outputs of depthwise convolutions are the exception: 35 ms and 1 ms at 128 channels, because
+    XLA fuses all taps of `products` into one pass over the image.
     """
     dtype = a.dtype
     # A CPU has no half precision arithmetic: widen once, before the taps or phases are read.
@@ -75,19 +76,19 @@ def lower_cpu(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
 
 
 def shape(blank: str, a: jax.core.ShapedArray, b: jax.core.ShapedArray, *, geometry: Geometry) -> jax.core.ShapedArray:
-    """Sizes of the blank, letter by letter, from the operands and the geometry."""
+    """The shape and type of the blank, from the operands and the geometry."""
     if a.dtype != b.dtype:
-        raise TypeError(f"a convolution of {a.dtype} with {b.dtype}: convert one of them")
+        raise TypeError(f"a convolution of {a.dtype} with {b.dtype}; expected: equal types, so convert one of them")
     return jax.core.ShapedArray(shape_of(blank, a, b, geometry), a.dtype)
 
 
 def batch(
     blank: str, operands: tuple[jax.Array, jax.Array], dims: tuple[int | None, int | None], *, geometry: Geometry
 ) -> tuple[jax.Array, int]:
-    """`vmap` adds no axis: it widens one that is there.
+    """The batching rule: `vmap` adds no axis, but enlarges one of the operands' axes.
 
-    Over one operand, the axis which that operand shares with the blank: the batch, or the channels. Over both, the
-    groups: then each member has weights of its own, and the lowering is a batched product.
+    Mapped over one operand, it is the axis that only this operand shares with the blank: the batch, or the channels.
+    Mapped over both, it is the groups: each member then has its own weights.
     """
     names = OPERANDS[blank]
     mapped = [name for name, dim in zip(names, dims, strict=True) if dim is not None]
@@ -106,36 +107,36 @@ def batch(
 
 
 def primitive(blank: str) -> Primitive:
-    """The form with one place left blank, as a function of the other two."""
+    """The JAX primitive that computes the blank from the other two arrays."""
     first, second = OPERANDS[blank]
-    made = Primitive(f"convolution_{blank}")
-    made.def_impl(partial(xla.apply_primitive, made))
-    made.def_abstract_eval(partial(shape, blank))
-    batching.primitive_batchers[made] = partial(batch, blank)
+    conv_p = Primitive(f"convolution_{blank}")
+    conv_p.def_impl(partial(xla.apply_primitive, conv_p))
+    conv_p.def_abstract_eval(partial(shape, blank))
+    batching.primitive_batchers[conv_p] = partial(batch, blank)
 
     def transpose(wanted: str, known: str, cotangent: jax.Array, operand: jax.Array, geometry: Geometry) -> jax.Array:
         arrays = {blank: cotangent, known: operand}
         return PRIMITIVES[wanted].bind(*(arrays[name] for name in OPERANDS[wanted]), geometry=geometry)
 
     ad.defbilinear(
-        made,
+        conv_p,
         lambda cotangent, _, b, *, geometry: transpose(first, second, cotangent, b, geometry),
         lambda cotangent, a, _, *, geometry: transpose(second, first, cotangent, a, geometry),
     )
-    # `custom_partitioning`, in the lowering of groups, must know the devices, as JAX marks its own primitive too.
-    dispatch.prim_requires_devices_during_lowering.add(made)
-    mlir.register_lowering(made, mlir.lower_fun(partial(lower, blank, "gpu"), multiple_results=False))
+    # `custom_partitioning`, in the lowering of groups, needs to know the devices. JAX marks its own primitive likewise.
+    dispatch.prim_requires_devices_during_lowering.add(conv_p)
+    mlir.register_lowering(conv_p, mlir.lower_fun(partial(lower, blank, "gpu"), multiple_results=False))
     for platform in ("cpu", "tpu"):
-        program = mlir.lower_fun(partial(lower, blank, platform), multiple_results=False)
-        mlir.register_lowering(made, program, platform=platform)
-    return made
+        lowering = mlir.lower_fun(partial(lower, blank, platform), multiple_results=False)
+        mlir.register_lowering(conv_p, lowering, platform=platform)
+    return conv_p
 
 
 PRIMITIVES = {blank: primitive(blank) for blank in OPERANDS}
 
 
 def edges_of(padding: Padding) -> tuple[str | tuple[int, int], str | tuple[int, int]]:
-    """One rule per spatial axis: "SAME", or the padding before and after."""
+    """The padding of each spatial axis: "SAME", or the numbers of pixels before and after."""
     if padding == "SAME":
         return "SAME", "SAME"
     if padding == "VALID":
@@ -145,8 +146,8 @@ def edges_of(padding: Padding) -> tuple[str | tuple[int, int], str | tuple[int, 
         if min(top, bottom, left, right) < 0:
             raise ValueError
     except (TypeError, ValueError):
-        valid = "'SAME', 'VALID', ((top, bottom), (left, right)) with nothing negative"
-        raise ValueError(f"padding={padding!r} is none of {valid}") from None
+        valid = "'SAME', 'VALID', or ((top, bottom), (left, right)) without negative numbers"
+        raise ValueError(f"padding={padding!r}; expected: {valid}") from None
     return (top, bottom), (left, right)
 
 
@@ -162,7 +163,7 @@ def forward_axis(inputs: int, taps: int, stride: int, edges: str | tuple[int, in
 
 
 def sizes_before(outputs: int, taps: int, stride: int, edges: str | tuple[int, int]) -> range:
-    """All input sizes that a convolution maps to `outputs`; never empty, or a ValueError."""
+    """All input sizes that a convolution maps to `outputs`. Raises `ValueError` where there are none."""
     low = stride * (outputs - 1) + 1 if edges == "SAME" else stride * (outputs - 1) + taps - sum(edges)
     sizes = range(max(low, 1), low + stride)
     if not sizes:
@@ -171,9 +172,9 @@ def sizes_before(outputs: int, taps: int, stride: int, edges: str | tuple[int, i
 
 
 def check(image: jax.Array, w: jax.Array, stride: int, groups: int, channels: tuple[str, int]) -> None:
-    """Both arrays have four axes, and the named channel counts of `image` and `w` agree."""
+    """Raises `ValueError` unless both arrays have four axes and their channels, stride and groups fit."""
     if image.ndim != 4 or w.ndim != 4:
-        raise ValueError(f"an image [B, H, W, C] and a kernel [kh, kw, C, O] are needed, not {image.shape}, {w.shape}")
+        raise ValueError(f"an image {image.shape} and a kernel {w.shape}; expected: [B, H, W, C] and [kh, kw, C, O]")
     name, expected = channels
     if stride < 1 or groups < 1 or w.shape[3] % groups or image.shape[3] != expected:
         raise ValueError(
@@ -183,7 +184,7 @@ def check(image: jax.Array, w: jax.Array, stride: int, groups: int, channels: tu
 
 
 def conv(x: jax.Array, w: jax.Array, *, stride: int = 1, padding: Padding = "SAME", groups: int = 1) -> jax.Array:
-    """Convolution (cross-correlation, as everywhere in this field).
+    """Convolution (a cross-correlation, as usual in deep learning).
 
         y[b, o, p, q] = sum over i, j, c of  x[b, stride o + i - top, stride p + j - left, c] w[i, j, c, q]
 
@@ -198,7 +199,7 @@ def conv(x: jax.Array, w: jax.Array, *, stride: int = 1, padding: Padding = "SAM
       [B, H', W', O].
 
     Raises:
-      ValueError: shapes that do not fit, a padding that is none of the above. TypeError: two types.
+      ValueError: shapes that do not fit, an invalid padding. TypeError: operands of different types.
     """
     check(x, w, stride, groups, ("the kernel's third axis times groups", w.shape[2] * groups))
     geometry = tuple(
@@ -217,7 +218,7 @@ def conv_transpose(
     groups: int = 1,
     output_size: Sequence[int] | None = None,
 ) -> jax.Array:
-    """The adjoint of `conv` in its input, for the same `w`:  <conv(x, w), y> = <x, conv_transpose(y, w)>.
+    """Transposed convolution, the adjoint of `conv` for the same `w`: <conv(x, w), y> = <x, conv_transpose(y, w)>.
 
     Args:
       y: [B, H', W', O].
@@ -230,7 +231,8 @@ def conv_transpose(
       [B, H, W, C].
 
     Raises:
-      ValueError: shapes that do not fit; an invalid `output_size`, with the valid ones. TypeError: two types.
+      ValueError: shapes that do not fit; an invalid `output_size`, with the valid ones. TypeError: operands of
+        different types.
     """
     check(y, w, stride, groups, ("the kernel's last axis", w.shape[3]))
     rules = edges_of(padding)
@@ -253,8 +255,8 @@ def conv_transpose(
 class Conv(nn.Module):
     """`conv` with parameters `kernel` [kh, kw, C / groups, features] and, if `use_bias`, `bias` [features].
 
-    Args, result and errors as in `conv`. `dtype` is the type of the computation (default: that of input and
-    parameters together), `param_dtype` that of the parameters.
+    Arguments, result and errors are those of `conv`. `dtype` is the type of the computation (default: the promoted type
+    of input and parameters), `param_dtype` that of the parameters.
     """
 
     features: int
@@ -281,10 +283,9 @@ class Conv(nn.Module):
 class ConvTranspose(nn.Module):
     """`conv_transpose` with parameters `kernel` [kh, kw, features, C] and, if `use_bias`, `bias` [features].
 
-    The kernel is that of the convolution whose adjoint this is (as in Keras; PyTorch's [C, features, kh, kw] with
-    its axes moved). `kernel_init` is shown the shape [kh, kw, C, features], so that it sees the fans of the map
-    that is computed, kh kw C in and kh kw features out, as in Flax; Keras and PyTorch swap the two. One output in
-    fact sees about 1 / stride^2 of that fan-in.
+    The kernel is that of the convolution whose adjoint this is (as in Keras; in PyTorch it is [C, features, kh, kw]).
+    `kernel_init` is called with the shape [kh, kw, C, features], so its fan-in is kh kw C and its fan-out kh kw
+    features, as in Flax; Keras and PyTorch swap the two. One output has about 1 / stride^2 of this fan-in.
     """
 
     features: int

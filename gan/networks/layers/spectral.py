@@ -1,6 +1,6 @@
-"""Spectral normalization of any network, as a change of its parameters: W / sigma(W), one power iteration a use.
+"""Spectral normalization of any network as a function of its parameters: W / sigma(W), one power iteration per use.
 
-A file of the network room that holds no architecture: it knows a kernel by its name and a network not at all.
+Kernels and embeddings are found by the names of the parameters, so a network needs no special layers.
 
 Reference: Miyato et al. 2018, arXiv:1802.05957, algorithm 1.
 """
@@ -13,11 +13,12 @@ from jax import Array
 
 
 def initial_vectors(params: Any, key: Array, *, embeddings: bool = True) -> dict[str, Array]:
-    """A random unit vector [out] for each kernel and, if asked for, each embedding of `params`, by its path.
+    """A random unit vector [out] for each kernel of `params`, and with `embeddings` for each embedding, by its path.
 
-    Only what has a vector is normalized. The published networks normalize a discriminator's embeddings, which judge
-    features, and leave out a generator's: SAGAN's scales and offsets of the classes, and BigGAN's shared embedding
-    (normalized, it spoils the generator: Brock's code). A generator's linear maps of an embedding are kernels.
+    `normalized` changes only the parameters that have a vector. The published networks normalize the embeddings of a
+    discriminator, which multiply its features, and not those of a generator: SAGAN's scales and offsets of the classes,
+    and BigGAN's shared embedding (Brock's code notes that normalizing it harms the generator). A generator's linear
+    maps of an embedding are kernels.
     """
     vectors = {}
     for index, (path, leaf) in enumerate(_matrices(params).items()):
@@ -30,8 +31,8 @@ def initial_vectors(params: Any, key: Array, *, embeddings: bool = True) -> dict
 def normalized(params: Any, vectors: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
     """`params` with each kernel and embedding W [in, out] divided by its largest singular value, and the new vectors.
 
-    With u the vector, v = W u / |W u|, then u <- W^T v / |W^T v| and sigma = v^T W u: a gradient flows through W
-    alone. A convolution's kernel is the matrix of [taps and inputs, outputs].
+    With u the vector: v = W u / |W u|, then u <- W^T v / |W^T v| and sigma = v^T W u. The gradient flows only through
+    W, not through u and v. A convolution's kernel is the matrix [taps * inputs, outputs].
     """
     new_vectors = {}
 
@@ -59,9 +60,9 @@ def _name(path: tuple) -> str:
 
 
 def _as_matrix(name: str, leaf: Array) -> Array:
-    if "ConvTranspose" in name:  # kept as the kernel of the adjoint: [kh, kw, outputs, inputs]
+    if "ConvTranspose" in name:  # stored as the kernel of the adjoint convolution: [kh, kw, outputs, inputs]
         leaf = jnp.swapaxes(leaf, -1, -2)
-    if name.endswith("embedding"):  # one row for each label: the map from the one-hot label
+    if name.endswith("embedding"):  # one row per label: the linear map of the one-hot label
         return leaf
     return leaf.reshape(-1, leaf.shape[-1])
 

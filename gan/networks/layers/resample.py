@@ -1,7 +1,8 @@
-"""Networks, lowest floor: resampling of images with the filter [1, 3, 3, 1], as StyleGAN2 and R3GAN do it.
+"""Resampling of images with the filter [1, 3, 3, 1] along both axes, as in StyleGAN2 and R3GAN.
 
-A filter along both axes and its adjoint are linear maps, each the other's derivative, so that one primitive holds
-gradients of every order, with one lowering per platform: `conv_forms.Axis` says which inputs an output reads.
+The filter and its adjoint are linear, and each is the other's derivative. So one JAX primitive with a flag for the
+adjoint is closed under differentiation of every order, and needs one lowering per platform. `forms.Axis` states which
+inputs an output reads.
 """
 
 from functools import partial
@@ -19,7 +20,9 @@ TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 
 
 def downsample(x: Array) -> Array:
-    """Every second pixel of x filtered with [1, 3, 3, 1] / 8 along both axes, 0 beyond the edge: [B, H, W, C] to half.
+    """x filtered with [1, 3, 3, 1] / 8 along both axes, every second pixel: [B, H, W, C] to [B, H / 2, W / 2, C].
+
+    Beyond the edge, x is 0.
 
     Reference: Karras et al. 2020, arXiv:1912.04958, appendix B.
     """
@@ -27,19 +30,23 @@ def downsample(x: Array) -> Array:
 
 
 def upsample(x: Array) -> Array:
-    """The adjoint of `downsample` times 4, [B, H, W, C] to twice the size: bilinear, with 0 beyond the edge."""
+    """4 times the adjoint of `downsample`, [B, H, W, C] to [B, 2 H, 2 W, C]: bilinear, with 0 beyond the edge."""
     return _filter(x, tuple(Axis(2 * size, 4, size, 1, 2) for size in x.shape[1:3]), 2.0, is_adjoint=True)
 
 
 def blur_before(x: Array) -> Array:
-    """x filtered with [1, 3, 3, 1] / 8 along both axes, [B, H, W, C] to [B, H + 1, W + 1, C], for a convolution that
-    then takes every second pixel."""
+    """x filtered with [1, 3, 3, 1] / 8 along both axes, before a convolution of stride 2 without padding.
+
+    [B, H, W, C] to [B, H + 1, W + 1, C].
+    """
     return _filter(x, tuple(Axis(size + 1, 4, size, 1, 1) for size in x.shape[1:3]), 1.0, is_adjoint=True)
 
 
 def blur_after(x: Array) -> Array:
-    """x filtered with [1, 3, 3, 1] / 4 along both axes, [B, H + 1, W + 1, C] to [B, H, W, C], after a transposed
-    convolution of stride 2."""
+    """x filtered with [1, 3, 3, 1] / 4 along both axes, after a transposed convolution of stride 2.
+
+    [B, H + 1, W + 1, C] to [B, H, W, C].
+    """
     return _filter(x, tuple(Axis(size, 4, size - 1, 1, 1) for size in x.shape[1:3]), 2.0, is_adjoint=False)
 
 
@@ -48,39 +55,39 @@ def _filter(x: Array, geometry: Geometry, gain: float, *, is_adjoint: bool) -> A
 
 
 def by_matrices(x: Array, *, geometry: Geometry, gain: float, is_adjoint: bool) -> Array:
-    """As a product with a banded matrix for each axis: the lowering for CPU.
+    """The filter as a product with a banded matrix for each axis: the lowering for CPU.
 
-    A gradient of R1 through two halvings, an enlargement and the 1x1 products between them takes 72 ms so, 131 as sums
-    of shifted phases and 198 as depthwise convolutions of the family (batch 32, 32x32, 32 channels; two cores that do
-    other work besides); 31, 49 and 101 with 64 channels of 16x16. Shifts are faster only without a derivative, 2 ms
-    to 6.
+    The gradient of R1 through two `downsample`, one `upsample` and the 1x1 convolutions between them takes 72 ms with
+    matrices, 131 ms with `by_shifts` and 198 ms with depthwise convolutions (batch 32, 32x32, 32 channels, on two busy
+    cores). With 64 channels of 16x16 these times are 31, 49 and 101 ms. Shifts are faster only without a derivative: 2
+    against 6 ms.
     """
     rows, columns = (_matrix(axis, gain, x.dtype) for axis in geometry)
     return jnp.einsum("bpqc,ph,qw->bhwc" if is_adjoint else "bhwc,ph,qw->bpqc", x, rows, columns)
 
 
 def by_shifts(x: Array, *, geometry: Geometry, gain: float, is_adjoint: bool) -> Array:
-    """As a sum of shifted images: the lowering for GPU and TPU.
+    """The filter as a sum of shifted images: the lowering for GPU and TPU.
 
-    The compiler makes a single pass over the image of it, in float32 until the result; a product with a matrix needs
-    the image transposed before and after.
+    The compiler fuses it into one pass over the image, in float32 until the result is rounded. A product with a matrix
+    would transpose the image before and after.
     """
     shift = _spread if is_adjoint else _gather
-    made = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    filtered = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     for dimension, axis in zip((1, 2), geometry, strict=True):
-        made = shift(made, dimension, axis, gain)
-    return made.astype(x.dtype)
+        filtered = shift(filtered, dimension, axis, gain)
+    return filtered.astype(x.dtype)
 
 
 def _matrix(axis: Axis, gain: float, dtype: jnp.dtype) -> Array:
-    """[outputs, inputs]: row p has the taps at columns stride p - before and on, as far as there are such."""
+    """[outputs, inputs]: row p has the taps from column stride p - before on, cut off at the edges."""
     tap = np.arange(axis.inputs) + axis.before - axis.stride * np.arange(axis.outputs)[:, None]
     taps = np.asarray(TAPS)[tap.clip(0, axis.taps - 1)]
     return jnp.asarray(gain * np.where((tap >= 0) & (tap < axis.taps), taps, 0.0), dtype)
 
 
 def _gather(x: Array, dimension: int, axis: Axis, gain: float) -> Array:
-    """The filter along one axis: for each tap the inputs that the outputs read by it."""
+    """The filter along one axis: the sum over taps of the inputs that each output reads with that tap."""
     edges = [(0, 0, 0)] * x.ndim
     edges[dimension] = (axis.before, axis.after, 0)
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
@@ -91,17 +98,17 @@ def _gather(x: Array, dimension: int, axis: Axis, gain: float) -> Array:
 
 
 def _spread(y: Array, dimension: int, axis: Axis, gain: float) -> Array:
-    """The adjoint of `_gather`: input s m + r - before is read by tap s u + r of output m - u."""
+    """The adjoint of `_gather`: tap s u + r of output m - u reads input s m + r - before."""
     s = axis.stride
     first, last = axis.before // s, (axis.before + axis.inputs - 1) // s
-    most = (axis.taps - 1) // s
+    max_u = (axis.taps - 1) // s
     edges = [(0, 0, 0)] * y.ndim
-    edges[dimension] = (most - first, last - axis.outputs + 1, 0)
+    edges[dimension] = (max_u - first, last - axis.outputs + 1, 0)
     y = lax.pad(y, jnp.zeros((), y.dtype), edges)
     count = last - first + 1
     phases = [
         sum(
-            gain * TAPS[s * u + r] * lax.slice_in_dim(y, most - u, most - u + count, axis=dimension)
+            gain * TAPS[s * u + r] * lax.slice_in_dim(y, max_u - u, max_u - u + count, axis=dimension)
             for u in range((axis.taps - 1 - r) // s + 1)
         )
         for r in range(s)
@@ -116,18 +123,18 @@ def _shape(x: jax.core.ShapedArray, *, geometry: Geometry, gain: float, is_adjoi
     return jax.core.ShapedArray((x.shape[0], *size, x.shape[3]), x.dtype)
 
 
-def _batch(operands: tuple[Array], dims: tuple[int], **how) -> tuple[Array, int]:
-    """`vmap` widens the batch."""
+def _batch(operands: tuple[Array], dims: tuple[int], **params) -> tuple[Array, int]:
+    """The batching rule: `vmap` adds its axis to the batch."""
     members = operands[0].shape[dims[0]]
-    made = filter_p.bind(lax.collapse(jnp.moveaxis(operands[0], dims[0], 0), 0, 2), **how)
-    return made.reshape(members, -1, *made.shape[1:]), 0
+    filtered = filter_p.bind(lax.collapse(jnp.moveaxis(operands[0], dims[0], 0), 0, 2), **params)
+    return filtered.reshape(members, -1, *filtered.shape[1:]), 0
 
 
 filter_p = Primitive("filter_1331")
 filter_p.def_impl(partial(xla.apply_primitive, filter_p))
 filter_p.def_abstract_eval(_shape)
-ad.deflinear2(filter_p, lambda cotangent, _, is_adjoint, **how: [
-    filter_p.bind(cotangent, is_adjoint=not is_adjoint, **how)
+ad.deflinear2(filter_p, lambda cotangent, _, is_adjoint, **params: [
+    filter_p.bind(cotangent, is_adjoint=not is_adjoint, **params)
 ])  # fmt: skip
 batching.primitive_batchers[filter_p] = _batch
 mlir.register_lowering(filter_p, mlir.lower_fun(by_shifts, multiple_results=False))

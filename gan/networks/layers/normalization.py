@@ -1,0 +1,78 @@
+"""Batch normalization with statistics of the whole batch: with one scale, with one per class, or one per example."""
+
+from typing import Any
+
+from flax import linen as nn
+from jax import Array
+
+from gan.networks.layers.initializers import Initializer
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over all axes but the last, with the statistics of the whole batch on every device.
+
+    y = scale * (x - mean) / sqrt(var + 1e-5) + offset. The running statistics keep `momentum` of their old value.
+
+    Reference: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.9
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        return _normalized(self, x, train, scale_init=self.scale_init)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalization with a scale and an offset [C] for each class, initially 1 and 0: x [B, ..., C], label [B].
+
+    The statistics are those of the whole batch, of all classes together, as in `BatchNorm`.
+
+    Reference: de Vries et al. 2017, arXiv:1707.00683, section 3; by class: Dumoulin et al. 2017, arXiv:1610.07629.
+    """
+
+    num_classes: int
+    axis_name: str | None = None
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: Array, label: Array, train: bool) -> Array:
+        x = _normalized(self, x, train, use_scale=False, use_bias=False)
+        shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
+        scale = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.ones, name="scale")(label)
+        offset = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.zeros, name="offset")(label)
+        return x * scale.reshape(shape) + offset.reshape(shape)
+
+
+class ModulatedBatchNorm(nn.Module):
+    """Batch normalization whose scale and offset [C] are linear maps of a vector v of each example, [B, V].
+
+    y = (1 + A v) (x - mean) / sqrt(var + 1e-5) + B v, without biases. The statistics are those of the whole batch.
+
+    Reference: Brock et al. 2019, arXiv:1809.11096, appendix B, figure 15.
+    """
+
+    kernel_init: Initializer = nn.initializers.orthogonal()
+    axis_name: str | None = None
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: Array, vector: Array, train: bool) -> Array:
+        x = _normalized(self, x, train, use_scale=False, use_bias=False)
+        shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
+        scale = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="scale")(vector)
+        offset = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="offset")(vector)
+        return x * (1.0 + scale.reshape(shape)) + offset.reshape(shape)
+
+
+def _normalized(norm: nn.Module, x: Array, train: bool, **affine: Any) -> Array:
+    """Within `norm`: x by the batch's statistics, over all devices, in training, and else by the running ones."""
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=norm.momentum,
+        epsilon=1e-5,
+        axis_name=norm.axis_name if train else None,
+        **affine,
+    )(x)
