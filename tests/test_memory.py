@@ -16,11 +16,10 @@ from test_configs import parsed
 from test_toys import SMALL
 
 from configs import toy
-from experiments import overrides
 from experiments.study import space
 from gan import data, losses
 from gan import game as rules
-from gan.config import schema
+from gan.config import overrides, schema
 from gan.errors import UserError
 from gan.inference import sampling
 from gan.parallel import processes, sharding

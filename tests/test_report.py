@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from gan.io import writer
+from gan.io import plots, writer
 from gan.train.diagnostics import WINDOW, Diagnostics, diversity
 
 FIGURES = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1,
@@ -28,7 +28,7 @@ def test_a_resumed_run_cuts_off_what_was_written_after_its_step(tmp_path):
 
 def test_a_grid_holds_every_image_in_reading_order():
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 8, 1), np.uint8)
-    sheet = writer.grid(images)
+    sheet = plots.grid(images)
     # Six images of 4x8: columns = ceil(sqrt(6 * 4 / 8)) = 2, rows 3; each with a line of one pixel.
     assert sheet.shape == (3 * 5 + 1, 2 * 9 + 1, 1)
     for index in range(6):
@@ -39,7 +39,7 @@ def test_a_grid_holds_every_image_in_reading_order():
 
 def test_colour_and_grey_grids_become_pngs(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB")):
-        writer.save_png(tmp_path / "grid.png", np.zeros((10, 10, channels), np.uint8))
+        plots.save_png(tmp_path / "grid.png", np.zeros((10, 10, channels), np.uint8))
         assert Image.open(tmp_path / "grid.png").mode == mode
 
 

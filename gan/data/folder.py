@@ -20,6 +20,7 @@ from PIL import Image
 
 from gan.data import pixels
 from gan.errors import UserError
+from gan.io.atomic import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -185,13 +186,10 @@ def _content(source, names, seen):
             digest = f"unreadable: {error.strerror}"
         total.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
     if fresh != known:
-        partial = index.with_suffix(f".{os.getpid()}")
         try:
             seen.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(fresh))
-            partial.replace(index)
+            write_text(index, json.dumps(fresh))
         except OSError as error:
-            partial.unlink(missing_ok=True)
             logger.warning("%s could not be written (%s): the next launch reads all of %s.", index, error, source)
     return total.hexdigest()
 

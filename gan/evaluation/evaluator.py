@@ -19,7 +19,7 @@ from gan import data
 from gan.errors import UserError, nearest
 from gan.game import Game
 from gan.inference import sampling
-from gan.io import workdir, writer
+from gan.io import plots, workdir, writer
 from gan.metrics import classifier, features, frechet, inception_score, kernel, modes, neighbors, wasserstein
 from gan.state import GeneratorEMA
 
@@ -66,7 +66,7 @@ def evaluate(
         found = evaluator.compute(game, ema)
         checkpoints[name] = {"step": step, "metrics": found, "seconds": round(time.perf_counter() - begun, 2)}
         if not data.is_point(game.image_shape):
-            writer.save_png(folder / f"nearest_{name}.png", evaluator.beside_nearest(game, ema))
+            plots.save_png(folder / f"nearest_{name}.png", evaluator.beside_nearest(game, ema))
         logger.info("the %s checkpoint, step %d: %s", name, step, describe(found))
     protocol = evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
     record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
@@ -201,7 +201,7 @@ class Evaluator:
         images, _ = self._dataset.arrays()
         pool = np.asarray(images[_spread(len(images), POOL)])
         found = neighbors.nearest(_pixels(samples), _pixels(pool)).indices[:, 0]
-        return writer.grid(np.stack([samples, pool[found]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
+        return plots.grid(np.stack([samples, pool[found]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
 
     def _of_parts(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The figures of features [n, D] with labels [n] that come in parts, kept only if a measure needs them all."""

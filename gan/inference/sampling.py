@@ -25,7 +25,7 @@ from gan.config import schema
 from gan.data import is_point, to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
-from gan.io import checkpoint, workdir, writer
+from gan.io import atomic, checkpoint, plots, workdir
 from gan.parallel import sharding
 from gan.state import GeneratorEMA, Player, example_keys, named_key
 
@@ -77,14 +77,13 @@ def sample(
     picture = out.with_suffix(".png")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        draft = out.with_suffix(".tmp.npz")
-        np.savez_compressed(draft, **arrays)
-        draft.replace(out)
+        with atomic.replacing(out) as tmp, open(tmp, "wb") as file:
+            np.savez_compressed(file, **arrays)
         if is_point(game.image_shape):
-            writer.save_png(picture, writer.draw_points(arrays["images"].reshape(-1, 2)))
+            plots.save_png(picture, plots.draw_points(arrays["images"].reshape(-1, 2)))
         else:
             columns = class_columns(game, labels)
-            writer.save_png(picture, writer.grid(arrays["images"][: 10 * columns or 100], columns))
+            plots.save_png(picture, plots.grid(arrays["images"][: 10 * columns or 100], columns))
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
     logger.info("%d samples of step %d: %s, and a picture of them: %s", count, step, out, picture)

@@ -10,7 +10,6 @@ import errno
 import functools
 import hashlib
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ import numpy as np
 from jax import Array
 
 from gan.errors import UserError, lookup
+from gan.io.atomic import replacing
 from gan.metrics import images as pixels
 from gan.metrics.torch_file import read_tensors
 
@@ -170,22 +170,16 @@ def download(path: str | os.PathLike, url: str = URL) -> Path:
     The file appears when it is whole and its SHA-256 is the public one's; else a `UserError` tells why.
     """
     path = Path(path).expanduser()
-    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=30) as source:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-            partial = Path(name)
-            with open(handle, "wb") as file:
+        with urllib.request.urlopen(url, timeout=30) as source, replacing(path) as tmp:
+            with open(tmp, "wb") as file:
                 while (block := source.read(1 << 20)) and file.tell() < MOST_BYTES:
                     file.write(block)
-        _checked_hash(partial, verify=True, name=url)
-        return partial.replace(path)
+            _checked_hash(tmp, verify=True, name=url)
+        return path
     except (OSError, urllib.error.URLError) as error:
         raise UserError(f"cannot fetch {url} to {path}: {error}") from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
 
 
 def features(inception: Inception, images: np.ndarray, resize: str = "tensorflow") -> np.ndarray:
