@@ -14,7 +14,7 @@ Evaluate:
 Train with several processes or hosts: run the same command in each process, with --multihost, which detects Slurm,
 Kubernetes, a TPU pod or Open MPI, or with --coordinator=HOST:PORT --num_processes=N --process_id=I.
 
---config.FIELD=VALUE overrides a field of the config. configs/default.py documents every field;
+Override any field of the config with --config.FIELD=VALUE. configs/default.py documents every field;
 python -m gan.main --help-config prints the fields with their meanings and defaults.
 
 Exit status: 0 done; 2 a mistake in a flag, a field or a file, or a failure of the machine; 3 the run diverged;

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import textwrap
 import tokenize
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from gan.config.flattening import flatten
 from gan.errors import UserError
 
 DEFAULT = loading.FOLDER / "default.py"
-WIDTH = 46
-"""Columns of a field and its default; its meaning stands behind them."""
+COLUMNS = 120
+WIDTH = 48
+"""Columns of a field with its default, before its meaning."""
 
 
 def describe(path: Path = DEFAULT) -> str:
@@ -25,17 +27,26 @@ def describe(path: Path = DEFAULT) -> str:
     meanings = _meanings(source)
     lines = [f"Every field of a config with its default, from {path}. Override one with --config.FIELD=VALUE.", ""]
     group = ""
-    for name, value in flatten(loading.load(str(path))).items():
+    order = list(meanings)
+    for name, value in sorted(flatten(loading.load(str(path))).items(), key=lambda field: _place(field[0], order)):
         for parent in _new_groups(name, group):
-            lines += ["", f"{parent}: {meanings[parent]}"] if meanings.get(parent) else []
+            lines += ["", *textwrap.wrap(f"{parent}: {meanings[parent]}", COLUMNS)] if meanings.get(parent) else []
         group = name.rpartition(".")[0]
         lines.append(_line(f"{name}={value!r}", meanings.get(name, "")))
     return "\n".join(lines)
 
 
+def _place(name: str, order: list[str]) -> int:
+    """The place in the source of a field, or of the group that it is in."""
+    while name not in order:
+        name = name.rpartition(".")[0]
+    return order.index(name)
+
+
 def _line(field: str, meaning: str) -> str:
-    separator = "  " if len(field) <= WIDTH or not meaning else "\n  " + " " * WIDTH
-    return f"{field:<{WIDTH}}{separator}{meaning}".rstrip()
+    text = textwrap.wrap(meaning, COLUMNS - WIDTH)
+    head = f"{field:<{WIDTH}}" if len(field) < WIDTH or not text else f"{field}\n{'':{WIDTH}}"
+    return f"\n{'':{WIDTH}}".join([head + "".join(text[:1]), *text[1:]]).rstrip()
 
 
 def _new_groups(name: str, group: str) -> list[str]:
@@ -66,6 +77,8 @@ def _meanings(source: str) -> dict[str, str]:
     def visit(node: ast.expr, prefix: str) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
             visit(_returned(functions[node.func.id]), prefix)
+            for word in node.keywords:
+                found[f"{prefix}{word.arg}"] = comment(word.value.lineno, word.value.end_lineno)
         if not isinstance(node, ast.Dict):
             return
         for key, value in zip(node.keys, node.values, strict=True):

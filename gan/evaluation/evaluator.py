@@ -70,7 +70,7 @@ def evaluate(
         logger.info("the %s checkpoint, step %d: %s", name, step, describe(found))
     protocol = evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
     record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
-    workdir.write(folder, record, "evaluation.json")
+    workdir.write_record(folder / "evaluation.json", record)
     logger.info("%s", folder / "evaluation.json")
 
 
