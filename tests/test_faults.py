@@ -54,7 +54,7 @@ def test_a_full_pipe_costs_lines_which_are_counted(monkeypatch):
     while select.select([reading], [], [], 0)[0]:
         os.read(reading, 4096)
     print("seen", file=stream)
-    assert os.read(reading, 4096) == b"(6 writes left out here: nobody was reading)\nseen\n"
+    assert os.read(reading, 4096) == b"(6 writes dropped here: no reader)\nseen\n"
     os.close(reading)
     print("nobody is there any more", file=stream)
     os.close(writing)
@@ -107,7 +107,7 @@ def test_a_damaged_line_of_figures_costs_no_other(tmp_path, caplog):
     path.write_bytes(b'{"step": 1}\n{"st\xff": 2}\n{"step": 3}\n{"step": 4}\n{"step": 5')
     writer._keep_until(path, 3)
     assert path.read_bytes() == b'{"step": 1}\n{"step": 3}\n'
-    assert "removed 1 corrupted lines, the first is line 2" in caplog.text
+    assert "removed 1 damaged lines, the first is line 2" in caplog.text
 
 
 def test_events_are_records_that_tensorboard_reads(tmp_path):

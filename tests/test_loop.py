@@ -282,7 +282,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(whole, tmp_pat
         largest.write_bytes(content)
     assert runs.train(tmp_path) == 0
     assert "checkpoint 12 is damaged" in caplog.text
-    assert "going on from checkpoint 8" in caplog.text
+    assert "resuming from checkpoint 8" in caplog.text
     assert (tmp_path / "damaged_checkpoints/12").is_dir()
     assert runs.final_digests(tmp_path) == runs.final_digests(whole)
 

@@ -65,7 +65,7 @@ def lock(workdir: Path) -> Iterator[None]:
 def read(workdir: Path) -> dict | None:
     """The content of `config.json`, or None where there is no run.
 
-    Raises `UserError` where the file is corrupted, or is of another format.
+    Raises `UserError` where the file is damaged, or is of another format.
     """
     path = workdir / "config.json"
     try:

@@ -107,10 +107,10 @@ def progress(parts: Iterable, *, total: int, what: str) -> Iterable:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Removes the lines after `step`, a last line that a killed process left incomplete, and corrupted lines."""
+    """Removes the lines after `step`, a last line that a killed process left incomplete, and damaged lines."""
     if not path.exists():
         return
-    kept, corrupted = [], []
+    kept, damaged = [], []
     lines = path.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
@@ -121,11 +121,11 @@ def _keep_until(path: Path, step: int) -> None:
                 break
         except (ValueError, KeyError, TypeError, RecursionError):
             if line.endswith(b"\n"):
-                corrupted.append(number)
+                damaged.append(number)
             continue
         kept.append(line.rstrip(b"\n") + b"\n")
-    if corrupted:
-        logger.warning("%s: removed %d corrupted lines, the first is line %d", path, len(corrupted), corrupted[0])
+    if damaged:
+        logger.warning("%s: removed %d damaged lines, the first is line %d", path, len(damaged), damaged[0])
     with replacing(path) as tmp:
         tmp.write_bytes(b"".join(kept))
 
