@@ -7,11 +7,14 @@ from pathlib import Path
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from gan import game as rules
 from gan import schedules, state
 from gan.cli.flags import config_and_workdir
+from gan.config import loading
 from gan.config.flattening import flatten
+from gan.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "default"))
@@ -47,6 +50,33 @@ def test_every_field_can_be_overridden(name):
 def test_a_config_shows_a_command_that_can_be_pasted(name):
     text = importlib.import_module(f"configs.{name}").__doc__
     assert f"python -m gan.main --config=configs/{name}.py" in text
+
+
+def test_a_config_is_flat_by_dotted_names():
+    config = ConfigDict({"seed": 1, "data": {"image_size": (8, 8), "crop": {}}, "loss": "hinge"})
+    assert flatten(config) == flatten(config.to_dict())
+    assert flatten(config) == {"seed": 1, "data.image_size": (8, 8), "loss": "hinge"}
+    config.data.itself = config
+    for wrong, line in ((config, "record.data.itself.* contains itself"), ({"data": {3: 4}}, "record.data.3 is not a")):
+        with pytest.raises(UserError, match=line):
+            flatten(wrong, "record")
+
+
+def test_a_config_file_is_loaded_with_its_argument_and_overrides(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from configs import dcgan\ndef get_config(name='none'):\n    return dcgan.get_config(name)\n")
+    assert loading.load(str(path)).data.name == "none"
+    config = loading.load(f"{path}:mnist", ["loss=hinge", "data.image_size=(8, 8)", "microbatches=auto"])
+    assert (config.data.name, config.loss, config.data.image_size) == ("mnist", "hinge", (8, 8))
+    path.write_text("x = 1")  # nothing is left of the file that was loaded before
+    for name, line in (
+        (path, "base=.*mine.py: AttributeError.*get_config"),
+        ("configs/dcgam.py", "nearest: .*dcgan.py"),
+    ):
+        with pytest.raises(UserError, match=line):
+            loading.load(str(name), flag="base")
+    with pytest.raises(UserError, match="--override seed=x is invalid; expected: int, such as 0"):
+        loading.load("configs/dcgan.py", ["seed=x"])
 
 
 def test_every_command_in_the_documents_parses():

@@ -3,9 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from gan.io import plots, writer
+from gan.io import atomic, plots, writer
 from gan.train.diagnostics import WINDOW, Diagnostics, diversity
 
 METRICS = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1,
@@ -35,6 +36,20 @@ def test_a_grid_has_every_image_in_reading_order():
         top, left = index // 2 * 5 + 1, index % 2 * 9 + 1
         np.testing.assert_array_equal(sheet[top : top + 4, left : left + 8], images[index])
     assert (sheet[0] == 128).all()
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "record.json"
+    atomic.write_json(path, {"step": 1})
+    with pytest.raises(KeyError), atomic.replacing(path) as tmp:
+        tmp.write_text('{"st')
+        assert json.loads(path.read_text()) == {"step": 1}
+        raise KeyError
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+    with atomic.replacing(path) as one, atomic.replacing(path) as other:  # two writers do not disturb each other
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"
 
 
 def test_color_and_gray_grids_are_written_as_png(tmp_path):

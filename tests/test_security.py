@@ -40,7 +40,7 @@ SERVING = {
 }
 BUILT_IN = {"eval", "exec", "compile", "__import__", "breakpoint"}
 PROGRAMS = {"experiments/study/space.py": {"runpy"}}
-"""Files that execute a file as a program: an experiment. A config is executed by ml_collections' flag --config."""
+"""Files that execute a file as a program: an experiment. A config is executed by gan/config/loading.py."""
 LOADERS = {"load", "loads", "fromfile", "memmap", "import_module", "run_path", "run_module", "system", "popen"}
 ALLOWED = {"json": {"load", "loads"}, "runpy": {"run_path"}, "np": {"load"}, "space": {"load"}, "data": {"load"},
            "inception": {"load"}, "toys": {"load"}, "image": {"load"}, "systems": {"load"},

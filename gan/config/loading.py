@@ -1,11 +1,12 @@
 """Loading a config file: `FILE`, or `FILE:ARG`, where the text after the colon is the argument of `get_config`."""
 
+import importlib.machinery
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from gan.config.flattening import flatten
 from gan.config.overrides import override
@@ -25,12 +26,12 @@ def load(name: str, overrides: Sequence[str] = (), *, flag: str = "--config") ->
 
     Raises `UserError`, with `flag` in its message, where the file cannot be loaded or gives no `ConfigDict`.
     """
-    path = name.partition(":")[0]
+    path, colon, argument = name.partition(":")
     if not os.path.isfile(path):
         found = shipped()
         raise UserError(f"{flag}={path} is not a file{nearest(path, found)}; expected: {', '.join(found)}")
     try:
-        config = _read(name)
+        config = _read(path, [argument] if colon else [])
         fields = flatten(config) if isinstance(config, ConfigDict) else {}
     except UserError as error:
         raise UserError(f"{flag}={name}: {error}") from error
@@ -42,8 +43,9 @@ def load(name: str, overrides: Sequence[str] = (), *, flag: str = "--config") ->
     return config
 
 
-def _read(name: str) -> object:
-    """What `get_config` returns, loaded as the flag --config loads it."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=False)
-    return values["config"].parser.parse(name)
+def _read(path: str, arguments: Sequence[str]) -> object:
+    """What `get_config(*arguments)` of the file returns. Each call executes the file in a new module."""
+    loader = importlib.machinery.SourceFileLoader("config", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module.get_config(*arguments)
