@@ -28,7 +28,7 @@ def override(config: ConfigDict, changes: Sequence[str]) -> None:
             is_text = text == "auto" if _takes_auto(field) else isinstance(known[field], str)
             assign(config, field, text if is_text else ast.literal_eval(text))
         except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
-            kind = "whole number or 'auto'" if _takes_auto(field) else type(known[field]).__name__
+            kind = "a whole number or 'auto'" if _takes_auto(field) else type(known[field]).__name__
             raise UserError(f"--override {change} is invalid; expected: {kind}, such as {known[field]!r}") from error
 
 
