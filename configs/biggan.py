@@ -6,15 +6,17 @@ python -m gan.main --config=configs/biggan.py:cifar10
 python -m gan.main --config=configs/biggan.py:imagenet128 --config.data.dir=PATH
 python -m gan.main --config=configs/biggan.py:deep --config.data.dir=PATH
 
-The first two are small ones on CIFAR-10 for two CPU cores, of ours. `cifar10` is that of the first author's code
-(BigGAN-PyTorch), without shared embedding, split latent or attention. `imagenet128` and `deep` are the paper's at
-128x128 (appendices B and C), for a folder of images with a folder in it for each class, and for eight GPUs of 80 GB,
-which see 256 images each, with blocks that are computed again for the gradient (remat). The deep one needs
-XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment there. On fewer, config.microbatches=8 takes the batch of 2048 in
-parts, and each part has statistics of its own. `cifar10` runs on one GPU. The turn from which on the generator is
-averaged is BigGAN-PyTorch's everywhere. Where they differ from theirs: images are not mirrored, and the classes' scales
-and offsets of `cifar10` begin at 1 and 0. `none` and `none` as the players' conditioning make an unconditional game,
-normalized by the latent.
+`small` (the default) and `small_deep` are small versions on CIFAR-10 for two CPU cores. They are not published recipes.
+`cifar10` is the recipe of BigGAN-PyTorch, the code of the paper's first author, without shared embedding, split latent
+or attention. It runs on one GPU.
+`imagenet128` and `deep` are the recipes of the paper at 128x128 pixels (appendices B and C), for a folder of images
+with one subfolder per class. They are sized for eight GPUs of 80 GB with 256 images each, and recompute the activations
+of blocks for the gradient (remat). `deep` needs XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment. On fewer GPUs,
+config.microbatches=8 splits the batch of 2048; each part then has its own batch statistics.
+
+The step at which the average of the generator starts is that of BigGAN-PyTorch. Differences from the originals: images
+are not mirrored, and the class-conditional scales and offsets of `cifar10` are initialized to 1 and 0. For an
+unconditional game set the conditioning of both players to `none`; G is then normalized by the latent.
 """
 
 import math
@@ -24,7 +26,7 @@ from configs import default
 
 
 class Recipe(NamedTuple):
-    """What differs from one run to the next."""
+    """What differs between the variants."""
 
     network: str
     data: str
@@ -37,12 +39,12 @@ class Recipe(NamedTuple):
     steps: int
     discriminator_steps: int
     learning_rates: tuple[float, float]  # of G and D
-    average_after: int  # turns; from then on the average keeps 0.9999 of itself in a turn
+    ema_start: int  # steps; from then on the EMA has the decay `ema_decay` per step
     standing_batches: int
     kernel_init: str = "orthogonal"
     orthogonal: float = 0.0
     embedding: int = 128
-    average_keeps: float = 0.9999
+    ema_decay: float = 0.9999
     remat: bool = False
 
 
@@ -50,37 +52,36 @@ RECIPES = {
     "small": Recipe(
         network="biggan", data="cifar10", image_size=32, attention=(16,), widths=(8, 8), latent=80,
         conditioning="shared_embedding", batch_size=32, steps=20_000, discriminator_steps=1,
-        learning_rates=(2e-4, 4e-4), average_after=100, average_keeps=0.99, standing_batches=16, orthogonal=1e-4,
+        learning_rates=(2e-4, 4e-4), ema_start=100, ema_decay=0.99, standing_batches=16, orthogonal=1e-4,
         embedding=32,
     ),
     "small_deep": Recipe(
         network="biggan_deep", data="cifar10", image_size=32, attention=(16,), widths=(16, 16), latent=80,
         conditioning="shared_embedding", batch_size=32, steps=20_000, discriminator_steps=1,
-        learning_rates=(2e-4, 4e-4), average_after=100, average_keeps=0.99, standing_batches=16, orthogonal=1e-4,
+        learning_rates=(2e-4, 4e-4), ema_start=100, ema_decay=0.99, standing_batches=16, orthogonal=1e-4,
         embedding=32,
     ),
     "cifar10": Recipe(
         network="biggan", data="cifar10", image_size=32, attention=(), widths=(64, 64), latent=128,
         conditioning="batch_norm", batch_size=50, steps=125_000, discriminator_steps=4,
-        learning_rates=(2e-4, 2e-4), average_after=1000, standing_batches=16, kernel_init="normal(0.02)",
+        learning_rates=(2e-4, 2e-4), ema_start=1000, standing_batches=16, kernel_init="normal(0.02)",
     ),
     "imagenet128": Recipe(
         network="biggan", data="folder", image_size=128, attention=(64,), widths=(96, 96), latent=120,
         conditioning="shared_embedding", batch_size=2048, steps=140_000, discriminator_steps=2,
-        learning_rates=(5e-5, 2e-4), average_after=20_000, standing_batches=100, orthogonal=1e-4, remat=True,
+        learning_rates=(5e-5, 2e-4), ema_start=20_000, standing_batches=100, orthogonal=1e-4, remat=True,
     ),
     "deep": Recipe(
         network="biggan_deep", data="folder", image_size=128, attention=(64,), widths=(128, 128), latent=128,
         conditioning="shared_embedding", batch_size=2048, steps=140_000, discriminator_steps=2,
-        learning_rates=(5e-5, 2e-4), average_after=20_000, standing_batches=100, orthogonal=1e-4, remat=True,
+        learning_rates=(5e-5, 2e-4), ema_start=20_000, standing_batches=100, orthogonal=1e-4, remat=True,
     ),
 }  # fmt: skip
 
 
 def get_config(preset: str = "small"):
-    """The recipe of that name in RECIPES: hinge loss, Adam 0 / 0.999, spectral normalization of both players."""
-    if preset not in RECIPES:
-        raise ValueError(f"biggan:{preset} is unknown; expected: {', '.join(RECIPES)}")
+    """The recipe RECIPES[preset]: hinge loss, Adam with betas 0 and 0.999, spectral normalization of both players."""
+    default.check_variant("biggan", preset, RECIPES)
     recipe = RECIPES[preset]
     is_deep = recipe.network == "biggan_deep"
     config = default.get_config()
@@ -110,16 +111,16 @@ def get_config(preset: str = "small"):
         conditioning=recipe.conditioning,
         embedding=recipe.embedding,
         learning_rate=recipe.learning_rates[0],
-        # A scale for each class leaves no place for the parts of a latent.
+        # Class-conditional scales alone, without a shared embedding, do not take parts of the latent.
         **({} if is_deep else {"split_latent": recipe.conditioning == "shared_embedding"}),
     )
     config.discriminator = default.player(
         **both, width=recipe.widths[1], halvings=0, conditioning="projection", learning_rate=recipe.learning_rates[1]
     )
-    images = recipe.batch_size * recipe.discriminator_steps  # in a turn
-    halflife = images * math.log(0.5) / math.log(recipe.average_keeps)
+    images = recipe.batch_size * recipe.discriminator_steps  # per step
+    halflife = images * math.log(0.5) / math.log(recipe.ema_decay)
     config.ema_halflife = 0.0
-    config.schedules.ema_halflife = f"phases(({images * recipe.average_after}, {halflife:.1f}))"
+    config.schedules.ema_halflife = f"phases(({images * recipe.ema_start}, {halflife:.1f}))"
     config.evaluation.standing_batches = recipe.standing_batches
     config.sample_every = config.checkpoint_every = 1000
     return config

@@ -1,16 +1,15 @@
 """A small convolutional GAN on MNIST: transposed convolutions against two convolutions with average pooling.
 
 python -m gan.main --config=configs/conv_gan.py
-
-As its tutorial has it: latents from N(-1, 1), the same for both players within a turn, and 3,000 turns of 16 images
-from the 55,000 training images that MNIST was then split into. There is no averaged generator: samples come from the
-last one, though with running statistics in its batch normalizations.
-
-With these numbers it collapses: by turn 700 D's loss is near 0.002 and every sample is one blot. It draws digits of all
-kinds within the same 3,000 turns of 16 images once D is penalised for its slope at real images, and made larger and
-quicker so that it can afford the penalty (D's loss then ends at 0.7, G's at 1.2; docs/tutorials.md shows both):
-
 python -m gan.main --config=configs/conv_gan.py:tuned
+
+The settings of its tutorial: latents from N(-1, 1), shared by both players within a step, and 3,000 steps of 16 images
+from the 55,000 training images of MNIST's older split. Samples come from the current generator, not from an average of
+it, with running statistics in its batch normalizations.
+
+The tutorial's settings collapse: by step 700 D's loss is near 0.002 and all samples are the same blot. `tuned` adds an
+R1 penalty to D, and makes D wider and its learning rate higher. It draws all digits within the same 3,000 steps of 16
+images; at the end D's loss is 0.7 and G's 1.2. docs/tutorials.md shows both.
 """
 
 from configs import default
@@ -18,8 +17,7 @@ from configs import default
 
 def get_config(variant: str = "tutorial"):
     """Sigmoid cross-entropy on logits, non-saturating; Adam 2e-4. `variant` is "tutorial" or "tuned"."""
-    if variant not in ("tutorial", "tuned"):
-        raise ValueError(f"conv_gan:{variant} is unknown; expected: tutorial, mended")
+    default.check_variant("conv_gan", variant, ("tutorial", "tuned"))
     config = default.get_config()
     config.steps = 3000
     config.batch_size = 16
@@ -35,8 +33,7 @@ def get_config(variant: str = "tutorial"):
     config.discriminator = default.player(
         network="conv_gan", width=8, kernel_init="truncated_normal(0.02)", bias=0.0, beta1=0.9
     )
-    config.ema_halflife = 0.0
-    config.schedules.ema_halflife = ""
+    default.use_no_ema(config)
     if variant == "tuned":
         config.penalties.r1 = 5.0
         config.discriminator.width = 32

@@ -1,6 +1,9 @@
-"""Every field that a run has, with its meaning. The other configs start from here and change what they must.
+"""Every field of a run, with its meaning and default. The other configs start from here and change what differs.
 
-Not a run by itself: see configs/dcgan.py.
+Not a run by itself: see configs/dcgan.py. `python -m gan.main --help-config` prints these fields with the comments.
+
+G is the generator and D the discriminator. A step consists of `discriminator_steps` updates of D, then
+`generator_steps` updates of G.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -12,72 +15,90 @@ PENALTIES = (
 
 
 def player(**fields) -> dict:
-    """One player: its network's name and its optimizer, changed or extended by `fields`, such as the network's own."""
+    """The fields of G or D: the name of its network, its optimizer, and `fields`, such as those of the network."""
     return {
-        "network": "dcgan",
+        "network": "dcgan",  # a network of gan/networks, whose other fields are arguments of the network
         "conditioning": "none",  # G: none, concat, concat_embedding, embedding; D: none, projection, classifier
-        "optimizer": "adam",
+        "optimizer": "adam",  # adam, adamw, lion, ...: see gan/optimizers.py
         "learning_rate": 2e-4,
         "beta1": 0.5,
         "beta2": 0.999,
         "epsilon": 1e-8,
-        "weight_decay": 0.0,  # of adamw and lion
-        "clip_norm": 0.0,  # a longer gradient is shortened to this; 0: never
-        "spectral_norm": False,  # divide each kernel by its largest singular value
-        "penalty_interval": 1,  # the player's penalties at every k-th turn, so many times as heavy
+        "weight_decay": 0.0,  # for adamw and lion
+        "clip_norm": 0.0,  # the norm to which a larger gradient is scaled; 0: no clipping
+        "spectral_norm": False,  # whether each kernel is divided by its largest singular value
+        "penalty_interval": 1,  # lazy regularization: k applies the player's penalties every k steps, scaled by k
         **fields,
     }
 
 
 def scheduled() -> dict:
-    """The schedules of one player's numbers; an empty string keeps the number constant."""
+    """The schedules of a player's hyperparameters. An empty string keeps the value constant."""
     return dict.fromkeys(("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm"), "")
+
+
+def untyped(value) -> FieldReference:
+    """A field whose overrides may have another type than its default."""
+    return FieldReference(value, field_type=object)
 
 
 def get_config() -> ConfigDict:
     """A DCGAN on the bundled digits."""
     return ConfigDict(
         {
-            "seed": 0,
-            "steps": 2000,  # turns of the game
-            "batch_size": 64,  # over all devices
+            "seed": 0,  # of the initial parameters, the order of the examples and all random numbers
+            "steps": 2000,  # length of the run
+            "batch_size": 64,  # global: over all devices and processes
             "data": {
-                "name": "digits",  # ours, or any TFDS dataset with images
-                "dir": "",  # where TFDS keeps prepared data; empty: TFDS_DATA_DIR, or TFDS's own default
-                "split": "train",
-                "image_size": (32, 32),  # (height, width); (): as the dataset has them
-                "channels": 0,  # 1 grey, 3 color, 0: as the dataset has them
-                "crop": "center",  # to the shape of image_size before resizing; "none": stretch
-                "skip_broken": False,  # of a folder of images: leave out files that cannot be read, rather than stop
-                "on_device": "auto",  # all examples on the device: auto, always, never
+                "name": "digits",  # digits, folder, stacked_mnist, a set of points, or an image dataset of TFDS
+                "dir": "",  # folder of the images, or of prepared TFDS data; empty: TFDS_DATA_DIR, else TFDS's default
+                "split": "train",  # split of the dataset, with TFDS's slices: train[:55000]
+                "image_size": (32, 32),  # (height, width); (): as in the dataset
+                "channels": 0,  # 1: gray, 3: color, 0: as in the dataset
+                "crop": "center",  # before resizing. center: crops to the aspect ratio of image_size; none: stretches
+                "skip_broken": False,  # for a folder of images: whether unreadable files are skipped, or an error
+                "on_device": "auto",  # whether all examples are kept in device memory: auto, always, never
             },
             "latent": {
-                "size": 100,
+                "size": 100,  # number of dimensions
                 "prior": "normal",  # normal(mean, sd, bound), uniform(low, high)
-                "share": False,  # both players see the same latents within a turn, which then costs one pass of G less
+                "share": False,  # whether the updates of G reuse the latents of D's, which saves a forward pass of G
             },
-            "output_activation": "tanh",  # G's activation, and so the range of images: tanh, sigmoid, linear
-            "loss": "non_saturating",
-            "penalties": dict.fromkeys(PENALTIES, 0.0),  # their weights, r1 |grad D|^2 for one; 0: none
-            "gradient_estimator": "exact",  # of r1 and r2: exact, finite_difference(sigma, every)
-            "weight_clip": 0.0,  # D's parameters are kept within plus and minus this; 0: left free
-            "top_k": 1.0,  # G learns from the share of its images that D finds most real
+            "output_activation": "tanh",  # of G; sets the range of the images: tanh, sigmoid, linear
+            "loss": "non_saturating",  # a loss of gan/losses.py, such as hinge, wasserstein or relativistic
+            # The weight of each penalty of gan/penalties.py; 0: off. r1, for example, weighs the mean of |grad D|^2.
+            "penalties": dict.fromkeys(PENALTIES, 0.0),
+            "gradient_estimator": "exact",  # of |grad D|^2 in r1 and r2: exact, finite_difference(sigma, every)
+            "weight_clip": 0.0,  # D's parameters are clipped to [-weight_clip, weight_clip]; 0: no clipping
+            "top_k": 1.0,  # the fraction of G's images, those with the largest logits, from which G learns
             "augment": {
-                "policy": "none",  # of what D sees, real and fake alike: none, diff_augment, ada, apa
-                "p": 0.0,  # its probability; of an adaptive one, the first
-                "target": 0.0,  # adaptive: p holds the mean sign of D's logits on real images here; 0: p is as above
-                "ada_images": 500_000.0,  # adaptive: the images in which p can go from 0 to 1
+                "policy": "none",  # augmentation of all images that D sees: none, diff_augment, ada, apa
+                "p": 0.0,  # its probability; with a target, the initial probability
+                "target": 0.0,  # adaptive p: the mean sign of D's logits on real images to hold; 0: p is fixed
+                "ada_images": 500_000.0,  # adaptive p: the number of real images in which p can change by 1
             },
-            "discriminator_steps": 1,  # updates of D in a turn, each on a batch of its own
-            "generator_steps": 1,  # updates of G in a turn
-            "compute_dtype": "float32",  # of the players' layers: float32, bfloat16; all that is kept is float32
-            # Parts in which an update takes its batch, to need less memory; "auto": as few as fit the device.
-            "microbatches": FieldReference(1, field_type=object),  # an int field could not be set to a string
-            # Of dcgan: maps at full size, halvings of the image (0: down to about 4 pixels), initial weights.
-            "generator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),
-            "discriminator": player(width=64, depth=0, batch_norm=True, kernel_init="normal(0.02)"),
-            "ema_halflife": 10_000.0,  # images; samples come from the averaged generator; 0: the last one
-            "schedules": {  # of the numbers above, by images seen: "linear(5e-5, 1e6)", "cosine(5e-5, 1e6)", ...
+            "discriminator_steps": 1,  # updates of D in a step, each with a batch of its own
+            "generator_steps": 1,  # updates of G in a step
+            "compute_dtype": "float32",  # of the layers: float32, bfloat16. Parameters and moments are always float32
+            # Gradient accumulation: the number of parts into which the batch of an update is split, to use less
+            # memory; auto: the fewest that fit the memory of the device.
+            "microbatches": untyped(1),
+            "generator": player(
+                width=64,  # dcgan: channels at full resolution
+                depth=0,  # dcgan: number of times the image is halved; 0: down to about 4 pixels
+                batch_norm=True,  # dcgan: whether there is batch normalization
+                kernel_init="normal(0.02)",  # dcgan: initializer of the kernels
+            ),
+            "discriminator": player(
+                width=64,  # as in the generator
+                depth=0,  # as in the generator
+                batch_norm=True,  # as in the generator; False for penalties on the gradient of D
+                kernel_init="normal(0.02)",  # as in the generator
+            ),
+            "ema_halflife": 10_000.0,  # of the average of G (EMA) that samples come from, in images; 0: no average
+            # Schedules of the fields above as functions of the number of images seen, such as "linear(5e-5, 1e6)" or
+            # "cosine(5e-5, 1e6)": see gan/schedules.py. Empty: constant.
+            "schedules": {
                 "generator": scheduled(),
                 "discriminator": scheduled(),
                 "ema_halflife": "rampup(0.05)",
@@ -86,24 +107,50 @@ def get_config() -> ConfigDict:
                 "top_k": "",
                 "augment": {"p": "", "target": "", "ada_images": ""},
             },
-            "parallel": "jit",  # how a turn is spread over devices: jit, pmap
-            # Each device keeps its part of the optimizers' moments and of the averaged generator, not all of them: less
-            # memory, the same numbers. With jit only.
+            "parallel": "jit",  # how a step is distributed over the devices: jit, pmap
+            # Whether each device stores only its part of the optimizer moments and of the EMA (ZeRO, stage 1), which
+            # uses less memory. For jit only.
             "shard_state": False,
-            "log_every": 50,  # steps
-            "sample_every": 500,  # steps; 0: never
-            "checkpoint_every": 500,  # steps; 0: only at the end
-            "evaluate_every": 0,  # steps; 0: never
+            "log_every": 50,  # steps between lines of metrics.jsonl
+            "sample_every": 500,  # steps between sample images; 0: none
+            "checkpoint_every": 500,  # steps between checkpoints; 0: only at the end
+            "evaluate_every": 0,  # steps between evaluations; 0: none
             "evaluation": {
-                "split": "test",  # what samples are compared with
-                "reference_samples": 0,  # how many of its images; 0: all
-                "num_samples": 10_000,
-                "standing_batches": 0,  # of samples, whose statistics the averaged G normalizes by; 0: those averaged
-                "extractor": "auto",  # classifier (auto, where there are labels), inception, pixels
-                # frechet (with the sliced Wasserstein of points, it decides which checkpoint is the best), kernel,
-                # intra_class (of a conditional game), prdc (precision, recall, density, coverage),
+                "split": "test",  # split of the reference images
+                "reference_samples": 0,  # number of reference images; 0: all
+                "num_samples": 10_000,  # number of generated images
+                "standing_batches": 0,  # batches of samples that set the EMA's batch statistics; 0: from training
+                "extractor": "auto",  # feature extractor: classifier (auto, where there are labels), inception, pixels
+                # frechet (selects the best checkpoint, as the sliced Wasserstein distance does for points), kernel,
+                # intra_class (for conditional games), prdc (precision, recall, density, coverage),
                 # inception_score, mode_coverage (modes, reverse_kl), memorization.
                 "metrics": ("frechet", "kernel", "prdc", "inception_score", "mode_coverage", "memorization"),
             },
         }
     )
+
+
+def check_variant(name: str, variant: str, valid) -> None:
+    """Raises `ValueError` where NAME.py:VARIANT is none of the valid variants."""
+    if variant not in valid:
+        raise ValueError(f"{name}:{variant} is unknown; expected: {', '.join(valid)}")
+
+
+def use_mnist(config: ConfigDict) -> None:
+    """MNIST at its own size of 28x28 pixels, gray."""
+    config.data.name = "mnist"
+    config.data.image_size = (28, 28)
+    config.data.channels = 1
+
+
+def use_no_ema(config: ConfigDict) -> None:
+    """Samples come from the current generator, not from an average of it."""
+    config.ema_halflife = 0.0
+    config.schedules.ema_halflife = ""
+
+
+def decay_learning_rates(config: ConfigDict) -> None:
+    """Both learning rates decrease linearly to zero at the end of the run."""
+    images = config.steps * config.discriminator_steps * config.batch_size
+    for schedule in (config.schedules.generator, config.schedules.discriminator):
+        schedule.learning_rate = f"linear(0.0, {images})"

@@ -1,17 +1,17 @@
-"""A convolutional GAN with dropout in both players, on a folder of images of any sizes: flags, in its tutorial.
+"""A convolutional GAN with dropout in both players, for a folder of images of any size. Its tutorial draws flags.
 
 python -m gan.main --config=configs/flag_gan.py --config.data.dir=FOLDER
-
-As its tutorial has it: images stretched to 64x64, grey, in [0, 1], latents from U(0, 1), batches of 32. Its thousands
-of epochs are 2,000 here, of 8 turns for the 251 flags of a folder. There is no averaged generator: samples come from
-the last one, without dropout and with running statistics in its batch normalizations. The players' rates differ with
---config.generator.learning_rate=2e-4, and change between phases, by images seen, with
---config.schedules.generator.learning_rate="phases((256000,5e-5))".
-
-It was made for a GPU: 520 billion operations a turn, 20 hours on two CPU cores. In the tens of minutes that a laptop
-has, this draws tricolours, bands, crosses and emblems at 32x32 (docs/tutorials.md shows them, and what else was tried):
-
 python -m gan.main --config=configs/flag_gan.py:small --config.data.dir=FOLDER
+
+The settings of its tutorial: images stretched to 64x64, gray, in [0, 1], latents from U(0, 1), batches of 32. The
+tutorial trains for thousands of epochs; here it is 2,000 epochs, of 8 steps for a folder of 251 flags. Samples come
+from the current generator, not from an average of it, without dropout and with running statistics in its batch
+normalizations. To give the players different learning rates: --config.generator.learning_rate=2e-4. To change a rate
+during training, by images seen: --config.schedules.generator.learning_rate="phases((256000,5e-5))".
+
+The tutorial's model is sized for a GPU: 520 billion operations per step, 20 hours on two CPU cores. `small` draws
+tricolors, bands, crosses and emblems at 32x32 within tens of minutes on a laptop. docs/tutorials.md shows them, and
+what else was tried.
 """
 
 from configs import default
@@ -19,8 +19,7 @@ from configs import default
 
 def get_config(variant: str = "tutorial"):
     """Two-class cross-entropy; Adam 1e-4. `variant` is "tutorial" or "small"."""
-    if variant not in ("tutorial", "small"):
-        raise ValueError(f"flag_gan:{variant} is unknown; expected: tutorial, small")
+    default.check_variant("flag_gan", variant, ("tutorial", "small"))
     config = default.get_config()
     config.steps = 16_000
     config.batch_size = 32
@@ -48,9 +47,8 @@ def get_config(variant: str = "tutorial"):
         learning_rate=1e-4,
         beta1=0.9,
     )
-    config.ema_halflife = 0.0
-    config.schedules.ema_halflife = ""
-    config.log_every = 10  # seconds a turn on a CPU
+    default.use_no_ema(config)
+    config.log_every = 10  # a step takes seconds on a CPU
     config.sample_every = 200
     config.checkpoint_every = 200
     if variant == "small":

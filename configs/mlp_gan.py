@@ -1,12 +1,12 @@
-"""The smallest GAN of the five on MNIST: one hidden layer in each player, two updates of G for one of D.
+"""The smallest of the five tutorial GANs, on MNIST: one hidden layer per player, two updates of G for each of D.
 
 python -m gan.main --config=configs/mlp_gan.py
 
-As its tutorial has it: images in [0, 1], latents from U(-1, 1), fresh for every update, and 20,000 turns of 256
-images. There is no averaged generator: samples come from the last one. The tutorial says Xavier and not which; this
-is the uniform one. Both players' losses through the run are in metrics.jsonl and losses.png.
+The settings of its tutorial: images in [0, 1], latents from U(-1, 1), drawn anew for every update, and 20,000 steps of
+256 images. Samples come from the current generator, not from an average of it. The tutorial does not say which Xavier
+initializer it uses; here it is the uniform one. The losses of both players are in metrics.jsonl and losses.png.
 
-What it reaches: see docs/tutorials.md.
+Results: docs/tutorials.md.
 """
 
 from configs import default
@@ -17,16 +17,13 @@ def get_config():
     config = default.get_config()
     config.steps = 20_000
     config.batch_size = 256
-    config.data.name = "mnist"
-    config.data.image_size = (28, 28)
-    config.data.channels = 1
+    default.use_mnist(config)
     config.latent.prior = "uniform(-1, 1)"
     config.output_activation = "sigmoid"
     config.generator_steps = 2
     config.generator = _player(512)
     config.discriminator = _player(256)
-    config.ema_halflife = 0.0
-    config.schedules.ema_halflife = ""
+    default.use_no_ema(config)
     config.log_every = 100
     config.sample_every = 2000
     config.checkpoint_every = 2000

@@ -1,4 +1,4 @@
-"""R3GAN (Huang et al. 2024, arXiv:2501.05441): a relativistic game with R1 and R2, and ResNeXts without tricks.
+"""R3GAN (Huang et al. 2024, arXiv:2501.05441): a relativistic loss with R1 and R2, and ResNeXt networks.
 
 python -m gan.main --config=configs/r3gan.py
 python -m gan.main --config=configs/r3gan.py:stacked_mnist
@@ -6,11 +6,11 @@ python -m gan.main --config=configs/r3gan.py:cifar10
 python -m gan.main --config=configs/r3gan.py:ffhq64 --config.data.dir=PATH
 python -m gan.main --config=configs/r3gan.py:imagenet32
 
-The first is a small one on MNIST for two CPU cores, of ours; the others are the authors' (table 9, and their code), and
-take days. Each runs on one GPU of 80 GB, or on several: microbatches="auto" takes the batch of a device in as many
-parts as its memory needs, on one of them 2, and 32 of imagenet32. Where they differ from theirs: both players see the
-same batch of real images in a turn, images are mirrored by the augmentation alone, and MNIST's 28 pixels are resized to
-32.
+`small` (the default) is a small version on MNIST for two CPU cores. It is not a published recipe. The others are the
+authors' recipes (table 9, and their code), and take days on one GPU of 80 GB or on several. With microbatches="auto"
+the batch of a device is split into as many parts as its memory requires: 2 on one such GPU, and 32 for imagenet32.
+Differences from the originals: both players see the same batch of real images in a step, images are mirrored by the
+augmentation only, and MNIST's 28 pixels are resized to 32.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from configs import default
 
 
 class Recipe(NamedTuple):
-    """What differs from one data set to the next; pairs are (at first, after `burn_in` images)."""
+    """What differs between the variants. Pairs are (initial value, value after `burn_in` images)."""
 
     data: str
     image_size: int
@@ -62,9 +62,8 @@ RECIPES = {
 
 
 def get_config(preset: str = "small"):
-    """The recipe of that name in RECIPES: Adam, beta1 0, beta2 from 0.9 to 0.99; all numbers along half a cosine."""
-    if preset not in RECIPES:
-        raise ValueError(f"r3gan:{preset} is unknown; expected: {', '.join(RECIPES)}")
+    """The recipe RECIPES[preset]: Adam, beta1 0, beta2 from 0.9 to 0.99; all schedules are half a cosine."""
+    default.check_variant("r3gan", preset, RECIPES)
     recipe = RECIPES[preset]
     config = default.get_config()
     config.steps = int(recipe.images) // recipe.batch_size

@@ -4,10 +4,11 @@ python -m gan.main --config=configs/sagan.py
 python -m gan.main --config=configs/sagan.py:cifar10
 python -m gan.main --config=configs/sagan.py:imagenet128 --config.data.dir=PATH
 
-The first is a small one on CIFAR-10 for two CPU cores, of ours. `cifar10` is StudioGAN's recipe (Kang and Park 2020),
-`imagenet128` the authors' (section 4, and their code), for a folder of images with a folder in it for each class.
-Either runs on one GPU of 80 GB. Where they differ from theirs: images are not mirrored. There is no averaged generator:
-samples come from the last one. `none` and `none` as the players' conditioning make an unconditional game.
+`small` (the default) is a small version on CIFAR-10 for two CPU cores. It is not a published recipe.
+`cifar10` is the recipe of StudioGAN (Kang and Park 2020).
+`imagenet128` is the recipe of the paper (section 4, and the authors' code), for a folder of images with one subfolder
+per class. Both run on one GPU of 80 GB. Difference from the originals: images are not mirrored. Samples come from the
+current generator, not from an average of it. For an unconditional game set the conditioning of both players to `none`.
 """
 
 from typing import NamedTuple
@@ -16,11 +17,11 @@ from configs import default
 
 
 class Recipe(NamedTuple):
-    """What differs from one data set to the next."""
+    """What differs between the variants."""
 
     data: str
     image_size: int
-    attention: int  # the height of the maps that both players attend over
+    attention: int  # the height of the features to which both players apply attention
     generator_width: int
     discriminator_width: int
     batch_size: int
@@ -48,9 +49,8 @@ RECIPES = {
 
 
 def get_config(preset: str = "small"):
-    """The recipe of that name in RECIPES: hinge loss, Adam, conditional batch normalization and a projection."""
-    if preset not in RECIPES:
-        raise ValueError(f"sagan:{preset} is unknown; expected: {', '.join(RECIPES)}")
+    """The recipe RECIPES[preset]: hinge loss, Adam, conditional batch normalization and a projection."""
+    default.check_variant("sagan", preset, RECIPES)
     recipe = RECIPES[preset]
     config = default.get_config()
     config.steps = recipe.steps
@@ -81,7 +81,6 @@ def get_config(preset: str = "small"):
         conditioning="projection",
         learning_rate=recipe.learning_rates[1],
     )
-    config.ema_halflife = 0.0
-    config.schedules.ema_halflife = ""
+    default.use_no_ema(config)
     config.sample_every = config.checkpoint_every = 1000
     return config

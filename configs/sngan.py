@@ -3,19 +3,18 @@
 python -m gan.main --config=configs/sngan.py
 python -m gan.main --config=configs/sngan.py:conditional
 
-The authors' recipe for CIFAR-10, and with conditional batch normalization and a projection that of Miyato and Koyama
-2018 (arXiv:1802.05637); the networks for 48, 64 and 128 pixels follow config.data.image_size. It differs from theirs in
-that the generator's updates see 64 samples, not 128, and no noise is added to the 256 levels of the images. There is no
-averaged generator: samples come from the last one.
+The authors' recipe for CIFAR-10. `conditional` is that of Miyato and Koyama 2018 (arXiv:1802.05637), with conditional
+batch normalization and a projection. The networks for 48, 64 and 128 pixels are selected by config.data.image_size.
+Differences from the originals: an update of the generator sees 64 samples instead of 128, and no noise is added to the
+256 levels of the images. Samples come from the current generator, not from an average of it.
 """
 
 from configs import default
 
 
 def get_config(variant: str = "unconditional"):
-    """Adam 2e-4, betas 0 and 0.9, five D's to a G; the rate falls to zero over 50,000 turns."""
-    if variant not in ("unconditional", "conditional"):
-        raise ValueError(f"sngan:{variant} is unknown; expected: unconditional, conditional")
+    """Adam 2e-4 with betas 0 and 0.9, five updates of D per step; the rate decays to zero over 50,000 steps."""
+    default.check_variant("sngan", variant, ("unconditional", "conditional"))
     is_conditional = variant == "conditional"
     adam = {
         "network": "resnet",
@@ -40,10 +39,7 @@ def get_config(variant: str = "unconditional"):
         spectral_norm=True,
         conditioning="projection" if is_conditional else "none",
     )
-    images = config.steps * config.discriminator_steps * config.batch_size
-    for player in (config.schedules.generator, config.schedules.discriminator):
-        player.learning_rate = f"linear(0.0, {images})"
-    config.ema_halflife = 0.0
-    config.schedules.ema_halflife = ""
+    default.decay_learning_rates(config)
+    default.use_no_ema(config)
     config.sample_every = config.checkpoint_every = 1000
     return config

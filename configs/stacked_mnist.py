@@ -1,10 +1,10 @@
-"""StackedMNIST: three MNIST digits as the channels of an image, 1,000 modes that a classifier counts.
+"""StackedMNIST: three MNIST digits as the channels of an image, which gives 1,000 modes for a classifier to count.
 
 python -m gan.main --config=configs/stacked_mnist.py
 python -m gan.main --mode=evaluate --workdir=runs/stacked_mnist
 
-The classifier of digits is trained on MNIST by the first evaluation (under a minute on two CPU cores), and its accuracy
-stands with every figure in evaluation.json. What others report and what this reaches: see docs/evaluation.md.
+The first evaluation trains the classifier of digits on MNIST (under a minute on two CPU cores). evaluation.json has its
+accuracy with all metrics. docs/evaluation.md compares published results with those of this config.
 """
 
 from configs import default

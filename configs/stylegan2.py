@@ -1,15 +1,15 @@
-"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958), as trained for its ADA paper (the same year, arXiv:2006.06676).
+"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958), trained as in the ADA paper (Karras et al. 2020, arXiv:2006.06676).
 
 python -m gan.main --config=configs/stylegan2.py
 python -m gan.main --config=configs/stylegan2.py:cifar
 python -m gan.main --config=configs/stylegan2.py:cifar_conditional
 python -m gan.main --config=configs/stylegan2.py:ffhq256 --config.data.dir=PATH
 
-The first is a small one on MNIST for two CPU cores, of ours; the others are the authors' `cifar` and `paper256`
-(stylegan2-ada-pytorch, train.py), for days on one GPU of 80 GB, or on several: FFHQ without augmentation, as in the
-paper's baseline. Where they differ from theirs: penalties that are due are added to the loss of the turn, where theirs
-are updates of their own, of another batch; bfloat16 stands for their float16; FFHQ is not mirrored; and what
-gan/networks/stylegan2.py, gan/penalties.py and gan/augment.py say.
+`small` (the default) is a small version on MNIST for two CPU cores. It is not a published recipe. The others are the
+authors' `cifar` and `paper256` (stylegan2-ada-pytorch, train.py), which take days on one GPU of 80 GB or on several;
+`ffhq256` is the baseline of the ADA paper, without augmentation. Differences from the originals: a penalty is added to
+the loss of its step, where theirs is a separate update with another batch; bfloat16 replaces float16; FFHQ is not
+mirrored. See also gan/networks/stylegan2.py, gan/penalties.py and gan/augment.py.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from configs import default
 
 
 class Recipe(NamedTuple):
-    """What differs from one data set to the next."""
+    """What differs between the variants."""
 
     data: str
     image_size: int
@@ -42,7 +42,7 @@ class Recipe(NamedTuple):
 
 
 def widths(image_size: int, base: int) -> tuple[int, ...]:
-    """The authors' widths: base / size at most 512, from 4x4 on."""
+    """The authors' widths: base / size, at most 512, for the sizes 4, 8, ..., image_size."""
     return tuple(min(base // 2**power, 512) for power in range(2, image_size.bit_length()))
 
 
@@ -69,9 +69,8 @@ RECIPES = {
 
 
 def get_config(preset: str = "small"):
-    """The recipe of that name in RECIPES: Adam, betas 0 and 0.99, R1 at every 16th turn, path length at every 4th."""
-    if preset not in RECIPES:
-        raise ValueError(f"stylegan2:{preset} is unknown; expected: {', '.join(RECIPES)}")
+    """The recipe RECIPES[preset]: Adam with betas 0 and 0.99, R1 every 16 steps, path length every 4 steps."""
+    default.check_variant("stylegan2", preset, RECIPES)
     recipe = RECIPES[preset]
     config = default.get_config()
     config.steps = int(recipe.images) // recipe.batch_size
@@ -89,8 +88,8 @@ def get_config(preset: str = "small"):
         config.augment.target, config.augment.ada_images = recipe.augment_target, 500e3
 
     def player(conditioning: str, interval: int, **fields) -> dict:
-        # The authors' correction for penalties that are updates of their own: interval + 1 updates in place of
-        # interval. They make it for G without path length too, where there are no more.
+        # The authors correct the optimizer for their separate updates of the penalties: interval + 1 updates instead of
+        # interval. They do so for G without path length, too, which has no such updates.
         share = interval / (interval + 1)
         return default.player(
             network="stylegan2",

@@ -1,17 +1,18 @@
-"""Points in the plane, where a GAN can be seen whole: ring8, grid25, unbalanced, swissroll.
+"""Points in the plane, where a GAN can be seen as a whole: ring8, grid25, unbalanced, swissroll.
 
 python -m gan.main --config=configs/toy.py
 python -m gan.main --config=configs/toy.py:grid25
 
-A run's pictures show real points, samples, D's level sets and the way in which G's loss pulls a sample; training.gif
-shows them in a row. What the toys are, and how every loss and penalty fares on them: see docs/toys.md.
+The plots of a run show real points, samples, the level sets of D, and the directions in which the loss of G decreases;
+training.gif is an animation of them. docs/toys.md describes the datasets, and compares all losses and penalties on
+them.
 """
 
 from configs import default
 
 
 def get_config(toy: str = "ring8"):
-    """Small players, R1 and R2, and a high rate that falls twice: all modes in seconds."""
+    """Small networks, R1 and R2, and high learning rates that are reduced twice: all modes within seconds."""
     config = default.get_config()
     config.batch_size = 128
     config.data.name = toy
@@ -28,13 +29,13 @@ def get_config(toy: str = "ring8"):
     return config
 
 
-def set_steps(config, turns: int) -> None:
-    """Sets the length of the run; both learning rates fall to 30% after a half of it, to 10% after three quarters.
+def set_steps(config, steps: int) -> None:
+    """Sets the length of the run. Both learning rates are reduced to 30% after half of it and 10% after three quarters.
 
-    Once shares are even, it is the rate that blurs the modes.
+    Once all modes have equal shares, the width of the modes in the samples is due to the learning rate.
     """
-    config.steps = turns
-    images = turns * config.batch_size
+    config.steps = steps
+    images = steps * config.batch_size
     for player in ("generator", "discriminator"):
         rate = config[player].learning_rate
         changes = f"({images // 2}, {0.3 * rate:g}), ({3 * images // 4}, {0.1 * rate:g})"

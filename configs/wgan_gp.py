@@ -3,19 +3,19 @@
 python -m gan.main --config=configs/wgan_gp.py
 python -m gan.main --config=configs/wgan_gp.py:conditional
 
-The critic has no batch normalization: the penalty is on the slope of each image's own logit. It differs from the
-authors' recipe in that the generator's updates see 64 samples, not 128, and no noise is added to the 256 levels of the
-images. There is no averaged generator: samples come from the last one. The conditional one is an AC-GAN: conditional
-batch normalization, and a critic that classifies, with weight 1 on real images and 0.1 on generated ones.
+The critic has no batch normalization, because the penalty is on the gradient of each image's own logit. `conditional`
+is an AC-GAN: conditional batch normalization, and a critic with a classifier, whose loss has the weight 1 on real
+images and 0.1 on generated ones. Differences from the original: an update of the generator sees 64 samples instead of
+128, and no noise is added to the 256 levels of the images. Samples come from the current generator, not from an average
+of it.
 """
 
 from configs import default
 
 
 def get_config(variant: str = "unconditional"):
-    """Penalty 10, Adam 2e-4, betas 0 and 0.9, five D's to a G; the rate falls to zero over 100,000 turns."""
-    if variant not in ("unconditional", "conditional"):
-        raise ValueError(f"wgan_gp:{variant} is unknown; expected: unconditional, conditional")
+    """Penalty 10, Adam 2e-4 with betas 0 and 0.9, five updates of D per step; the rate decays to zero."""
+    default.check_variant("wgan_gp", variant, ("unconditional", "conditional"))
     is_conditional = variant == "conditional"
     adam = {
         "network": "resnet",
@@ -38,10 +38,7 @@ def get_config(variant: str = "unconditional"):
     )
     if is_conditional:
         config.penalties.ac_real, config.penalties.ac_gen = 1.0, 0.1
-    images = config.steps * config.discriminator_steps * config.batch_size
-    for player in (config.schedules.generator, config.schedules.discriminator):
-        player.learning_rate = f"linear(0.0, {images})"
-    config.ema_halflife = 0.0
-    config.schedules.ema_halflife = ""
+    default.decay_learning_rates(config)
+    default.use_no_ema(config)
     config.sample_every = config.checkpoint_every = 1000
     return config

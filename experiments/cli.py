@@ -1,16 +1,12 @@
-"""How an experiment is a command: what it ends with, and how it tells of a mistake."""
+"""The entry point of every experiment: one line for a mistake, and an exit status, as `python -m gan.main` does."""
 
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from gan.errors import UserError
+from gan.cli.exit_status import exit_status
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Ends the process with the status that `main` returns; a mistake of the user's is one line, and status 2."""
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Runs `main` and ends the process with the status it returns, or with that of a failure: see `exit_status`."""
+    sys.exit(exit_status(main))

@@ -28,9 +28,9 @@ from ml_collections import ConfigDict
 
 from configs import toy
 from experiments import cli
-from experiments.overrides import override
 from gan import data, schedules, state, steps
 from gan import game as rules
+from gan.config.overrides import override
 from gan.data import toys
 from gan.errors import UserError, lookup
 from gan.game import Game

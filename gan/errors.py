@@ -1,60 +1,73 @@
-"""The two ways a run ends badly on purpose: the user's mistake (exit 2) and divergence (exit 3).
+"""The errors that a run ends with on purpose: a mistake of the user (exit status 2) and divergence (exit status 3).
 
-What the machine refuses, a full disk or too little memory, is told like a mistake: in one line that says what to do.
-Everything else that is raised is a bug and keeps its traceback.
+A failure of the machine, such as a full disk or too little memory, is reported like a mistake: one line that says what
+to do. Every other exception is a bug and keeps its traceback.
 """
 
 import contextlib
 import difflib
 import errno
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
 
-REFUSALS = {
+REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room, or raise the quota",
-    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
     errno.EROFS: "make it writable",
     errno.EACCES: "make it accessible",
     errno.EPERM: "make it accessible",
-    errno.EIO: "look after the disk",
+    errno.EIO: "check the disk",
     errno.ESTALE: "mount it again",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "close other programs",
 }
-"""What a disk or the system may refuse at any time, and what helps."""
+"""Failures of a disk or of the operating system that can happen at any time, and what to do about each."""
 
+MAX_CHARACTERS = 2000
+"""Characters of a reported line. The middle of a longer one is left out."""
 
-LONGEST = 2000
-"""Characters of a line that is told; of a longer one, its beginning and its end."""
+MISTAKE = 2
+"""The exit status of a mistake of the user's."""
 
 
 class UserError(Exception):
-    """A mistake in a flag, a field or a file. The message is one line: what is wrong, what is valid."""
+    """A mistake in a flag, a field or a file. The message is one line: what is wrong, and what is valid."""
 
     def __str__(self) -> str:
-        """The message as a terminal may show it: a file's name may hold anything, a line's end too."""
+        """The message with unprintable characters escaped: the name of a file may contain a newline."""
         line = "".join(
             character if character.isprintable() else character.encode("unicode_escape").decode()
             for character in super().__str__()
         )
-        return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+        half = MAX_CHARACTERS // 2
+        return line if len(line) <= MAX_CHARACTERS else f"{line[:half]} ... {line[-half:]}"
 
 
 class Reported(UserError):
-    """A mistake that another process of the run tells."""
+    """A mistake that another process of the run reports."""
 
 
 class Diverged(Exception):
-    """A figure of the training step is not finite. The message names the step and the term."""
+    """A metric of the training step is not finite. The message names the step and the metric."""
+
+
+def report(error: object) -> int:
+    """Prints `error: ...` on stderr. Returns the exit status of a mistake, 2."""
+    print(f"error: {error}", file=sys.stderr)
+    return MISTAKE
 
 
 @contextlib.contextmanager
 def machine_failures(where: str) -> Iterator[None]:
-    """Inside, what the machine refuses is raised as a `UserError` of one line, `where` in place of an unknown file."""
+    """Within it, a failure of the machine is raised as a one-line `UserError`.
+
+    `where` is named where the error does not name a file.
+    """
     try:
         yield
     except (UserError, Diverged):
@@ -66,47 +79,56 @@ def machine_failures(where: str) -> Iterator[None]:
 
 
 def machine_failure(error: BaseException, where: str = "a file") -> str:
-    """One line for an error, or one that it came from, which the machine is to blame for: disk or memory; else ""."""
+    """One line for an error that is, or was caused by, a failure of the disk or of memory; else an empty string."""
     link: BaseException | None = error
     while link is not None:
-        line = _of_the_disk(link, where) or _of_the_memory(link)
+        line = _disk_failure(link, where) or _memory_failure(link)
         if line:
             return line
         link = link.__cause__ or link.__context__
     return ""
 
 
-def _of_the_disk(error: BaseException, where: str) -> str:
+def _disk_failure(error: BaseException, where: str) -> str:
     number = error.errno if isinstance(error, OSError) else None
-    if number is None:  # Orbax and TensorStore hand on no number, but its text
-        number = next((code for code in REFUSALS if os.strerror(code) in str(error)), None)
-    if number not in REFUSALS:
+    if number is None:  # Orbax and TensorStore pass on the text of an error without its number
+        number = next((code for code in REMEDIES if os.strerror(code) in str(error)), None)
+    if number not in REMEDIES:
         return ""
     return (
-        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {REFUSALS[number]}; the last checkpoint "
-        f"stands, and the same command goes on from it"
+        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {REMEDIES[number]}; the last checkpoint "
+        f"is intact, and the same command resumes from it"
     )
 
 
-def _of_the_memory(error: BaseException) -> str:
+def _memory_failure(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
         return ""
     return (
         f"out of memory ({text[:160] or type(error).__name__}): reduce config.batch_size, or raise "
-        f"config.microbatches ('auto': as far as the device needs); or reduce a player's width, or the images' size; "
-        f"data.on_device='never' keeps the examples off the device"
+        f"config.microbatches ('auto' chooses it for the device); or reduce the width of a network, or the size of "
+        f"the images; config.data.on_device='never' keeps the examples off the device"
     )
 
 
+def last_line(error: BaseException) -> str:
+    """The last line of an error's message, of an error of any kind."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an exception class of the user's own may fail to format itself
+        lines = []
+    return lines[-1].strip() if lines else "no message"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`"; nearest: 'x'"` for the valid name most like `name`, or `""` where none is alike."""
+    """`"; nearest: 'x'"` for the valid name most similar to `name`, or `""` where none is similar."""
     match = difflib.get_close_matches(str(name), [str(entry) for entry in valid], n=1, cutoff=0.5)
     return f"; nearest: {match[0]!r}" if match else ""
 
 
 def lookup(table: Mapping[str, T], name: str, field: str) -> T:
-    """`table[name]`, or a `UserError` that names the config field, the nearest and all valid names."""
+    """`table[name]`. Raises a `UserError` that names the config field, the nearest name and all valid names."""
     if name in table:
         return table[name]
     raise UserError(f"{field}={name!r} is unknown{nearest(name, table)}; expected: {', '.join(sorted(table))}")

@@ -1,4 +1,4 @@
-"""gan.parallel.sharding: how a state lies on the devices, and that a run may go on with others."""
+"""gan.parallel.sharding: how a state is distributed over the devices, and resuming on another number of them."""
 
 import jax
 import meshes
@@ -32,22 +32,22 @@ def test_the_largest_axis_that_divides_is_split(shape, spec):
 @pytest.mark.parametrize(
     "before, after", [((4, False), (8, True)), pytest.param((8, True), (1, False), marks=pytest.mark.slow)]
 )
-def test_a_checkpoint_is_read_onto_other_devices_bit_by_bit(before, after, tmp_path):
+def test_a_checkpoint_is_restored_on_other_devices_bit_by_bit(before, after, tmp_path):
     start = jax.jit(lambda: state.create(noisy_game(), hyperparams(), seed=0))()
-    laid_before, laid_after = (
-        sharding.state_sharding(start, meshes.first(devices), sharded=in_parts) for devices, in_parts in (before, after)
+    layout_before, layout_after = (
+        sharding.state_sharding(start, meshes.first(devices), sharded=sharded) for devices, sharded in (before, after)
     )
     with checkpoint.open_manager(tmp_path / "checkpoints") as manager:
-        checkpoint.save(manager, 1, jax.device_put(start, laid_before))
+        checkpoint.save(manager, 1, jax.device_put(start, layout_before))
         manager.wait_until_finished()
-        found = checkpoint.restore(manager, sharding.abstract(jax.eval_shape(lambda: start), laid_after))
-    wanted = sharding.abstract(start, laid_after)
-    for leaf, target in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        found = checkpoint.restore(manager, sharding.abstract(jax.eval_shape(lambda: start), layout_after))
+    expected = sharding.abstract(start, layout_after)
+    for leaf, target in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert leaf.sharding.is_equivalent_to(target.sharding, leaf.ndim)
     assert checkpoint.digests(found) == checkpoint.digests(start)
 
 
-def test_parts_are_refused_where_they_have_no_meaning(tmp_path):
+def test_shard_state_is_rejected_where_it_has_no_meaning(tmp_path):
     with pytest.raises(UserError, match="config.shard_state=True has no meaning with config.parallel='pmap'"):
         runs.train(tmp_path / "run", shard_state=True, parallel="pmap")
     with pytest.raises(UserError, match="config.shard_state=True has no meaning in a population"):

@@ -219,14 +219,16 @@ def test_a_run_is_trained_with_it_and_resumes_with_no_other(tmp_path):
         runs.train(tmp_path / "run", **recipe)
 
 
-def test_a_config_without_the_field_has_the_exact_gradient(tmp_path):
+def test_a_run_whose_record_lacks_the_field_is_not_resumed(tmp_path):
     config = runs.config().to_dict()
     older = {name: value for name, value in config.items() if name != "gradient_estimator"}
     dataset = {"name": "digits", "split": "train", "fingerprint": "f", "image_shape": [8, 8, 1], "class_names": []}
     workdir.write(tmp_path, {"config": older, "dataset": dataset})
     record = workdir.read(tmp_path)
-    assert record["config"]["gradient_estimator"] == "exact"
-    assert workdir.continue_with(tmp_path, record, config, dataset) == []
+    with pytest.raises(UserError, match="config.gradient_estimator: None -> 'exact'"):
+        workdir.continue_with(tmp_path, record, config, dataset)
+    workdir.write(tmp_path, {"config": config, "dataset": dataset})
+    assert workdir.continue_with(tmp_path, workdir.read(tmp_path), config, dataset) == []
 
 
 def test_noise_is_measured_on_a_linear_critic():

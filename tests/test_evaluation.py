@@ -137,7 +137,7 @@ def test_a_run_without_a_checkpoint_or_with_other_data_is_rejected_in_one_line(t
     record = json.loads((tmp_path / "config.json").read_text())
     record["dataset"]["fingerprint"] = "0" * 8
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="was trained on other data: digits's fingerprint was 00000000, is"):
+    with pytest.raises(UserError, match="was trained on other data: the fingerprint of digits was 00000000 and is"):
         command.evaluate(tmp_path, count=100, seed=0)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="holds no checkpoint yet"):

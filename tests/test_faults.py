@@ -18,8 +18,8 @@ from tensorboardX.record_writer import masked_crc32c
 from experiments import faults
 from gan import data
 from gan.errors import UserError, machine_failure
-from gan.io import checkpoint, console, writer
-from gan.parallel import sharding
+from gan.io import checkpoint, console, events, writer
+from gan.parallel import compilation
 from gan.train import loop
 
 
@@ -54,7 +54,7 @@ def test_a_full_pipe_costs_lines_which_are_counted(monkeypatch):
     while select.select([reading], [], [], 0)[0]:
         os.read(reading, 4096)
     print("seen", file=stream)
-    assert os.read(reading, 4096) == b"(6 writes left out here: nobody was reading)\nseen\n"
+    assert os.read(reading, 4096) == b"(6 writes dropped here: no reader)\nseen\n"
     os.close(reading)
     print("nobody is there any more", file=stream)
     os.close(writing)
@@ -107,13 +107,13 @@ def test_a_damaged_line_of_figures_costs_no_other(tmp_path, caplog):
     path.write_bytes(b'{"step": 1}\n{"st\xff": 2}\n{"step": 3}\n{"step": 4}\n{"step": 5')
     writer._keep_until(path, 3)
     assert path.read_bytes() == b'{"step": 1}\n{"step": 3}\n'
-    assert "left out 1 damaged lines, the first is line 2" in caplog.text
+    assert "removed 1 damaged lines, the first is line 2" in caplog.text
 
 
 def test_events_are_records_that_tensorboard_reads(tmp_path):
-    events = writer.Events(tmp_path, 8)
-    events.scalars(16, {"loss": 0.25})
-    events.close()
+    file = events.Events(tmp_path, 8)
+    file.scalars(16, {"loss": 0.25})
+    file.close()
     content, found = next(tmp_path.iterdir()).read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
@@ -155,7 +155,7 @@ def no_home(path):
 def test_programs_of_a_killed_writer_are_removed(tmp_path):
     for name in ("a-cache", "a-atime", "b-cache"):
         (tmp_path / name).write_bytes(b"program")
-    sharding._drop_unfinished(tmp_path)
+    compilation._remove_incomplete(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*-*")) == ["a-atime", "a-cache"]
 
 

@@ -28,11 +28,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
-from test_configs import leaves, parsed
+from test_configs import parsed
 
 from gan import augment, data, losses, main, networks, optimizers, schedules
 from gan import game as rules
+from gan.cli import flags as cli_flags
 from gan.config import schema, specs
+from gan.config.flattening import flatten
 from gan.data import cache, image_files, pixels
 from gan.errors import UserError
 from gan.evaluation.options import METRICS
@@ -224,7 +226,7 @@ def run_main():
                 logging.getLogger("gan").propagate = True
                 for name in [name for name in flags.FLAGS if name.startswith("config.")]:
                     delattr(flags.FLAGS, name)
-                for name in ("config", *main.MODES_OF, "workdir", "mode"):
+                for name in ("config", *cli_flags.MODES_OF, "workdir", "mode"):
                     flags.FLAGS[name].unparse()
                     flags.FLAGS[name].present = 0
                 flags.FLAGS.mark_as_parsed()
@@ -234,7 +236,7 @@ def run_main():
 
 @pytest.fixture(scope="module")
 def fields_of():
-    return {name: [field for field, _ in leaves(parsed(runs.ROOT / f"configs/{name}.py"))] for name in CONFIGS}
+    return {name: list(flatten(parsed(runs.ROOT / f"configs/{name}.py"))) for name in CONFIGS}
 
 
 @fuzzed(120, 6000)
@@ -390,7 +392,7 @@ def test_every_config_has_the_fields_of_the_schema():
         # Also as it is recorded in config.json.
         record = sampling._with_tuples(json.loads(json.dumps(config.to_dict())))
         schema.check(record, recorded=True)
-    known = {name for name, _ in leaves(config) if ".penalties." not in f".{name}"}
+    known = {name for name in flatten(config) if ".penalties." not in f".{name}"}
     assert known >= schema.FIELDS.keys()
 
 

@@ -10,8 +10,9 @@ import runs
 from hypothesis import strategies as st
 from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, rejected_or
 
-from experiments.overrides import leaves, override
 from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
+from gan.config.flattening import flatten
+from gan.config.overrides import override
 from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
@@ -42,7 +43,7 @@ def at_the_root(monkeypatch):
 def test_experiments(examples):
     """What an experiment's file may say, up to the trials that it would play."""
     _, known = space.configured(Experiment(base=BASE, minimize="fd", reports=5))
-    names = sorted(leaves(known))
+    names = sorted(flatten(known))
     fields = st.fixed_dictionaries(
         {},
         optional={name: VALUES for name in Experiment.__dataclass_fields__ if name not in ("space", "fixed", "base")}
@@ -77,7 +78,7 @@ def test_experiments(examples):
 @fuzzed(300, 10_000)
 def test_overrides_of_a_sweep(examples):
     base, _ = space.configured(Experiment(base=BASE, minimize="fd", reports=5))
-    names = sorted(leaves(base))
+    names = sorted(flatten(base))
 
     @over(
         examples,

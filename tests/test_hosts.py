@@ -1,4 +1,4 @@
-"""Several processes that play one run, over the loopback: as one would, and what happens when one is lost."""
+"""gan.parallel.processes: several processes, over the loopback, train as one does; and the loss of a process."""
 
 import json
 import os
@@ -12,12 +12,13 @@ import pytest
 import runs
 
 from gan.io import checkpoint
+from gan.parallel.processes import LOST
 
-FIGURES = ("discriminator_loss", "generator_loss", "discriminator_real", "generator_gradient_norm")
+METRICS = ("discriminator_loss", "generator_loss", "discriminator_real", "generator_gradient_norm")
 
 
 def ends(processes, timeout=200):
-    """What each process said on stderr, and its exit status."""
+    """What each process printed on stderr, and its exit status."""
     return [(process.communicate(timeout=timeout)[1], process.returncode) for process in processes]
 
 
@@ -29,18 +30,18 @@ def wait_for(folder, step, seconds=120):
         time.sleep(0.05)
 
 
-def assert_same_course(one, other):
-    """The same steps and images, and the same figures but for the order of sums."""
+def assert_same_training(one, other):
+    """The same steps and images, and the same metrics up to the order of sums."""
     assert [line["step"] for line in runs.logged(one)] == [line["step"] for line in runs.logged(other)]
     for a, b in zip(runs.logged(one), runs.logged(other), strict=True):
         assert a["images"] == b["images"]
-        for name in FIGURES:
+        for name in METRICS:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
 
 
-def assert_one_line(told):
-    assert "Traceback" not in told
-    assert len([line for line in told.splitlines() if line.startswith("process ")]) == 1
+def assert_one_line(output):
+    assert "Traceback" not in output
+    assert len([line for line in output.splitlines() if line.startswith("process ")]) == 1
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def alone(tmp_path_factory):
     return folder
 
 
-def test_two_processes_are_one_and_go_on_as_one(tmp_path, alone):
+def test_two_processes_train_as_one_and_one_resumes(tmp_path, alone):
     """Streamed data, each reading its share; stopped by a SIGTERM to the second; then a single process ends it."""
     run = {"log_every": 1, "sample_every": 8, "data__on_device": "never"}
     processes = runs.start_together(tmp_path, 2, devices=2, **run, steps=10**6)
@@ -60,13 +61,13 @@ def test_two_processes_are_one_and_go_on_as_one(tmp_path, alone):
     (first, status), (second, other) = ends(processes)
     assert (status, other) == (143, 143), first + second
     assert "SIGTERM: saved at step" in first
-    assert not [line for line in second.splitlines() if "step" in line]  # the first alone speaks
+    assert not [line for line in second.splitlines() if "step" in line]  # only the primary process logs
     stopped, _ = runs.final_digests(tmp_path)
     if stopped < 16:
         runs.train(tmp_path, **run, steps=16)
     lines = [line for line in runs.logged(tmp_path) if line["step"] <= 16]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert_same_course(tmp_path, alone)
+    assert_same_training(tmp_path, alone)
 
 
 @pytest.mark.slow
@@ -82,42 +83,42 @@ def test_auto_microbatches_are_chosen_together(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "devices"), [(2, 1), (2, 2), (4, 1)])
 @pytest.mark.parametrize("resident", ["always", "never"])
-def test_many_processes_are_one(tmp_path, alone, processes, devices, resident):
+def test_many_processes_train_as_one(tmp_path, alone, processes, devices, resident):
     started = runs.start_together(
         tmp_path, processes, devices=devices, log_every=1, steps=16, sample_every=8, data__on_device=resident
     )
-    for told, status in ends(started):
-        assert status == 0, told
-    assert_same_course(tmp_path, alone)
+    for output, status in ends(started):
+        assert status == 0, output
+    assert_same_training(tmp_path, alone)
     assert (tmp_path / "samples" / "00000016.png").is_file()
     with checkpoint.open_manager(tmp_path / "checkpoints", read_only=True) as manager:
         assert manager.latest_step() == 16
 
 
 @pytest.mark.slow
-def test_dispatches_of_many_turns_do_not_meet_what_all_are_asked(tmp_path):
-    """Many turns in flight, and a question to all after each 0.2 seconds of them: their bytes must not be mixed up."""
+def test_dispatches_of_many_steps_do_not_mix_with_collectives(tmp_path):
+    """Many steps in flight, and a collective after each 0.2 seconds of them: their bytes must not be mixed up."""
     started = runs.start_together(tmp_path, 4, steps=200, log_every=50, checkpoint_every=0, data__image_size=(16, 16))
-    for told, status in ends(started, timeout=400):
-        assert status == 0, told
+    for output, status in ends(started, timeout=400):
+        assert status == 0, output
     assert runs.logged(tmp_path)[-1]["step"] == 200
 
 
 @pytest.mark.slow
-def test_a_state_in_parts_on_two_processes_goes_on_whole_on_one(tmp_path, alone):
+def test_a_sharded_state_of_two_processes_is_resumed_by_one(tmp_path, alone):
     run = {"log_every": 1, "sample_every": 8}
-    for told, status in ends(runs.start_together(tmp_path, 2, devices=2, **run, steps=8, shard_state=True)):
-        assert status == 0, told
+    for output, status in ends(runs.start_together(tmp_path, 2, devices=2, **run, steps=8, shard_state=True)):
+        assert status == 0, output
     runs.train(tmp_path, **run, steps=16)
-    assert_same_course(tmp_path, alone)
+    assert_same_training(tmp_path, alone)
 
 
 @pytest.mark.slow
 def test_evaluations_and_the_best_checkpoint_are_the_same(tmp_path):
     run = {"evaluate_every": 8, "evaluation.num_samples": 100, "evaluation.metrics": ("frechet",), "steps": 16}
     runs.train(tmp_path / "alone", **run)
-    for told, status in ends(runs.start_together(tmp_path / "two", 2, **run)):
-        assert status == 0, told
+    for output, status in ends(runs.start_together(tmp_path / "two", 2, **run)):
+        assert status == 0, output
     one, two = (
         [json.loads(line) for line in (tmp_path / name / "evaluations.jsonl").read_text().splitlines()]
         for name in ("alone", "two")
@@ -131,27 +132,27 @@ def test_evaluations_and_the_best_checkpoint_are_the_same(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_process_is_told_and_the_run_goes_on(tmp_path, lost, how):
+def test_a_lost_process_is_reported_and_the_run_resumes(tmp_path, lost, how):
     processes = runs.start_together(tmp_path, 2, steps=10**6, checkpoint_every=20)
     wait_for(tmp_path, 20)
     processes[lost].send_signal(how)
-    begun = time.monotonic()
-    told, status = ends([processes[1 - lost]], timeout=60)[0]
-    assert time.monotonic() - begun < 60
-    assert status == processes.LOST, told
-    assert_one_line(told)
-    assert "goes on from the last checkpoint" in told
+    start = time.monotonic()
+    output, status = ends([processes[1 - lost]], timeout=60)[0]
+    assert time.monotonic() - start < 60
+    assert status == LOST, output
+    assert_one_line(output)
+    assert "to resume from the last checkpoint" in output
     processes[lost].kill()
     processes[lost].communicate()
     with checkpoint.open_manager(tmp_path / "checkpoints", read_only=True) as manager:
         last = manager.latest_step()
-    for told, status in ends(runs.start_together(tmp_path, 4, steps=last + 8, checkpoint_every=4)):  # more of them
-        assert status == 0, told
+    for output, status in ends(runs.start_together(tmp_path, 4, steps=last + 8, checkpoint_every=4)):  # more of them
+        assert status == 0, output
     assert runs.logged(tmp_path)[-1]["step"] == last + 8
 
 
 @pytest.mark.slow
-def test_the_environment_of_slurm_is_enough(tmp_path):
+def test_slurm_is_detected(tmp_path):
     """As `srun` sets it for the tasks of a step; JAX takes the first host's port from the number of the job."""
     step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     processes = [
@@ -167,7 +168,7 @@ def test_the_environment_of_slurm_is_enough(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_by_all(tmp_path):
+def test_a_corrupted_checkpoint_is_skipped_by_all(tmp_path):
     runs.train(tmp_path, steps=8)
     largest = max((tmp_path / "checkpoints/8/state").rglob("d/*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
@@ -179,19 +180,21 @@ def test_a_damaged_checkpoint_is_passed_over_by_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_once(tmp_path):
+def test_a_mistake_is_reported_once(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (first, status), (second, other) = ends(runs.start_together(tmp_path, 2))
     assert (status, other) == (2, 2), first + second
-    assert "is no record of a run" in first
-    assert "is no record of a run" not in second
+    assert "has no format number" in first
+    assert "has no format number" not in second
 
 
 @pytest.mark.slow
-def test_the_absence_of_others_is_told():
+def test_processes_that_do_not_connect_are_reported():
     program = (
-        "from gan.parallel import processes; processes.JOIN_SECONDS = 3; processes.initialize('localhost:1', 2, 1)"
+        "from gan.parallel import processes; processes.INITIALIZATION_SECONDS = 3;"
+        "processes.initialize('localhost:1', 2, 1)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
-    assert ended.stderr.strip() == "error: --coordinator=localhost:1: not all processes of the run came in 3 seconds"
+    message = "not all processes of the run connected within 3 seconds"
+    assert ended.stderr.strip() == f"error: --coordinator=localhost:1: {message}"

@@ -18,7 +18,7 @@ from gan import game as rules
 from gan import state as states
 from gan.errors import Diverged, UserError
 from gan.inference import sampling
-from gan.parallel import sharding
+from gan.parallel import compilation, sharding
 from gan.train import loop
 
 
@@ -89,7 +89,7 @@ def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path, decode
 
 def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):
     counts = []
-    compile_steps = sharding.compile_steps
+    compile_steps = compilation.compile_steps
 
     def counting(*arguments, **settings):
         turns = compile_steps(*arguments, **settings)
@@ -100,7 +100,7 @@ def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(sharding, "compile_steps", counting)
+    monkeypatch.setattr(compilation, "compile_steps", counting)
     monkeypatch.setattr(loop, "DISPATCH_SECONDS", 1e9)  # as many turns as there are before something is due
     runs.train(tmp_path, sample_every=6)
     # Logged every 4, drawn every 6, 12 in all: one by one until the speed is known, then 4 to 6, 6 to 8, 8 to 12.
@@ -282,7 +282,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(whole, tmp_pat
         largest.write_bytes(content)
     assert runs.train(tmp_path) == 0
     assert "checkpoint 12 is damaged" in caplog.text
-    assert "going on from checkpoint 8" in caplog.text
+    assert "resuming from checkpoint 8" in caplog.text
     assert (tmp_path / "damaged_checkpoints/12").is_dir()
     assert runs.final_digests(tmp_path) == runs.final_digests(whole)
 

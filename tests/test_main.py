@@ -1,5 +1,6 @@
-"""gan.main: every mistake a user can make at the door is one line and exit status 2; help is fast and ours."""
+"""gan.main and gan.cli: a mistake is one line and exit status 2; help is fast and lists only this package's flags."""
 
+import json
 import re
 import time
 import zipfile
@@ -10,13 +11,16 @@ import pytest
 import runs
 from PIL import Image
 
+from gan.config import loading
+from gan.config.flattening import flatten
 from gan.errors import UserError
 from gan.inference import sampling
+from gan.io import workdir
 
 CONFIG = "--config=configs/dcgan.py"
 
 
-def told(*arguments, status=2):
+def output(*arguments, status=2):
     process = runs.command(*arguments)
     out, error = process.communicate(timeout=120)
     assert process.returncode == status, error
@@ -26,15 +30,30 @@ def told(*arguments, status=2):
     return out if status == 0 else lines[-1]
 
 
-def test_help_is_fast_and_shows_our_flags_only():
-    begun = time.monotonic()
-    shown = told("--help", status=0)
-    assert time.monotonic() - begun < 2
+def test_help_is_fast_and_lists_only_flags_of_this_package():
+    start = time.monotonic()
+    shown = output("--help", status=0)
+    assert time.monotonic() - start < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
     assert sorted(flags) == [
         "classes", "config", "coordinator", "extractor", "mode", "multihost", "num_processes", "num_samples", "out",
         "process_id", "same_latents", "seed", "truncation", "workdir",
     ]  # fmt: skip
+
+
+def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
+    shown = output("--help-config", status=0)
+    config = flatten(loading.load("configs/default.py"))
+    for name, value in config.items():
+        assert f"\n{name}={value!r}" in shown
+    assert re.search(r"^batch_size=64 +\w+", shown, re.MULTILINE)
+    assert re.search(r"^discriminator.penalty_interval=1 +lazy regularization", shown, re.MULTILINE)
+    assert re.search(r"^generator.width=64 +\w+", shown, re.MULTILINE)
+    assert "\npenalties: " in shown
+    names = [line.partition("=")[0] for line in shown.splitlines() if re.match(r"[a-z]\S*=", line)]
+    assert sorted(names) == sorted(config)
+    assert names[:3] == ["seed", "steps", "batch_size"]  # as in the file
+    assert max(map(len, shown.splitlines())) <= 120
 
 
 @pytest.mark.parametrize(
@@ -66,7 +85,7 @@ def test_help_is_fast_and_shows_our_flags_only():
     ],
 )
 def test_a_mistake_in_the_flags_is_one_line(arguments, line):
-    assert re.search(line, told(*arguments))
+    assert re.search(line, output(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -82,17 +101,31 @@ def test_a_mistake_in_the_flags_is_one_line(arguments, line):
 def test_a_config_file_that_cannot_be_used_is_one_line(tmp_path, text, line):
     path = tmp_path / "broken.py"
     path.write_text(text)
-    assert line in told(f"--config={path}")
+    assert line in output(f"--config={path}")
 
 
 def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "is not writable" in told(CONFIG, f"--workdir={tmp_path / 'file'}")
+    assert "is not writable" in output(CONFIG, f"--workdir={tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize("version, line", [(None, "has no format number"), (0, "has format 0"), ("1", "has format 1")])
+def test_a_run_of_another_format_is_rejected_in_one_line(tmp_path, version, line):
+    runs.train(tmp_path, steps=4)
+    path = tmp_path / "config.json"
+    record = json.loads(path.read_text())
+    assert record.pop("format") == workdir.FORMAT
+    path.write_text(json.dumps(record if version is None else record | {"format": version}))
+    message = output("--mode=sample", f"--workdir={tmp_path}")
+    assert line in message
+    assert "expected: format 1. Use a new --workdir" in message
+    with pytest.raises(UserError, match=line):
+        runs.train(tmp_path, steps=8)
 
 
 def test_divergence_is_exit_3_with_the_step_and_the_term(tmp_path):
     flags = [f"--config.{name}={value}" for name, value in runs.SMALL.items()]
-    line = told(CONFIG, *flags, "--config.discriminator.learning_rate=1e38", f"--workdir={tmp_path}", status=3)
+    line = output(CONFIG, *flags, "--config.discriminator.learning_rate=1e38", f"--workdir={tmp_path}", status=3)
     assert re.search(r"diverged: step \d+: \w+ is (nan|inf)", line)
 
 
@@ -101,7 +134,9 @@ def test_a_trained_run_gives_samples(tmp_path):
     files = []
     for name in ("a", "b"):
         files.append(tmp_path / f"{name}.npz")
-        told("--mode=sample", f"--workdir={tmp_path}", "--num_samples=130", "--seed=7", f"--out={files[-1]}", status=0)
+        output(
+            "--mode=sample", f"--workdir={tmp_path}", "--num_samples=130", "--seed=7", f"--out={files[-1]}", status=0
+        )
     first, second = (np.load(path) for path in files)
     assert first["images"].shape == (130, 8, 8, 1)
     assert first["images"].dtype == np.uint8
@@ -111,12 +146,12 @@ def test_a_trained_run_gives_samples(tmp_path):
     assert Image.open(tmp_path / "a.png").mode == "L"
 
 
-def test_classes_are_drawn_by_name_in_turn_and_a_latent_in_each(tmp_path):
+def test_classes_are_sampled_by_name_in_turn_and_a_latent_in_each(tmp_path):
     runs.train(tmp_path, steps=4, generator__conditioning="concat")
 
     sampling.sample(tmp_path, count=20, seed=0, out=tmp_path / "sevens.npz", classes=["7"])
     flags = ["--classes=7,2", "--num_samples=40", "--same_latents", f"--out={tmp_path / 'pairs.npz'}"]
-    told("--mode=sample", f"--workdir={tmp_path}", *flags, status=0)
+    output("--mode=sample", f"--workdir={tmp_path}", *flags, status=0)
     sevens, pairs = (np.load(tmp_path / f"{name}.npz") for name in ("sevens", "pairs"))
     np.testing.assert_array_equal(sevens["labels"], [7] * 20)
     np.testing.assert_array_equal(pairs["labels"], [7, 2] * 20)
@@ -130,7 +165,7 @@ def test_classes_are_drawn_by_name_in_turn_and_a_latent_in_each(tmp_path):
         sampling.sample(tmp_path, count=1, seed=0, classes=["seven"])
 
 
-def test_a_generator_without_labels_has_no_classes_to_draw(tmp_path):
+def test_a_generator_without_labels_has_no_classes_to_sample(tmp_path):
     runs.train(tmp_path, steps=4)
     with pytest.raises(UserError, match="--classes needs a conditional generator"):
         sampling.sample(tmp_path, count=1, seed=0, classes=["7"])
@@ -139,7 +174,7 @@ def test_a_generator_without_labels_has_no_classes_to_draw(tmp_path):
 def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):
     runs.train(tmp_path, steps=4)
     (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
-    assert "holds no checkpoint yet" in told("--mode=sample", f"--workdir={tmp_path}")
+    assert "holds no checkpoint yet" in output("--mode=sample", f"--workdir={tmp_path}")
     for asked, line in (({"out": Path("x.png")}, "--out=x.png must end in .npz"), ({"count": 0}, "--num_samples=0")):
         with pytest.raises(UserError, match=line):
             sampling.sample(tmp_path, **{"count": 1, "seed": 0} | asked)

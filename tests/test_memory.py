@@ -16,11 +16,10 @@ from test_configs import parsed
 from test_toys import SMALL
 
 from configs import toy
-from experiments import overrides
 from experiments.study import space
 from gan import data, losses
 from gan import game as rules
-from gan.config import schema
+from gan.config import overrides, schema
 from gan.errors import UserError
 from gan.inference import sampling
 from gan.parallel import processes, sharding
@@ -308,7 +307,7 @@ def test_auto_and_numbers_can_be_typed_and_set():
     again = overrides_of("microbatches=auto", "microbatches=2")
     assert again.microbatches == 2
     for wrong in ("x", "1.5", "-"):
-        with pytest.raises(UserError, match="a whole number or 'auto'|no whole number or 'auto'"):
+        with pytest.raises(UserError, match="a whole number or 'auto'"):
             overrides_of(f"microbatches={wrong}")
     assert rules.build(overrides_of("microbatches=auto"), image_shape=(32, 32, 1)).microbatches == 1
 

@@ -1,4 +1,4 @@
-"""gan.config.specs and gan.errors: what a string in a config may say, and what is said back."""
+"""gan.config.specs and gan.errors: strings that name a function, and the messages for invalid ones."""
 
 import pytest
 
@@ -29,12 +29,12 @@ def test_a_name_with_literals_calls_its_entry(text, expected):
 @pytest.mark.parametrize(
     "text", ["pair(", "pair(x)", "__import__('os')", "pair.real(1)", "pair(**{'first': 1})", "", "1", "pair(open('f'))"]
 )
-def test_anything_else_is_refused_and_never_executed(text):
+def test_anything_else_is_rejected_and_never_executed(text):
     with pytest.raises(UserError, match="config.loss"):
         specs.call(TABLE, text, "config.loss")
 
 
-def test_arguments_that_do_not_fit_show_the_signature():
+def test_invalid_arguments_show_the_signature():
     with pytest.raises(UserError, match=r"expected: pair\(first, second=2\)"):
         specs.call(TABLE, "pair(1, third=3)", "config.loss")
 

@@ -1,34 +1,35 @@
-"""gan.io.writer and gan.train.diagnostics: figures stand once, grids are exact, trouble is named once."""
+"""gan.io.writer, gan.io.plots and gan.train.diagnostics: every step is written once, grids are exact, one warning."""
 
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from gan.io import writer
+from gan.io import atomic, plots, writer
 from gan.train.diagnostics import WINDOW, Diagnostics, diversity
 
-FIGURES = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1,
+METRICS = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1,
            "share_waiting_for_data": 0.0}  # fmt: skip
 
 
-def test_a_resumed_run_cuts_off_what_was_written_after_its_step(tmp_path):
+def test_a_resumed_run_removes_what_was_written_after_its_step(tmp_path):
     first = writer.RunWriter(tmp_path, step=0, total=10)
     for step in (2, 4, 6):
-        first.metrics(step, FIGURES)
+        first.metrics(step, METRICS)
     first.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 8, "ima')  # a process that was killed in mid-write
-    again = writer.RunWriter(tmp_path, step=4, total=10)
-    again.metrics(6, FIGURES)
-    again.close()
+        file.write('{"step": 8, "ima')  # a process that was killed while writing
+    resumed = writer.RunWriter(tmp_path, step=4, total=10)
+    resumed.metrics(6, METRICS)
+    resumed.close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [2, 4, 6]
     assert (tmp_path / "losses.png").stat().st_size > 1000
 
 
-def test_a_grid_holds_every_image_in_reading_order():
+def test_a_grid_has_every_image_in_reading_order():
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 8, 1), np.uint8)
-    sheet = writer.grid(images)
+    sheet = plots.grid(images)
     # Six images of 4x8: columns = ceil(sqrt(6 * 4 / 8)) = 2, rows 3; each with a line of one pixel.
     assert sheet.shape == (3 * 5 + 1, 2 * 9 + 1, 1)
     for index in range(6):
@@ -37,9 +38,23 @@ def test_a_grid_holds_every_image_in_reading_order():
     assert (sheet[0] == 128).all()
 
 
-def test_colour_and_grey_grids_become_pngs(tmp_path):
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "record.json"
+    atomic.write_json(path, {"step": 1})
+    with pytest.raises(KeyError), atomic.replacing(path) as tmp:
+        tmp.write_text('{"st')
+        assert json.loads(path.read_text()) == {"step": 1}
+        raise KeyError
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+    with atomic.replacing(path) as one, atomic.replacing(path) as other:  # two writers do not disturb each other
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"
+
+
+def test_color_and_gray_grids_are_written_as_png(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB")):
-        writer.save_png(tmp_path / "grid.png", np.zeros((10, 10, channels), np.uint8))
+        plots.save_png(tmp_path / "grid.png", np.zeros((10, 10, channels), np.uint8))
         assert Image.open(tmp_path / "grid.png").mode == mode
 
 
@@ -54,18 +69,18 @@ def observe(diagnostics, real, fake, losses, times=WINDOW):
 REAL = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.uint8)
 
 
-def test_a_saturated_discriminator_is_named_once(caplog):
+def test_a_saturated_discriminator_is_reported_once(caplog):
     diagnostics = Diagnostics(REAL)
     observe(diagnostics, 0.999, 0.001, lambda step: (0.1 / (step + 1), 5 + step), times=2 * WINDOW)
     assert caplog.text.count("D is saturated") == 1
 
 
-def test_frozen_losses_are_named(caplog):
+def test_constant_losses_are_reported(caplog):
     observe(Diagnostics(REAL), 0.5, 0.5, lambda step: (1.386, 0.693))
     assert "both losses are constant" in caplog.text
 
 
-def test_a_healthy_run_is_left_in_peace(caplog):
+def test_a_healthy_run_has_no_warning(caplog):
     diagnostics = Diagnostics(REAL)
     observe(diagnostics, 0.7, 0.3, lambda step: (1.0 + 0.1 * step, 0.9 - 0.1 * step), times=20)
     for step in range(5):
@@ -73,11 +88,11 @@ def test_a_healthy_run_is_left_in_peace(caplog):
     assert caplog.text == ""
 
 
-def test_a_collapse_is_named_when_diversity_is_lost(caplog):
+def test_a_collapse_is_reported_when_diversity_is_lost(caplog):
     diagnostics = Diagnostics(REAL)
     alike = np.repeat(REAL[:1], 64, axis=0)
     assert diagnostics.observe_samples(0, alike) == 0.0
-    assert caplog.text == ""  # not yet: a young generator draws one blur
+    assert caplog.text == ""  # not yet: an untrained generator draws one blur
     assert diagnostics.observe_samples(1, REAL) == 1.0
     diagnostics.observe_samples(2, alike)
     assert "nearly identical, 0% of the diversity" in caplog.text

@@ -96,12 +96,16 @@ def test_grids_samples_and_metrics_of_a_run_use_the_same_generator(tmp_path):
     line = json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])
     assert record["protocol"]["standing_batches"] == 3
     np.testing.assert_allclose(record["checkpoints"]["last"]["metrics"]["fd_pixels"], line["fd_pixels"], rtol=1e-5)
-    # A run without the field in its record is sampled with running statistics.
+    # Without standing batches a run is sampled with running statistics. A record without the field is rejected.
     config = json.loads((tmp_path / "config.json").read_text())
-    del config["config"]["evaluation"]["standing_batches"]
+    config["config"]["evaluation"]["standing_batches"] = 0
     (tmp_path / "config.json").write_text(json.dumps(config))
     sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
     assert np.abs(np.asarray(Image.open(tmp_path / "old.png"), int) - again).max() > 1
+    del config["config"]["evaluation"]["standing_batches"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="config.evaluation.standing_batches is missing"):
+        sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
 
 
 def test_a_negative_number_of_batches_is_rejected(tmp_path):

@@ -1,4 +1,4 @@
-"""What SECURITY.md says of the sources: only programs are run, nothing is unpickled, and nobody is listened to."""
+"""What SECURITY.md says of the code: only programs are executed, nothing is unpickled, and no port is opened."""
 
 import ast
 import os
@@ -11,7 +11,7 @@ import pytest
 from gan import data
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(path for room in ("gan", "experiments", "configs") for path in (ROOT / room).rglob("*.py"))
+FILES = sorted(path for folder in ("gan", "experiments", "configs") for path in (ROOT / folder).rglob("*.py"))
 RUNNING = {
     "pickle",
     "cPickle",
@@ -25,7 +25,7 @@ RUNNING = {
     "code",
     "codeop",
 }
-"""Modules that run, or can run, what they read."""
+"""Modules that execute, or can execute, what they read."""
 SERVING = {
     "socket",
     "socketserver",
@@ -40,14 +40,15 @@ SERVING = {
 }
 BUILT_IN = {"eval", "exec", "compile", "__import__", "breakpoint"}
 PROGRAMS = {"experiments/study/space.py": {"runpy"}}
-"""Where a file is run as the program that it is: an experiment, and the config that it names."""
+"""Files that execute a file as a program: an experiment. A config is executed by gan/config/loading.py."""
 LOADERS = {"load", "loads", "fromfile", "memmap", "import_module", "run_path", "run_module", "system", "popen"}
 ALLOWED = {"json": {"load", "loads"}, "runpy": {"run_path"}, "np": {"load"}, "space": {"load"}, "data": {"load"},
-           "inception": {"load"}, "toys": {"load"}, "image": {"load"}, "systems": {"load"}}  # fmt: skip
-"""Of them, those that are called here: `np.load` only with allow_pickle=False, `image.load` decodes for PIL, and the
-others are functions of ours."""
+           "inception": {"load"}, "toys": {"load"}, "image": {"load"}, "systems": {"load"},
+           "loading": {"load"}}  # fmt: skip
+"""The calls that are allowed: `np.load` only with allow_pickle=False, `image.load` decodes for PIL, and the others are
+functions of this package."""
 STAGES = "experiments/on_gpu/stage.py"
-"""Where a module is imported by its name, one of STAGES in experiments/on_gpu/__main__.py."""
+"""The file that imports a module by name: one of STAGES in experiments/on_gpu/__main__.py."""
 
 
 def imports(tree):
@@ -59,7 +60,7 @@ def imports(tree):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_run_or_unpickled_that_is_read(path):
+def test_nothing_that_is_read_is_executed_or_unpickled(path):
     tree = ast.parse(path.read_text())
     names = set(imports(tree))
     allowed = PROGRAMS.get(str(path.relative_to(ROOT)), set())
@@ -68,23 +69,23 @@ def test_nothing_is_run_or_unpickled_that_is_read(path):
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        told = f"{path.name}:{node.lineno}"
+        place = f"{path.name}:{node.lineno}"
         keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-        assert "shell" not in keywords, told
+        assert "shell" not in keywords, place
         if isinstance(node.func, ast.Name):
-            assert node.func.id not in BUILT_IN, told
+            assert node.func.id not in BUILT_IN, place
         if isinstance(node.func, ast.Attribute) and node.func.attr in LOADERS:
             owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
             is_stage = ast.unparse(node.func) == "importlib.import_module" and path == ROOT / STAGES
-            assert is_stage or node.func.attr in ALLOWED.get(owner, ()), told
+            assert is_stage or node.func.attr in ALLOWED.get(owner, ()), place
             if owner == "np":
                 pickles = keywords.get("allow_pickle")
-                assert isinstance(pickles, ast.Constant) and pickles.value is False, told
+                assert isinstance(pickles, ast.Constant) and pickles.value is False, place
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_images_are_decoded_at_one_place(path):
-    """With its bounds; elsewhere only the pictures that we wrote ourselves, which are PNG."""
+def test_images_are_decoded_in_one_file(path):
+    """With limits on size and format. Elsewhere only image files of this package are read, which are PNG."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
             formats = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}.get("formats")
@@ -92,14 +93,14 @@ def test_images_are_decoded_at_one_place(path):
 
 
 def listening():
-    """The places at which this process waits for others to connect, as /proc has them."""
+    """The addresses on which this process listens, from /proc."""
     own = {os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)}
     found = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, place, _, state, *rest = line.split()
+            _, address, _, state, *rest = line.split()
             if state == "0A" and f"socket:[{rest[5]}]" in own:
-                found.append(place)
+                found.append(address)
     return found
 
 
@@ -108,13 +109,13 @@ def _is_open(number):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="no /proc")
-def test_reading_data_listens_nowhere():
+def test_reading_data_opens_no_port():
     dataset = data.load(name="digits", image_size=(8, 8))
     stream = data.stream(dataset, seed=0, first_step=0, last_step=9, batches=1, batch_size=8)
     assert next(stream)["image"].dtype == np.uint8
     assert listening() == []
     stream.close()
-    with socket.socket() as server:  # and it would be seen
+    with socket.socket() as server:  # the check finds an open port
         server.bind(("127.0.0.1", 0))
         server.listen()
         assert len(listening()) == 1

@@ -22,7 +22,7 @@ from players import (
 from gan import state, steps
 from gan.errors import UserError
 from gan.estimators import finite_difference
-from gan.parallel import sharding
+from gan.parallel import compilation, sharding
 
 discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
 generator_step = jax.jit(steps.generator_step, static_argnames="game")
@@ -200,8 +200,8 @@ def play_on(devices, wrapper, game, *, sharded=False, turns=3, **weights):
         data = data | {"row": jnp.broadcast_to(rows[None], shape)}
         return steps.train_step(position, data, numbers, game=game, axis_name=axis_name)
 
-    compiled = sharding.compile_steps(
-        turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, most=1, numbers=settings, layout=layout
+    compiled = compilation.compile_steps(
+        turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, max_steps=1, hyperparams=settings, layout=layout
     )
     position = jax.device_put(start, layout)
     for number in range(turns):

@@ -141,14 +141,14 @@ def test_a_trials_flags_make_its_config():
     # 6,400 images of 32 in a batch are 200 steps, five reports of them one in 40.
     assert (meant.steps, meant.evaluate_every, meant.checkpoint_every, meant.seed) == (200, 40, 40, 7)
     code = (
-        "import sys, json; from absl import flags; from gan import main; flags.FLAGS(sys.argv);"
-        "print(json.dumps(main.CONFIG.value.to_dict()))"
+        "import sys, json; from absl import flags; from gan.cli.flags import CONFIG; flags.FLAGS(sys.argv);"
+        "print(json.dumps(CONFIG.value.to_dict()))"
     )
     flags = [f"--config={BASE}", *space.flags(base, meant)]
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads(json.dumps(meant.to_dict()))
     # And what a population makes of them, for each of its members.
-    parsed_config, folder = together.parsed(trial.command(BASE, "here", flags[1:])[3:])
+    parsed_config, folder = together.config_and_workdir(trial.command(BASE, "here", flags[1:])[3:])
     assert (parsed_config.to_dict(), str(folder)) == (meant.to_dict(), "here")
 
 

@@ -16,7 +16,7 @@ from gan.data import toys
 from gan.errors import UserError
 from gan.game import DiscriminatorOutput
 from gan.inference import sampling
-from gan.io import writer
+from gan.io import plots
 from gan.metrics.modes import mode_coverage
 from gan.train import loop
 
@@ -182,11 +182,11 @@ def test_the_landscape_is_that_of_a_linear_critic():
 
 def test_plots_show_samples_at_their_positions():
     real = np.float32([[-1.0, -1.0], [1.0, 1.0]])
-    plane = writer.plane(real, side=5)
+    plane = plots.plane(real, side=5)
     np.testing.assert_allclose(plane[0, :, 0], [-1.25, -0.625, 0, 0.625, 1.25])
     np.testing.assert_allclose(plane[:, 0, 1], [-1.25, -0.625, 0, 0.625, 1.25])
-    landscape = writer.Landscape(plane, plane[..., 0], np.zeros_like(plane))
-    plot = writer.draw_points(np.float32([[0.7, 0.7]]), real, landscape).astype(int)
+    landscape = plots.Landscape(plane, plane[..., 0], np.zeros_like(plane))
+    plot = plots.draw_points(np.float32([[0.7, 0.7]]), real, landscape).astype(int)
     orange = np.argwhere((plot[..., 0] - plot[..., 2]) > 120)
     # The axes span 0.07 to 0.98 of the width and 0.05 to 0.95 of the height, and -1.25 to 1.25; 0.7 is at 0.78 of it.
     row, column = orange.mean(axis=0)

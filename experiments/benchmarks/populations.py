@@ -20,7 +20,7 @@ from experiments import cli
 from experiments.benchmarks import step_time, systems, timing
 from gan import data, schedules, state
 from gan import game as rules
-from gan.parallel import sharding
+from gan.parallel import compilation, sharding
 from gan.train import loop, population
 
 
@@ -66,7 +66,7 @@ def compiled(config: ConfigDict, count: int) -> timing.Play:
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
     state_sharding = population.sharding_of(mesh, count)
-    played = sharding.compile_steps(
+    played = compilation.compile_steps(
         functools.partial(
             population.member_steps, game=game, schedules_of_members=[course] * count, batch_of=source.batch_of
         ),
@@ -74,8 +74,8 @@ def compiled(config: ConfigDict, count: int) -> timing.Play:
         wrapper="jit",
         batch_size=config.batch_size,
         data_axis=None,
-        most=loop.MAX_STEPS_PER_DISPATCH,
-        numbers=[loop.base_hyperparams(config, course) | {"seed": np.uint32(seed)} for seed in range(count)],
+        max_steps=loop.MAX_STEPS_PER_DISPATCH,
+        hyperparams=[loop.base_hyperparams(config, course) | {"seed": np.uint32(seed)} for seed in range(count)],
         layout=state_sharding,
         rows_are_split=False,
     )

@@ -26,7 +26,7 @@ from experiments.benchmarks import flops, timing
 from experiments.benchmarks.systems import load
 from gan import data, schedules, state
 from gan import game as rules
-from gan.parallel import sharding
+from gan.parallel import compilation, sharding
 from gan.train import loop
 
 
@@ -90,14 +90,14 @@ def build(config: ConfigDict) -> Program:
     layout = sharding.state_sharding(made, mesh, sharded=config.shard_state)
 
     def compiled() -> timing.Play:
-        played = sharding.compile_steps(
+        played = compilation.compile_steps(
             turn,
             mesh,
             wrapper="jit",
             batch_size=config.batch_size,
             data_axis=None,
-            most=loop.MAX_STEPS_PER_DISPATCH,
-            numbers=numbers,
+            max_steps=loop.MAX_STEPS_PER_DISPATCH,
+            hyperparams=numbers,
             layout=layout,
         )
         position = jax.device_put(jax.jit(initial)(), layout)
@@ -117,7 +117,7 @@ def build(config: ConfigDict) -> Program:
 
 
 def player(played: Callable, position: Any, arrays: Any) -> timing.Play:
-    """Plays turns of `sharding.compile_steps` on from a state, after one that is not timed."""
+    """Plays turns of `compilation.compile_steps` on from a state, after one that is not timed."""
 
     def play(turns: int) -> float:
         nonlocal position

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments.overrides import override
+from gan.config import loading
 from gan.errors import UserError, lookup
 
 ROOT = Path(__file__).parents[2]
@@ -40,14 +40,8 @@ that came later: at the sizes that their configs have for two cores, SNGAN and W
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config of FILE or FILE:ARG with overrides, typed as in the file."""
-    path, _, argument = name.partition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*filter(None, [argument]))
-    override(config, overrides)
-    return config
+    """The config of FILE or FILE:ARG, relative to the root of the repository, with overrides FIELD=VALUE."""
+    return loading.load(str(ROOT / name), overrides)
 
 
 def configured(system: str, overrides: Sequence[str] = ()) -> ConfigDict:

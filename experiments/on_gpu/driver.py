@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import timing
-from experiments.on_gpu.stage import tail_of, write_json
+from experiments.on_gpu.stage import tail_of
 from gan.io import workdir
+from gan.io.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
 LEAST_SECONDS = 10.0

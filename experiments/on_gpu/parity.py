@@ -28,7 +28,7 @@ from experiments.on_gpu.stage import Stage, StageFailed, failure_of
 from gan import data, schedules, state, steps
 from gan import game as rules
 from gan.game import Game
-from gan.parallel import sharding
+from gan.parallel import compilation
 
 LEAST_SECONDS = 5.0
 
@@ -62,7 +62,7 @@ In the other modes the tolerance is what bfloat16 on the CPU differs from float3
 
 def run(stage: Stage) -> None:
     """Compares everything, several programs being compiled at once; fails where an error is above its tolerance."""
-    sharding.enable_compilation_cache(data.cache.cache_folder() / "programs")
+    compilation.enable_compilation_cache(data.cache.cache_folder() / "programs")
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     stage.note(device=device.device_kind, platform=device.platform, jax=jax.__version__, reference="cpu")
     cases = parity_cases.TINY_CASES if stage.tiny else parity_cases.CASES

@@ -42,11 +42,11 @@ def run(stage: Stage) -> None:
     import jax
 
     from gan import data
-    from gan.main import set_up_logging
-    from gan.parallel import sharding
+    from gan.cli.logging import set_up_logging
+    from gan.parallel import compilation
     from gan.train import loop
 
-    sharding.enable_compilation_cache(data.cache.cache_folder() / "programs")
+    compilation.enable_compilation_cache(data.cache.cache_folder() / "programs")
     set_up_logging()
     config, microbatches = configured(tiny=stage.tiny)
     folder = stage.out / "runs" / stage.name

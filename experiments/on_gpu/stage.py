@@ -21,6 +21,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from gan.errors import UserError, machine_failure  # noqa: E402
+from gan.io.atomic import write_json  # noqa: E402
 
 TRACEBACK_LINES = 12
 """Of a failure's traceback, the last ones, that are kept."""
@@ -92,13 +93,6 @@ class Stage:
     def _write(self) -> None:
         self.record["seconds"] = round(time.monotonic() - STARTED, 1)
         write_json(self.out / f"{self.name}.json", self.record)
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Writes a record, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(path)
 
 
 def failure_of(error: BaseException) -> str:

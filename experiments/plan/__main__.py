@@ -17,7 +17,7 @@ from experiments.plan.machines import MACHINES, Machine
 from experiments.plan.targets import describe, target_of
 from experiments.plan.traffic import row, told
 from experiments.plan.work import data_of, work_of
-from gan.errors import UserError
+from gan.errors import UserError, report
 from gan.parallel import sharding
 
 
@@ -29,8 +29,7 @@ def main() -> int:
     try:
         record = planned(flags)
     except (UserError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return report(error)
     timing.write(flags.json, timing.machine() | record)
     return 0
 

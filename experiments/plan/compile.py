@@ -22,7 +22,7 @@ from experiments.plan.convolutions import Convolution, convolutions
 from experiments.plan.targets import OPTIONS, Target
 from experiments.plan.work import Data, program
 from gan.errors import UserError
-from gan.parallel import sharding
+from gan.parallel import compilation, sharding
 from gan.train import loop, memory
 
 TAKEN = {"cuda": 0.75, "tpu": 1.0}
@@ -132,7 +132,7 @@ def lower_step(config: ConfigDict, data: Data, mesh: Mesh) -> jax.stages.Lowered
     turn, (state, arrays, rows, hyperparams) = program(config, data)
     game = loop.for_devices(turn.keywords["game"], config, mesh)
     layout = sharding.state_sharding(state, mesh, sharded=config.shard_state)
-    steps = sharding.jit_steps(functools.partial(turn, game=game), mesh, data_axis=1, most=1, layout=layout)
+    steps = compilation.jit_steps(functools.partial(turn, game=game), mesh, data_axis=1, max_steps=1, layout=layout)
     return steps.lower(state, arrays, np.int32(1), rows, hyperparams)
 
 
@@ -141,8 +141,14 @@ def compiled_text(config: ConfigDict, data: Data, mesh: Mesh) -> str:
     if config.parallel == "jit":
         return lower_step(config, data, mesh).compile().as_text()
     turn, (state, arrays, _, hyperparams) = program(config, data)
-    steps = sharding.compile_steps(
-        turn, mesh, wrapper=config.parallel, batch_size=config.batch_size, data_axis=1, most=1, numbers=hyperparams
+    steps = compilation.compile_steps(
+        turn,
+        mesh,
+        wrapper=config.parallel,
+        batch_size=config.batch_size,
+        data_axis=1,
+        max_steps=1,
+        hyperparams=hyperparams,
     )
     given = sharding.abstract((state, arrays), (sharding.replicated(mesh), sharding.split_rows(mesh, 1)))
     return jax.jit(lambda state, data: steps(state, data, 1)).lower(*given).compile().as_text()

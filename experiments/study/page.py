@@ -12,6 +12,7 @@ from PIL import Image
 
 from experiments.study import reading
 from experiments.study.reading import Reading
+from gan.io import atomic
 
 TEMPLATE = Path(__file__).parent / "page.html"
 
@@ -24,7 +25,7 @@ MOST_PICTURES = 200
 
 def write(found: Reading, folder: Path) -> None:
     """Writes index.html, whole or not at all."""
-    reading.write_whole(folder / "index.html", render(found, folder))
+    atomic.write_text(folder / "index.html", render(found, folder))
 
 
 def render(found: Reading, folder: Path) -> str:

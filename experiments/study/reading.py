@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import io
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from scipy import stats
 
 from experiments.study import storage
 from experiments.study.space import Experiment
+from gan.io import atomic
 
 RESAMPLES = 10_000
 
@@ -163,8 +163,8 @@ def remarks(setting: Setting) -> str:
 
 def write_tables(reading: Reading, folder: Path) -> None:
     """Writes table.md and table.csv, whole or not at all."""
-    write_whole(folder / "table.md", markdown(reading))
-    write_whole(folder / "table.csv", comma_separated(reading))
+    atomic.write_text(folder / "table.md", markdown(reading))
+    atomic.write_text(folder / "table.csv", comma_separated(reading))
 
 
 def markdown(reading: Reading) -> str:
@@ -210,13 +210,6 @@ def comma_separated(reading: Reading) -> str:
 def parameter_names(reading: Reading) -> list[str]:
     """The parameters of all settings, in the order of the space."""
     return list(dict.fromkeys(name for setting in reading.settings for name in setting.parameters))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, and beside other workers that do the same."""
-    draft = path.with_suffix(f"{path.suffix}.{os.getpid()}.tmp")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def _run(trial: FrozenTrial, folder: Path) -> Run:

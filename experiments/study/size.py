@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from experiments.benchmarks import step_time
 from experiments.study.space import AUTO
-from experiments.study.together import parsed
 from gan import data
+from gan.cli.flags import config_and_workdir
 from gan.train import loop
 
 CPU_OPERATIONS = 5e8
@@ -32,4 +32,4 @@ def best(config: ConfigDict) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as in gan.main
-    print(best(parsed(sys.argv[1:])[0]))
+    print(best(config_and_workdir(sys.argv[1:])[0]))

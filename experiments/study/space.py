@@ -17,9 +17,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.overrides import assign, leaves, override
+from gan.config import loading
+from gan.config.flattening import flatten
+from gan.config.overrides import assign, override
 from gan.config.schema import check_kind
-from gan.errors import UserError, nearest
+from gan.errors import UserError, last_line, nearest
 
 SEARCHES = ("grid", "random", "tpe")
 PRUNERS = ("", "median", "halving")
@@ -220,17 +222,7 @@ def load(path: str) -> tuple[Experiment, str]:
 
 def configured(experiment: Experiment, overrides: Sequence[str] = ()) -> tuple[ConfigDict, ConfigDict]:
     """The base config as its file has it, and with what is fixed. Checks every value that the space could set."""
-    path, colon, argument = experiment.base.partition(":")
-    get_config = _run(path, "base").get("get_config")
-    if not callable(get_config):
-        raise UserError(f"base={experiment.base!r}: {path} has no get_config")
-    try:
-        base = get_config(argument) if colon else get_config()
-        leaves(base)
-    except (Exception, SystemExit) as error:  # a config is code: whatever it raises is told
-        raise UserError(f"base={experiment.base!r}: {type(error).__name__}: {_last_line(error)}") from error
-    if not isinstance(base, ConfigDict):
-        raise UserError(f"base={experiment.base!r}: get_config returns no ConfigDict")
+    base = loading.load(experiment.base, flag="base")
     config = base.copy_and_resolve_references()
     try:
         for name, value in experiment.fixed.items():
@@ -240,7 +232,7 @@ def configured(experiment: Experiment, overrides: Sequence[str] = ()) -> tuple[C
             raise UserError(f"fixed: {name} is set by the sweep: see seeds, images and reports")
         _check_space(experiment, config, set(experiment.fixed))
     except (SyntaxError, TypeError, ValueError) as error:
-        raise UserError(_last_line(error)) from error
+        raise UserError(" ".join(str(error).split())) from error
     if not experiment.is_of_training and not experiment.reports and not config.evaluate_every:
         raise UserError(
             f"the objective {experiment.objective!r} is a figure of an evaluation, and evaluate_every is 0: "
@@ -268,7 +260,7 @@ def trial_config(experiment: Experiment, config: ConfigDict, changes: Mapping[st
 
 def flags(base: ConfigDict, config: ConfigDict) -> list[str]:
     """What makes `config` of `base`, as flags of `python -m gan.main`."""
-    before, after = leaves(base), leaves(config)
+    before, after = flatten(base), flatten(config)
     return [
         f"--config.{name}={value if isinstance(value, str) else repr(value)}"
         for name, value in after.items()
@@ -327,7 +319,7 @@ def _count(space: Mapping[str, Any]) -> int:
 def record(experiment: Experiment, config: ConfigDict) -> dict[str, Any]:
     """What must not change while a study goes on, in plain words: {what: value}. Seeds, settings, pruning may."""
     space = {f"space: {name}": repr(part) for name, part in experiment.space.items()}
-    fixed = {f"config.{name}": repr(value) for name, value in leaves(config).items()}
+    fixed = {f"config.{name}": repr(value) for name, value in flatten(config).items()}
     names = ("base", "search", "images", "seconds", "reports", "minimize", "maximize", "best")
     return {name: repr(getattr(experiment, name)) for name in names} | space | fixed
 
@@ -344,7 +336,7 @@ def _check_space(experiment: Experiment, config: ConfigDict, taken: set[str]) ->
     for key, part in experiment.space.items():
         if not isinstance(part, Space):
             raise UserError(f"space: {key}={part!r} is a value; a leaf that does not vary stands in fixed")
-        if isinstance(part, Cases) and key in leaves(config):
+        if isinstance(part, Cases) and key in flatten(config):
             raise UserError(f"space: {key} is a leaf of the config; cases() needs a name of its own, and sets leaves")
         found = set()
         for name, value in _parts({key: part}):
@@ -372,7 +364,7 @@ def _parts(space: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _set(config: ConfigDict, name: str, value: Any, where: str) -> None:
-    known = leaves(config)
+    known = flatten(config)
     if name not in known:
         raise UserError(f"{where}: the config has no leaf {name}{nearest(name, known)}")
     now = known[name]
@@ -404,11 +396,4 @@ def _run(path: str, what: str) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:  # code of the user's: whatever it raises is told
-        raise UserError(f"{path}: {type(error).__name__}: {_last_line(error)}") from error
-
-
-def _last_line(error: BaseException) -> str:
-    try:
-        return " ".join(str(error).split())
-    except Exception:  # of an error of the user's own
-        return "it cannot say what"
+        raise UserError(f"{path}: {type(error).__name__}: {last_line(error)}") from error

@@ -311,7 +311,7 @@ def _identity(folder: Path, url: str) -> tuple[str, str]:
     known = _read_identity(path)
     if known is None:
         known = {"name": folder.resolve().name, "token": f"{time.time_ns():x}", "storage": kind}
-        workdir.write(folder, known, path.name)
+        workdir.write_record(path, known)
     if known["storage"] != kind:
         raise UserError(f"--workdir={folder} holds a study whose storage is {known['storage']}, not {kind}: --storage")
     return known["name"], known["token"]

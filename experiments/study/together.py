@@ -13,26 +13,13 @@ import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
 
-from absl import flags  # noqa: E402
-from ml_collections import ConfigDict, config_flags  # noqa: E402
-
-from gan import main as command  # noqa: E402
-from gan.errors import UserError  # noqa: E402
+from gan.cli.exit_status import exit_status  # noqa: E402
+from gan.cli.flags import config_and_workdir  # noqa: E402
+from gan.cli.logging import set_up_logging  # noqa: E402
 
 GIVEN_UP = 128 + signal.SIGINT
 """A run alone is stopped as by Ctrl-C."""
-
-
-def parsed(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
-    """The config and the folder that `python -m gan.main` makes of its arguments."""
-    values, typed = flags.FlagValues(), ["gan.main", *arguments]
-    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=typed)
-    folder = flags.DEFINE_string("workdir", None, "", flag_values=values)
-    values(typed)
-    return config.value, Path(folder.value)
 
 
 def main() -> int:
@@ -51,24 +38,19 @@ def main() -> int:
             given_up.add(member)
         return member not in unwanted
 
-    command.set_up_logging()
-    try:
+    def train() -> None:
         from gan import data
-        from gan.parallel import sharding
+        from gan.parallel import compilation
         from gan.train import population
 
-        sharding.enable_compilation_cache(data.cache.cache_folder() / "programs")
-        configs, folders = zip(*map(parsed, members), strict=True)
+        compilation.enable_compilation_cache(data.cache.cache_folder() / "programs")
+        configs, folders = zip(*map(config_and_workdir, members), strict=True)
         ends = population.train(configs, folders, LAUNCHED, keep)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted before the first step", file=sys.stderr)
-        return 128 + signal.SIGINT
-    with told:
-        json.dump([(GIVEN_UP if n in given_up else end.status, end.why) for n, end in enumerate(ends)], told)
-    return 0
+        with told:
+            json.dump([(GIVEN_UP if n in given_up else end.status, end.why) for n, end in enumerate(ends)], told)
+
+    set_up_logging()
+    return exit_status(train)
 
 
 if __name__ == "__main__":

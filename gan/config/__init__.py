@@ -1,1 +1,1 @@
-"""Configs: the schema of their fields, and specs such as `wasserstein(0.1)` that name a function."""
+"""Configs: loading, overrides, the schema of their fields, and strings that name a function."""

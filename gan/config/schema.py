@@ -1,20 +1,21 @@
-"""The fields that every config has, and what each may hold: looked at where a config comes in. Below everything.
+"""The fields that every config has, and the type of each.
 
-A config is code, and `config.json` a file that anyone may have edited: what reads one may rely on what stands here.
-What each field means is told in configs/default.py.
+A config is code, and `config.json` is a file that anyone may have edited. Both are checked against this schema before
+they are used. configs/default.py documents what each field means.
 """
 
 import itertools
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ml_collections import ConfigDict
 
+from gan.config.flattening import flatten
 from gan.errors import UserError, nearest
 
 COUNT_OR_AUTO = int | Literal["auto"]
-"""A whole number, or "auto": it is chosen when a run is set up."""
+"""A whole number, or "auto": the number is chosen when a run is set up."""
 
 PLAYERS = ("generator", "discriminator")
 NUMBERS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm")
@@ -23,7 +24,7 @@ PLAYER: Mapping[str, Any] = {
     "network": str, "conditioning": str, "optimizer": str, "spectral_norm": bool, "penalty_interval": int,
     **dict.fromkeys(NUMBERS, float),
 }  # fmt: skip
-"""Of each player. Its other fields are its network's, which `game.build` knows."""
+"""The fields of each player. Its other fields are arguments of its network, which `game.build` checks."""
 
 FIELDS: Mapping[str, Any] = {
     "seed": int, "steps": int, "batch_size": int, "microbatches": COUNT_OR_AUTO,
@@ -42,36 +43,29 @@ FIELDS: Mapping[str, Any] = {
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
     "evaluation.standing_batches": int, "evaluation.extractor": str, "evaluation.metrics": tuple[str, ...],
 }  # fmt: skip
-"""Every field and its kind. Besides there are `penalties.NAME`, floats, and to each a `schedules.penalties.NAME`."""
-
-YOUNG: Mapping[str, Any] = {"evaluation.standing_batches": 0, "shard_state": False, "gradient_estimator": "exact"}
-"""Fields that the records of older runs may lack, with the values that those runs had."""
-
-DEEPEST = 8
-"""Levels of a config: what holds itself has more."""
+"""Every field and its type, except `penalties.NAME`, a float, and its `schedules.penalties.NAME`."""
 
 LARGEST = 2**31 - 1
-"""What a whole number may be, a seed excepted: sizes of arrays and counts of turns."""
+"""The largest whole number of a field other than a seed: sizes of arrays and numbers of steps are int32."""
 
 FLOAT32_MAX = 2.0**128 - 2.0**104
 
 
 def check(config: Mapping[str, Any] | ConfigDict, *, where: str = "config", recorded: bool = False) -> None:
-    """Raises `UserError` where a field is missing, unknown, or holds what it cannot.
+    """Raises `UserError` where a field is missing, unknown, or holds a value of another type.
 
     Args:
-      config: a `ConfigDict`, or what JSON made of one.
-      where: what the fields of the message are called by.
-      recorded: whether it is the record of a run: one of an older version may lack YOUNG fields, and have others.
+      config: a `ConfigDict`, or a mapping that was read from JSON.
+      where: names the config in the messages.
+      recorded: whether the config was read from the folder of a run, which may have fields that are unknown here.
     """
-    found = dict(_leaves(config, where))
+    found = flatten(config, where)
     valid = FIELDS | {name: float for name in found if name.startswith("penalties.")}
     valid |= {name: str for name in found if name.startswith("schedules.penalties.")}
     for name, kind in valid.items():
-        if name in found:
-            check_kind(f"{where}.{name}", found[name], kind)
-        elif not recorded or name not in YOUNG:
-            raise UserError(f"{where}.{name} is missing; expected: {_TOLD[kind]}. configs/default.py has every field")
+        if name not in found:
+            raise UserError(f"{where}.{name} is missing; expected: {_NAMES[kind]}. configs/default.py has every field")
+        check_kind(f"{where}.{name}", found[name], kind)
     for name, value in found.items():
         if name not in valid and not recorded and name.partition(".")[0] not in PLAYERS:
             raise UserError(f"{where}.{name} is no field{nearest(name, valid)}; configs/default.py has every field")
@@ -79,31 +73,20 @@ def check(config: Mapping[str, Any] | ConfigDict, *, where: str = "config", reco
             _check_plain(f"{where}.{name}", value)
 
 
-def complete(config: dict) -> None:
-    """Gives the config of an older run's record the YOUNG fields that it lacks."""
-    for name, value in YOUNG.items():
-        *groups, last = name.split(".")
-        part = config
-        for group in groups:
-            part = part.get(group) if isinstance(part, dict) else None
-        if isinstance(part, dict):
-            part.setdefault(last, value)
-
-
 def check_kind(field: str, value: Any, kind: Any) -> None:
-    """Raises `UserError` where a value is none of a kind: int, float, bool, str, a tuple of one, COUNT_OR_AUTO."""
+    """Raises `UserError` where a value is not of a type: int, float, bool, str, a tuple of one, COUNT_OR_AUTO."""
     if get_origin(kind) is tuple:
-        sound = isinstance(value, tuple) and all(_is(entry, get_args(kind)[0]) for entry in value)
+        is_valid = isinstance(value, tuple) and all(_is(entry, get_args(kind)[0]) for entry in value)
     else:
-        sound = _is(value, kind)
-    if not sound:
-        raise UserError(f"{field}={_shown(value)}; expected: {_TOLD.get(kind, kind)}")
-    whole = value if isinstance(value, tuple) else (value,)
-    if not field.endswith("seed") and any(type(entry) is int and abs(entry) > LARGEST for entry in whole):
+        is_valid = _is(value, kind)
+    if not is_valid:
+        raise UserError(f"{field}={_shown(value)}; expected: {_NAMES.get(kind, kind)}")
+    entries = value if isinstance(value, tuple) else (value,)
+    if not field.endswith("seed") and any(type(entry) is int and abs(entry) > LARGEST for entry in entries):
         raise UserError(f"{field}={_shown(value)}; expected: at most {LARGEST}")
 
 
-_TOLD = {
+_NAMES = {
     int: "a whole number",
     float: "a number",
     bool: "True or False",
@@ -123,7 +106,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _check_plain(field: str, value: Any) -> None:
-    """A network's field is looked at where the network is known; here it is enough that a record can hold it."""
+    """Checks that JSON can hold the value: the type of a network's field is checked where the network is built."""
     entries = value if isinstance(value, tuple | list) else (value,)
     if not all(isinstance(entry, bool | int | float | str | types.NoneType) for entry in entries):
         raise UserError(f"{field}={_shown(value)}; expected: a number, a string, True or False, or a tuple of them")
@@ -132,20 +115,6 @@ def _check_plain(field: str, value: Any) -> None:
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:  # of an object of the config's own, or a number of thousands of digits
+    except Exception:  # an object whose repr fails, or a number of thousands of digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _leaves(
-    tree: Mapping[str, Any] | ConfigDict, where: str, prefix: str = "", depth: int = 1
-) -> Iterator[tuple[str, Any]]:
-    if depth > DEEPEST:
-        raise UserError(f"{where}.{prefix[:40]}... is nested in itself")
-    for name, value in tree.items():
-        if not isinstance(name, str):
-            raise UserError(f"{where}.{prefix}{_shown(name)} is no name of a field")
-        if isinstance(value, Mapping | ConfigDict):
-            yield from _leaves(value, where, f"{prefix}{name}.", depth + 1)
-        else:
-            yield f"{prefix}{name}", value

@@ -1,6 +1,6 @@
-"""How a string in a config names a function: `name` or `name(1.0, key=2)`, literals only.
+"""Strings in a config that name a function: `name` or `name(1.0, key=2)`, with literals only.
 
-A leaf: losses, priors, initializers and schedules are chosen with it, so that one string says which and how.
+Losses, priors, initializers and schedules are chosen with such strings.
 """
 
 import ast
@@ -11,8 +11,8 @@ from typing import Any
 from gan.config.schema import check_kind
 from gan.errors import UserError, lookup
 
-LONGEST = 1000
-"""Characters of a name with its arguments."""
+MAX_CHARACTERS = 1000
+"""The longest name with its arguments."""
 
 
 def parse(text: str, field: str) -> tuple[str, list, dict]:
@@ -21,7 +21,7 @@ def parse(text: str, field: str) -> tuple[str, list, dict]:
     Only Python literals are accepted as arguments: nothing in the string is executed.
     """
     try:
-        if len(text) > LONGEST:
+        if len(text) > MAX_CHARACTERS:
             raise ValueError
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
@@ -33,17 +33,23 @@ def parse(text: str, field: str) -> tuple[str, list, dict]:
         if None in keywords:  # **mapping
             raise ValueError
         return node.func.id, arguments, keywords
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # the last two: nested too deep
+    except (
+        SyntaxError,
+        ValueError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # the last two: too deep
         raise UserError(
             f"{field}={text!r} is not a name or a call with literals, such as 'name(1.0, key=2)'"
         ) from error
 
 
 def call(table: Mapping[str, Callable], text: str, field: str) -> Any:
-    """Looks the name of `text` up in `table` and calls the entry with the arguments of `text`.
+    """Looks up the name of `text` in `table` and calls the entry with the arguments of `text`.
 
-    Raises `UserError` for an unknown name (the nearest is shown), for arguments that the entry does not take, and for
-    those that are not what it says of them: int, float, bool or str.
+    Raises `UserError` for an unknown name, for arguments that the entry does not take, and for arguments whose type is
+    not the annotated one: int, float, bool or str.
     """
     name, arguments, keywords = parse(text, field)
     entry = lookup(table, name, field)

@@ -18,6 +18,7 @@ from PIL import Image
 from gan.data import pixels
 from gan.data.reasons import one_line
 from gan.errors import UserError
+from gan.io.atomic import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +122,10 @@ def _read_index(index):
 
 
 def _write_index(index, entries, source):
-    tmp = index.with_suffix(f".{os.getpid()}")
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
-        tmp.write_text(json.dumps(entries))
-        tmp.replace(index)
+        write_text(index, json.dumps(entries))
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         logger.warning("%s could not be written (%s): the next run reads all of %s.", index, error, source)
 
 

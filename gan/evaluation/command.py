@@ -7,7 +7,7 @@ from pathlib import Path
 from gan.evaluation import evaluator
 from gan.evaluation.options import evaluation_options
 from gan.inference import sampling
-from gan.io import workdir, writer
+from gan.io import plots, workdir
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ def evaluate(
         metrics = run_evaluator.compute(game, ema)
         checkpoints[name] = {"step": step, "metrics": metrics, "seconds": round(time.perf_counter() - start, 2)}
         if (grid := run_evaluator.nearest_training_images(game, ema)) is not None:
-            writer.save_png(folder / f"nearest_{name}.png", grid)
+            plots.save_png(folder / f"nearest_{name}.png", grid)
         logger.info("the %s checkpoint, step %d: %s", name, step, evaluator.describe(metrics))
     protocol = run_evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
     record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
-    workdir.write(folder, record, "evaluation.json")
+    workdir.write_record(folder / "evaluation.json", record)
     logger.info("%s", folder / "evaluation.json")

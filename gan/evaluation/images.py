@@ -13,7 +13,7 @@ from gan.evaluation.reference import Features, RealData, cached_features, evenly
 from gan.evaluation.samples import BATCH_SIZE, draw_samples
 from gan.game import Game
 from gan.inference import sampling
-from gan.io import writer
+from gan.io import plots, writer
 from gan.metrics import classifier, features, frechet, inception_score, kernel, modes, neighbors
 from gan.state import GeneratorEMA
 
@@ -95,7 +95,7 @@ class ImageEvaluator:
         images, _ = self._real.training.arrays()
         images = np.asarray(images[evenly_spaced(len(images), MAX_TRAINING_IMAGES)])
         indices = neighbors.nearest(_as_vectors(samples), _as_vectors(images)).indices[:, 0]
-        return writer.grid(np.stack([samples, images[indices]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
+        return plots.grid(np.stack([samples, images[indices]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
 
     def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         """The metrics of batches of (features [n, D], labels [n]); they are kept only if a metric needs all of them."""

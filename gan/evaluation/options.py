@@ -61,7 +61,7 @@ def evaluation_options(config: ConfigDict) -> EvaluationOptions:
         split=evaluation.split,
         reference_samples=evaluation.reference_samples,
         num_samples=evaluation.num_samples,
-        standing_batches=evaluation.get("standing_batches", 0),  # records of older runs do not have the field
+        standing_batches=evaluation.standing_batches,
         extractor=evaluation.extractor,
         metrics=tuple(evaluation.metrics),
     )

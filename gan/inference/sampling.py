@@ -24,7 +24,7 @@ from gan.config import schema
 from gan.data import is_point, to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
-from gan.io import checkpoint, workdir, writer
+from gan.io import atomic, checkpoint, plots, workdir
 from gan.parallel import sharding
 from gan.state import GeneratorEMA, Player, example_keys, named_key
 
@@ -85,14 +85,13 @@ def sample(
     image_path = out.with_suffix(".png")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        tmp = out.with_suffix(".tmp.npz")
-        np.savez_compressed(tmp, **arrays)
-        tmp.replace(out)
+        with atomic.replacing(out) as tmp, open(tmp, "wb") as file:
+            np.savez_compressed(file, **arrays)
         if is_point(game.image_shape):
-            writer.save_png(image_path, writer.draw_points(arrays["images"].reshape(-1, 2)))
+            plots.save_png(image_path, plots.draw_points(arrays["images"].reshape(-1, 2)))
         else:
             columns = class_columns(game, labels)
-            writer.save_png(image_path, writer.grid(arrays["images"][: 10 * columns or 100], columns))
+            plots.save_png(image_path, plots.grid(arrays["images"][: 10 * columns or 100], columns))
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
     logger.info("%d samples of step %d: %s and %s", count, step, out, image_path)
@@ -139,7 +138,7 @@ def ready(config: ConfigDict, game: Game, ema: GeneratorEMA) -> GeneratorEMA:
     They depend on the run's own seed and batch size, so that image grids, metrics and `--mode=sample` with any seed
     show the same generator.
     """
-    batches = config.evaluation.get("standing_batches", 0)  # records of older runs do not have the field
+    batches = config.evaluation.standing_batches
     return standing(game, ema, seed=config.seed, batches=batches, batch_size=config.batch_size)
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints by Orbax: the whole TrainState, saved while training goes on, verified when read.
+"""Checkpoints of the whole TrainState by Orbax, saved in the background and verified when they are restored.
 
-A leaf: it knows trees of arrays, not what they mean. The averaged generator is an item of its own, so that drawing
-samples reads nothing else. Each leaf's CRC-32 is stored beside it: a flipped byte is found, not trained on.
+The EMA of the generator is an item of its own, so that sampling reads nothing else. The CRC-32 of every array is stored
+with it, so that a changed byte is detected.
 """
 
 import logging
@@ -21,12 +21,13 @@ from gan.parallel import processes
 logger = logging.getLogger(__name__)
 
 KEEP = 3
+"""Checkpoints of a run that are kept."""
 
 
 def open_manager(directory: Path, *, read_only: bool = False, keep: int = KEEP) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints: the last `keep` stay, saves run in the background.
+    """The manager of a run's checkpoints. It keeps the last `keep` and saves in the background.
 
-    What a killed process or a full disk left half saved is removed, unless it is `read_only`.
+    Incomplete checkpoints, of a killed process or a full disk, are removed unless the manager is `read_only`.
     """
     return ocp.CheckpointManager(
         directory.absolute(),
@@ -37,14 +38,14 @@ def open_manager(directory: Path, *, read_only: bool = False, keep: int = KEEP) 
             read_only=read_only,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=not read_only,
-            # Where a folder cannot be made, the save would wait for it for twenty minutes.
+            # Otherwise a save waits twenty minutes for a folder that cannot be created.
             async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
         ),
     )
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Begins to save `state` as step `step`; errors of the save before come out here."""
+    """Starts saving `state` as step `step`. Raises the errors of the previous save."""
     if step in manager.all_steps():
         return
     manager.save(
@@ -58,10 +59,10 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
 
 
 def restore(manager: ocp.CheckpointManager, target: Any, *, set_aside: Path | None = None) -> Any | None:
-    """The newest checkpoint that is whole, as a state like `target` (shapes and shardings); None where there is none.
+    """The newest intact checkpoint, with the shapes and shardings of `target`; None where there is no checkpoint.
 
-    A damaged one is told and passed over for the one before it, and moved to `set_aside` if given, so that its step
-    can be saved again. Raises `UserError` where there are checkpoints and none can be read.
+    A damaged checkpoint is reported and skipped. It is moved to the folder `set_aside`, if given, so that its step can
+    be saved again. Raises `UserError` where there are checkpoints and none can be read.
     """
     state, ema = target.replace(ema=None), target.ema
 
@@ -73,12 +74,12 @@ def restore(manager: ocp.CheckpointManager, target: Any, *, set_aside: Path | No
 
 
 def restore_ema(manager: ocp.CheckpointManager, target: Any) -> tuple[int, Any] | None:
-    """The newest whole checkpoint's step and averaged generator; None where there is no checkpoint."""
+    """The step and the EMA of the newest intact checkpoint; None where there is no checkpoint."""
     return _newest(manager, lambda step: (step, _read(manager, step, {"ema": target})["ema"]), None)
 
 
 def digests(tree: Any) -> dict[str, int]:
-    """The CRC-32 of every leaf, by its path."""
+    """{path of a leaf: its CRC-32}."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_plain, tree))
     return {
         jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
@@ -91,7 +92,7 @@ def _read(manager: ocp.CheckpointManager, step: int, targets: dict[str, Any]) ->
     restored = manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore(), **arguments))
     for name in targets:
         if digests(restored[name]) != restored["digests"][name]:
-            raise ValueError(f"the bytes of {name!r} are not those that were saved")
+            raise ValueError(f"the checksum of {name!r} does not match")
     return {name: restored[name] for name in targets}
 
 
@@ -101,15 +102,15 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
         reason = None
         try:
             found = read(step)
-        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file; all are told below.
+        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file; all are reported below
             if machine_failure(error):
-                raise  # no damage: a checkpoint that cannot be read for want of memory is as good as ever
+                raise  # a checkpoint that does not fit into memory is not damaged
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not processes.all_succeed(reason is None):
             failures.append((step, reason or "another process cannot read it"))
             continue
         for damaged, reason in failures:
-            logger.warning("checkpoint %d is damaged (%s): going on from checkpoint %d", damaged, reason[:200], step)
+            logger.warning("checkpoint %d is damaged (%s): resuming from checkpoint %d", damaged, reason[:200], step)
         if failures and set_aside is not None:
             processes.broadcast_from_primary(
                 lambda: _move(manager.directory, [damaged for damaged, _ in failures], set_aside)
@@ -133,9 +134,9 @@ def _move(directory: Any, steps: list[int], set_aside: Path) -> None:
 
 
 def _on_host(leaves: list[jax.Array]) -> list[np.ndarray]:
-    """The whole arrays, also where other processes hold parts of them: these then come here too."""
-    is_apart = any(not (leaf.is_fully_addressable or leaf.is_fully_replicated) for leaf in leaves)
-    return multihost_utils.process_allgather(leaves, tiled=True) if is_apart else jax.device_get(leaves)
+    """The whole arrays. A collective where other processes hold parts of them."""
+    is_distributed = any(not (leaf.is_fully_addressable or leaf.is_fully_replicated) for leaf in leaves)
+    return multihost_utils.process_allgather(leaves, tiled=True) if is_distributed else jax.device_get(leaves)
 
 
 def _plain(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The stream on which a run speaks to people. A full, slow or closed one costs lines and nothing else. Below all."""
+"""The stderr of a run: where it is full, slow or closed, lines are lost and the run continues."""
 
 import contextlib
 import io
@@ -7,27 +7,27 @@ import select
 import time
 
 PATIENCE_SECONDS = 1.0
-"""How long a line waits for a reader that does not read; the next ones do not wait, until it reads again."""
+"""How long a line waits for a reader that does not read. Later lines do not wait until the reader reads again."""
 
 ATOMIC_BYTES = 512
-"""A pipe that can be written to at all has room for so many (POSIX's PIPE_BUF at least): such a write never waits."""
+"""A pipe that is ready for writing takes at least this many bytes (POSIX: PIPE_BUF), so such a write never blocks."""
 
 
 def fill_descriptors() -> None:
-    """Opens what is closed of descriptors 0, 1 and 2, lest a file of the run gets one and is written into as stderr."""
+    """Opens those of the descriptors 0, 1 and 2 that are closed; a file of the run could get the number of stderr."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 class Stderr(io.TextIOBase):
-    """Text to a descriptor. A write neither fails nor waits for long: what cannot be told is left out.
+    """A text stream to a descriptor. A write neither fails nor blocks for long; text that cannot be written is dropped.
 
-    That is: the reader of a pipe has gone away, the terminal has hung up, the disk of a log is full; or a reader stands
-    still, and then the lines that it missed are counted. All that is told of a run stands in its folder too, but for
-    the reason why it ended, which the exit status gives.
+    Text is dropped where the reader of a pipe is gone, the terminal has hung up, or the disk of a log is full. Where a
+    reader does not read, the dropped writes are counted. The folder of the run has all metrics, and the exit status
+    says how the run ended.
     """
 
     encoding = "utf-8"
@@ -49,24 +49,24 @@ class Stderr(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Writes what can be written."""
-        given = text.encode(errors="backslashreplace")
+        """Writes as much of the text as possible."""
+        content = text.encode(errors="backslashreplace")
         if self._missed and self._is_ready(0.0):
             missed, self._missed = self._missed, 0
-            self._put(f"({missed} writes left out here: nobody was reading)\n".encode())
+            self._put(f"({missed} writes dropped here: no reader)\n".encode())
         deadline = time.monotonic() + (0.0 if self._missed else PATIENCE_SECONDS)
-        for start in range(0, len(given), ATOMIC_BYTES):
+        for start in range(0, len(content), ATOMIC_BYTES):
             if not self._is_ready(deadline - time.monotonic()):
                 self._missed += 1
                 break
-            self._put(given[start : start + ATOMIC_BYTES])
+            self._put(content[start : start + ATOMIC_BYTES])
         return len(text)
 
     def _is_ready(self, seconds: float) -> bool:
-        poll = select.poll()  # not `select`, which knows no descriptor beyond 1023
+        poll = select.poll()  # `select` does not support descriptors above 1023
         poll.register(self._descriptor, select.POLLOUT)
-        return bool(poll.poll(1000 * max(0.0, seconds)))  # also when the other end is gone: the write then says so
+        return bool(poll.poll(1000 * max(0.0, seconds)))  # also true where the reader is gone: the write then fails
 
-    def _put(self, given: bytes) -> None:
+    def _put(self, content: bytes) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._descriptor, given)
+            os.write(self._descriptor, content)

@@ -1,7 +1,7 @@
-"""A run's folder: its lock, its `config.json`, and whether a config may go on with it. A leaf.
+"""The folder of a run: its lock, its `config.json`, and which changes of the config are allowed on resume.
 
-`config.json` holds the resolved config, what it ran with, the dataset's fingerprint, parameter counts, and every
-change of a number since the run began.
+`config.json` holds the resolved config, the versions that the run used, the dataset's fingerprint, parameter counts,
+and every change of a hyperparameter since the start of the run.
 """
 
 import contextlib
@@ -12,37 +12,41 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gan.config import schema
+from gan.config.flattening import flatten
 from gan.errors import UserError
+from gan.io.atomic import write_json
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 1
+"""The format of a run's folder: `config.json`, checkpoints and metrics. A run of another format is rejected."""
+
 FREE_FIELDS = ("steps", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel",
                "shard_state", "data.dir", "data.on_device")  # fmt: skip
-"""Fields that change nothing of the game or of its course: told, not recorded as a change of the run."""
+"""Fields that do not affect the parameters of the networks: a change is logged, and not recorded in `config.json`."""
 
 SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm", "ema_halflife",
                     "ada_images")  # fmt: skip
-"""Numbers that a schedule could have changed too: a run may go on with others, and `config.json` keeps the record."""
+"""Hyperparameters that a schedule could change, too: a run may resume with others, and `config.json` records it."""
 
 
 class InUse(UserError):
-    """Another process holds the folder."""
+    """Another process uses the folder."""
 
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Makes the folder and holds it for this process, which the lock never outlives.
+    """Creates the folder and locks it. The lock ends with this process at the latest.
 
-    Raises `UserError` where the folder cannot be written, `InUse` where another process trains in it.
+    Raises `UserError` where the folder cannot be written, and `InUse` where another process has locked it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        handle = open(workdir / ".lock", "a+")  # noqa: SIM115 (closed below, on every way out)
+        handle = open(workdir / ".lock", "a+")  # noqa: SIM115 (closed below in every case)
     except OSError as error:
         raise UserError(f"--workdir={workdir} is not writable: {error.strerror}") from error
     with handle:
@@ -51,7 +55,7 @@ def lock(workdir: Path) -> Iterator[None]:
         except OSError as error:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
-            raise InUse(f"--workdir={workdir} is in use by process {holder}; wait for it, or take another") from error
+            raise InUse(f"--workdir={workdir} is in use by process {holder}; wait for it, or use another") from error
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
@@ -59,26 +63,31 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def read(workdir: Path) -> dict | None:
-    """The content of `config.json`, or None where there is no run. Raises `UserError` if the file is damaged."""
+    """The content of `config.json`, or None where there is no run.
+
+    Raises `UserError` where the file is damaged, or is of another format.
+    """
     path = workdir / "config.json"
     try:
         record = json.loads(path.read_text())
+        _check_format(path, record)
         _check_record(record)
-        schema.complete(record["config"])
         return record
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no record of a run ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path} is not the record of a run ({type(error).__name__}: {error})") from error
 
 
-def write(workdir: Path, record: dict, name: str = "config.json") -> None:
-    """Writes a record of a run, whole or not at all."""
-    path = workdir / name
-    draft = path.with_suffix(".json.tmp")
+def write(workdir: Path, record: dict) -> None:
+    """Writes `config.json`, with the number of its format, whole or not at all."""
+    write_record(workdir / "config.json", {"format": FORMAT} | record)
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Writes a JSON file of a run, whole or not at all. Raises `UserError` where it cannot be written."""
     try:
-        draft.write_text(json.dumps(record, indent=1) + "\n")
-        draft.replace(path)
+        write_json(path, record)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -86,14 +95,19 @@ def write(workdir: Path, record: dict, name: str = "config.json") -> None:
 def continue_with(
     workdir: Path, record: dict, config: dict, dataset: dict, *, also: Collection[str] = ()
 ) -> list[dict]:
-    """What `config` changes in the recorded run, told field by field: the changed numbers, as records to keep.
+    """Checks that the recorded run may resume with `config`. Logs each change; returns those of hyperparameters.
 
-    `also` names further fields that may change, and are recorded: those that change only how this run is computed.
+    Args:
+      workdir: the folder of the run, for the messages.
+      record: the content of its `config.json`.
+      config: of this launch.
+      dataset: of this launch, with its fingerprint.
+      also: further fields that may change and are recorded: those that affect only how the run is computed.
 
-    Raises `UserError` where it would be another game, or the data are not those that the run began with.
+    Raises `UserError` where another field differs, such as a network or the loss, or the data are not the same.
     """
     old, new = _flat(record["config"]), _flat(config)
-    changes, refused = [], []
+    changes, rejected = [], []
     for field in sorted(old.keys() | new.keys()):
         before, after = old.get(field), new.get(field)
         if before == after:
@@ -101,44 +115,53 @@ def continue_with(
         line = f"config.{field}: {before!r} -> {after!r}"
         if field in FREE_FIELDS or field.startswith("evaluation."):
             logger.info("changed: %s", line)
-        elif field in also or _is_scheduled_number(field, before, after):
-            logger.warning("changed from here on: %s", line)
+        elif field in also or _is_hyperparam(field, before, after):
+            logger.warning("changed from this step on: %s", line)
             changes.append({"field": field, "from": before, "to": after})
         else:
-            refused.append(line)
-    if refused:
+            rejected.append(line)
+    if rejected:
         raise UserError(
-            f"--workdir={workdir} holds another run; {'; '.join(refused)}. "
-            f"Take another --workdir, or the run's own values"
+            f"--workdir={workdir} was created with another config: {'; '.join(rejected)}. "
+            f"Use a new --workdir, or restore these values"
         )
     check_data(workdir, record["dataset"], dataset["fingerprint"])
     return changes
 
 
 def hyperparams_that_differ(config: dict, other: dict) -> tuple[list[str], list[str]]:
-    """The fields in which two configs differ: those that one compiled program can take as numbers, and the others."""
+    """The fields in which two configs differ: the hyperparameters of one compiled function, and the other fields."""
     old, new = _flat(config), _flat(other)
     differing = sorted(field for field in old.keys() | new.keys() if old.get(field) != new.get(field))
-    numbers = [
-        field for field in differing if field == "seed" or _is_scheduled_number(field, old.get(field), new.get(field))
+    hyperparams = [
+        field for field in differing if field == "seed" or _is_hyperparam(field, old.get(field), new.get(field))
     ]
-    return numbers, [field for field in differing if field not in numbers]
+    return hyperparams, [field for field in differing if field not in hyperparams]
 
 
 def check_data(workdir: Path, dataset: dict, fingerprint: str) -> None:
-    """Raises `UserError` where the data with this fingerprint are not those that are recorded of the run."""
+    """Raises `UserError` where the fingerprint of the data is not the recorded one."""
     if dataset["fingerprint"] != fingerprint:
         raise UserError(
-            f"--workdir={workdir} was trained on other data: {dataset['name']}'s fingerprint was "
-            f"{dataset['fingerprint']}, is {fingerprint}. Take another --workdir, or restore the data"
+            f"--workdir={workdir} was trained on other data: the fingerprint of {dataset['name']} was "
+            f"{dataset['fingerprint']} and is {fingerprint}. Use a new --workdir, or restore the data"
+        )
+
+
+def _check_format(path: Path, record: Any) -> None:
+    found = record.get("format") if isinstance(record, dict) else None
+    if type(found) is not int or found != FORMAT:
+        version = "no format number" if found is None else f"format {str(found)[:40]}"
+        raise UserError(
+            f"{path} has {version}; expected: format {FORMAT}. Use a new --workdir, or the code that created this one"
         )
 
 
 def _check_record(record: Any) -> None:
-    """Raises `ValueError`, `KeyError` or `TypeError` where a record lacks what is read of it."""
+    """Raises `ValueError`, `KeyError` or `TypeError` where a record lacks an entry that is used."""
     dataset, changes = record["dataset"], record.get("changes", []) if isinstance(record, dict) else []
     if not isinstance(record["config"], dict) or not isinstance(changes, list):
-        raise ValueError("its config is none")
+        raise ValueError("its config is no dictionary")
     texts = [dataset[name] for name in ("name", "split", "fingerprint")] + list(dataset["class_names"])
     shape = dataset["image_shape"]
     if not isinstance(dataset["class_names"], list) or not all(isinstance(text, str) for text in texts):
@@ -148,7 +171,7 @@ def _check_record(record: Any) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a run's numbers depend on, and the git commit where there is one."""
+    """The versions that a run's results depend on, and the git commit where there is one."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
     found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
     try:
@@ -160,19 +183,15 @@ def versions() -> dict[str, str]:
     return found | {"git_commit": commit.stdout.strip()}
 
 
-def _is_scheduled_number(field: str, before: Any, after: Any) -> bool:
+def _is_hyperparam(field: str, before: Any, after: Any) -> bool:
     if field.startswith("penalties.") or field in ("weight_clip", "augment.p", "augment.target"):
-        return bool(before) and bool(after)  # a rule that comes or goes makes another game
+        return bool(before) and bool(after)  # switching one on or off changes the compiled step
     if field == "top_k":
         return before != 1 and after != 1
     return field.startswith("schedules.") or field.rsplit(".", 1)[-1] in SCHEDULED_FIELDS
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    leaves = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            leaves |= _flat(value, f"{prefix}{name}.")
-        else:  # JSON has no tuples
-            leaves[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
-    return leaves
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config with lists for tuples: JSON has no tuples."""
+    fields = flatten(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

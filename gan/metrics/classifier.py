@@ -10,7 +10,6 @@ import hashlib
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import optax
 from jax import Array
 
 from gan.errors import UserError
+from gan.io.atomic import replacing
 from gan.metrics import images as image_ops
 
 logger = logging.getLogger(__name__)
@@ -252,14 +252,9 @@ def _read(path, shapes):
 
 def _write(path, classifier):
     """Writes the file atomically; logs a warning if the folder cannot be written."""
-    tmp = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, tmp = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-        with open(handle, "wb") as file:
+        with replacing(path) as tmp, open(tmp, "wb") as file:
             np.savez(file, test_accuracy=classifier.test_accuracy, **_flat(classifier.variables))
-        os.replace(tmp, path)
     except OSError as error:
         logger.warning("The classifier could not be saved in %s (%s): it is trained again next time.", path, error)
-        if tmp is not None:
-            Path(tmp).unlink(missing_ok=True)

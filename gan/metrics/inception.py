@@ -11,7 +11,6 @@ import errno
 import functools
 import hashlib
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ import numpy as np
 from jax import Array
 
 from gan.errors import UserError, lookup
+from gan.io.atomic import replacing
 from gan.metrics import images as image_ops
 from gan.metrics.torch_file import read_tensors
 
@@ -194,22 +194,16 @@ def download(path: str | os.PathLike, url: str = URL) -> Path:
       UserError: the download failed, or its SHA-256 is not the public one.
     """
     path = Path(path).expanduser()
-    tmp = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=30) as source:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-            tmp = Path(name)
-            with open(handle, "wb") as file:
+        with urllib.request.urlopen(url, timeout=30) as source, replacing(path) as tmp:
+            with open(tmp, "wb") as file:
                 while (block := source.read(1 << 20)) and file.tell() < MAX_BYTES:
                     file.write(block)
-        _checked_hash(tmp, verify=True, name=url)
-        return tmp.replace(path)
+            _checked_hash(tmp, verify=True, name=url)
+        return path
     except (OSError, urllib.error.URLError) as error:
         raise UserError(f"cannot fetch {url} to {path}: {error}") from error
-    finally:
-        if tmp is not None:
-            tmp.unlink(missing_ok=True)
 
 
 def features(inception: Inception, images: np.ndarray, resize: str = "tensorflow") -> np.ndarray:

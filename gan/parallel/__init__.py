@@ -1,1 +1,1 @@
-"""Devices and processes: meshes, shardings, compiled train steps, and the processes of a multi-host run."""
+"""Devices and processes: meshes, shardings, compiled training steps, and the processes of a multi-host run."""

@@ -1,10 +1,10 @@
-"""Processes that play one run together, on one machine or on many: how they join, agree, and part. Below all.
+"""The processes of a multi-process run, on one machine or several: initialization, collectives, shutdown and failures.
 
-JAX's own runtime does the work, `jax.distributed` and `multihost_utils`. Every process runs the same program; the first
-one alone writes what is written once. With one process all of this is nothing.
+The work is done by JAX's runtime, `jax.distributed` and `multihost_utils`. Every process runs the same program, and
+only the primary process, number 0, writes files. With one process every function here returns at once.
 
-What is asked here of all processes is a program of its own. None may be asked for while a turn is still being played:
-on a CPU two programs that exchange something at the same time take each other's bytes.
+Each collective is a compiled function of its own. None may be called while a training step is running: on CPUs two
+functions that communicate at the same time receive each other's bytes.
 """
 
 import json
@@ -18,49 +18,50 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gan.errors import Reported, UserError
+from gan.errors import Reported, UserError, report
 
 T = TypeVar("T")
 
 LOST = 4
-"""The exit status of a process that lost another one."""
+"""The exit status of a process after another process of the run was lost."""
 
-JOIN_SECONDS = 300
-"""How long processes wait for each other at the start."""
+INITIALIZATION_SECONDS = 300
+"""How long processes wait for each other when the run starts."""
 
 SILENCE_SECONDS = 40
-"""A process that has not been met for so long is lost."""
+"""A process that does not respond for so long is lost."""
 
-LOOK_SECONDS = 5
-"""From one look after the others to the next."""
+POLL_SECONDS = 5
+"""The time between two checks that all processes are alive."""
 
-_parting = threading.Event()
+_shutting_down = threading.Event()
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
-    """Makes this process one of a run's, before JAX does anything else.
+    """Connects this process to the others of the run. Call it before anything else of JAX.
 
-    What is None is found from the environment: of Slurm, Kubernetes (a Job or a JobSet, with the package kubernetes
-    installed), a TPU pod, or Open MPI.
+    Arguments that are None are detected from the environment: Slurm, Kubernetes (a Job or a JobSet, with the package
+    kubernetes installed), a TPU pod, or Open MPI.
 
     Args:
-      coordinator: HOST:PORT at which all meet; on the first process's host.
-      processes: how many there are.
-      index: this one's number, 0 .. processes - 1.
+      coordinator: HOST:PORT of the coordinator, on the host of process 0.
+      processes: the number of processes.
+      index: of this process, 0 .. processes - 1.
 
-    Raises `UserError` where there is no such environment, or where the others do not come in JOIN_SECONDS.
+    Raises `UserError` where there is no such environment. Where the others do not connect within
+    INITIALIZATION_SECONDS, the process ends with exit status 2.
     """
-    # A lost process would otherwise end all others in the runtime's C++, with a stack trace and no word of the run.
+    # Without this, the loss of a process ends all others in the C++ runtime with a stack trace and no message.
     jax.config.update("jax_enable_recoverability", True)
-    # Its preemption service would take SIGTERM for itself, and agree on a step; but Orbax asks it of other steps, from
-    # a thread of its own, and an agreement can then be missed.
+    # JAX's preemption service handles SIGTERM and agrees on a step. But Orbax also asks it, about other steps and from
+    # a thread of its own, and the agreement can then be missed.
     jax.config.update("jax_enable_preemption_service", False)
-    # On CPUs XLA's scheduler for concurrency may have the processes exchange in different orders: they take each
-    # other's bytes for their own.
+    # On CPUs XLA's concurrency scheduler may order the collectives differently in each process, which then receive each
+    # other's bytes.
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    # Others that never come would end this process in the same way: told here, before the runtime's patience ends.
-    absent = threading.Timer(JOIN_SECONDS, _report_absence, [coordinator])
+    # If the others never connect, the C++ runtime ends this process; this timer reports it first.
+    absent = threading.Timer(INITIALIZATION_SECONDS, _report_absence, [coordinator])
     absent.daemon = True
     absent.start()
     try:
@@ -68,19 +69,19 @@ def initialize(coordinator: str | None = None, processes: int | None = None, ind
             coordinator,
             processes,
             index,
-            # Given all three, nothing is to be detected; else JAX would, and give each process one device.
+            # With all three given, JAX's detection is not needed, and it would assign one device to each process.
             cluster_detection_method=None if coordinator is None else "deactivate",
-            initialization_timeout=2 * JOIN_SECONDS,
-            # The runtime listens on all addresses of the first host, unless it is told one.
+            initialization_timeout=2 * INITIALIZATION_SECONDS,
+            # By default the runtime listens on all addresses of the host of process 0.
             coordinator_bind_address=coordinator if _is_loopback(coordinator) else None,
-            heartbeat_timeout_seconds=2 * SILENCE_SECONDS,  # and then it ends this process, again in C++
+            heartbeat_timeout_seconds=2 * SILENCE_SECONDS,  # after which the C++ runtime ends this process
         )
     except ValueError as error:
         raise UserError(
-            f"--multihost: no environment of Slurm, Kubernetes, a TPU pod or Open MPI tells of the other processes "
+            f"--multihost: neither Slurm, Kubernetes, a TPU pod nor Open MPI was detected "
             f"({_first_line(error)}); expected: --coordinator=HOST:PORT --num_processes=N --process_id=0 .. N-1"
         ) from error
-    except RuntimeError as error:  # of the runtime: an address that is taken, say
+    except RuntimeError as error:  # raised by the runtime, for example for an address in use
         raise UserError(f"--coordinator={coordinator}: {_first_line(error)}") from error
     finally:
         absent.cancel()
@@ -89,19 +90,19 @@ def initialize(coordinator: str | None = None, processes: int | None = None, ind
 
 
 def process_count() -> int:
-    """How many processes play the run."""
+    """The number of processes of the run."""
     return jax.process_count()
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes the run's figures and pictures."""
+    """Whether this is process 0, which writes the metrics and images of the run."""
     return jax.process_index() == 0
 
 
 def broadcast_from_primary(action: Callable[[], T]) -> T:
-    """What `action()` gives on the first process, on all of them; all must come here. JSON, where there are several.
+    """Runs `action` on the primary process and returns its result on all. A collective: all processes must call it.
 
-    Its `UserError` is raised on all, and told to the user by the first.
+    With several processes the result must be JSON. A `UserError` is raised on all and reported by the primary process.
     """
     if process_count() == 1:
         return action()
@@ -124,98 +125,98 @@ def broadcast_from_primary(action: Callable[[], T]) -> T:
 
 
 def primary_first(action: Callable[[], T]) -> T:
-    """What `action()` gives each process: the first goes ahead, so that what it leaves on a shared disk is whole."""
+    """Runs `action` on every process, first on the primary one: the others then find its files on a shared disk."""
     if process_count() == 1:
         return action()
-    given = []
-    broadcast_from_primary(lambda: given.append(action()))
-    return given[0] if is_primary() else action()
+    results = []
+    broadcast_from_primary(lambda: results.append(action()))
+    return results[0] if is_primary() else action()
 
 
 def all_succeed(succeeded: bool) -> bool:
-    """Whether something succeeded on every process; all must come here."""
+    """Whether something succeeded on every process. A collective: all processes must call it."""
     return not process_max(not succeeded)
 
 
 def process_max(number: int) -> int:
-    """The largest of the processes' numbers; all must come here."""
+    """The maximum of a number over the processes. A collective: all processes must call it."""
     return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if process_count() > 1 else number
 
 
 def shutdown() -> None:
-    """Waits until all are here, from where each may end; the first, at which they meet, ends last."""
+    """Waits for all processes; then each may end. The primary process, which coordinates, ends last."""
     if process_count() == 1:
         return
     multihost_utils.sync_global_devices("the end of a run")
-    _parting.set()
+    _shutting_down.set()
     if is_primary():
-        _watch.join()  # until it is alone
+        _watch.join()  # until the other processes have ended
     jax.distributed.shutdown()
     _watch.join()
 
 
 def abort(status: int) -> None:
-    """Ends this process at once, whatever the others do: no thread of it that stands in the runtime is waited for."""
+    """Ends this process at once, without waiting for its threads, which may be blocked in the runtime."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def is_peer_failure(error: BaseException) -> bool:
-    """Whether an exception of a run says that another process is no more."""
+    """Whether an exception was caused by the loss of another process."""
     if process_count() == 1:
         return False
-    runtime = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
-    return runtime and any(sign in str(error) for sign in ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "NCCL"))
+    is_from_runtime = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+    return is_from_runtime and any(sign in str(error) for sign in ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "NCCL"))
 
 
 def report_loss(reason: str) -> None:
-    """Ends this process at once: the others cannot be waited for."""
+    """Reports the loss of another process, and ends this one at once with the exit status LOST."""
     print(
         f"process {jax.process_index()} of {process_count()}: another process of the run was lost ({reason}). "
-        f"The same command, of any number of processes, goes on from the last checkpoint",
+        f"Run the same command, with any number of processes, to resume from the last checkpoint",
         file=sys.stderr,
     )
     abort(LOST)
 
 
-def _is_loopback(place: str | None) -> bool:
-    return place is not None and place.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
+def _is_loopback(address: str | None) -> bool:
+    return address is not None and address.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
 
 
 def _report_absence(coordinator: str | None) -> None:
-    place = f"--coordinator={coordinator}" if coordinator else "--multihost"
-    print(f"error: {place}: not all processes of the run came in {JOIN_SECONDS} seconds", file=sys.stderr)
-    abort(2)
+    flag = f"--coordinator={coordinator}" if coordinator else "--multihost"
+    abort(report(f"{flag}: not all processes of the run connected within {INITIALIZATION_SECONDS} seconds"))
 
 
 def _watch_peers() -> None:
-    """Ends this process should another be lost while an operation of all hangs, as some do where one is missing.
+    """Ends this process when another one is lost: a collective in the main thread may wait for it forever.
 
-    To look is to meet all others that the runtime takes for alive. When they part, the first looks until it is alone.
+    Each check is a barrier of the processes that the runtime believes to be alive. During the shutdown the primary
+    process continues to check until it is the only one.
     """
     everyone = {device.process_index for device in jax.devices()}
-    while is_primary() or not _parting.is_set():
-        _parting.wait(LOOK_SECONDS)
+    while is_primary() or not _shutting_down.is_set():
+        _shutting_down.wait(POLL_SECONDS)
         silence = threading.Timer(SILENCE_SECONDS, _report_silence)
         silence.daemon = True
         silence.start()
         try:
             with multihost_utils.live_devices(jax.devices()) as devices:
                 live = {device.process_index for device in devices}
-            reason = f"number {', '.join(map(str, sorted(everyone - live)))}"
-        except Exception as error:  # whatever the runtime raises where its own place, the first process, is gone
+            reason = f"process {', '.join(map(str, sorted(everyone - live)))}"
+        except Exception as error:  # the runtime raises various types when its coordinator, process 0, is lost
             live, reason = {jax.process_index()}, _first_line(error)
         finally:
             silence.cancel()
-        if live < everyone and not _parting.is_set():
+        if live < everyone and not _shutting_down.is_set():
             report_loss(reason)
         if live == {jax.process_index()}:
             return
 
 
 def _report_silence() -> None:
-    if not _parting.is_set():
+    if not _shutting_down.is_set():
         report_loss(f"silent for {SILENCE_SECONDS} seconds")
 
 

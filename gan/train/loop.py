@@ -25,8 +25,8 @@ from gan.evaluation import evaluator
 from gan.evaluation.options import evaluation_options
 from gan.game import Game
 from gan.inference import sampling
-from gan.io import checkpoint, workdir, writer
-from gan.parallel import processes, sharding
+from gan.io import checkpoint, plots, workdir, writer
+from gan.parallel import compilation, processes, sharding
 from gan.train import memory
 from gan.train.diagnostics import Diagnostics
 
@@ -166,7 +166,7 @@ def begin(opened: RunSetup, folder: Path) -> None:
     _announce(opened.record, folder, int(opened.state.step))
 
 
-def with_chosen_microbatches(opened: RunSetup, source: Any, mesh: Any) -> tuple[RunSetup, sharding.Dispatch]:
+def with_chosen_microbatches(opened: RunSetup, source: Any, mesh: Any) -> tuple[RunSetup, compilation.Dispatch]:
     """The run with the fewest microbatches that fit the devices, and its train steps, compiled.
 
     A run that was begun keeps the number that it has, if it fits. Raises `UserError` where none does.
@@ -198,9 +198,9 @@ def with_chosen_microbatches(opened: RunSetup, source: Any, mesh: Any) -> tuple[
 
 
 def compile_run(opened: RunSetup, source: Any, mesh: Any) -> Callable:
-    """The train steps of a run: see `sharding.compile_steps`. They are compiled when they are first needed."""
+    """The train steps of a run: see `compilation.compile_steps`. They are compiled when they are first needed."""
     config = opened.config
-    return sharding.compile_steps(
+    return compilation.compile_steps(
         functools.partial(
             run_step, game=for_devices(opened.game, config, mesh), course=opened.course, batch_of=source.batch_of
         ),
@@ -208,8 +208,8 @@ def compile_run(opened: RunSetup, source: Any, mesh: Any) -> Callable:
         wrapper=config.parallel,
         batch_size=config.batch_size,
         data_axis=source.data_axis,
-        most=source.max_steps_per_dispatch,
-        numbers=base_hyperparams(config, opened.course),
+        max_steps=source.max_steps_per_dispatch,
+        hyperparams=base_hyperparams(config, opened.course),
         layout=sharding.state_sharding(opened.state, mesh, sharded=config.shard_state),
     )
 
@@ -405,10 +405,10 @@ class Recorder:
         drawn = sampling.draw(self._game, ema, seed=self._config.seed, count=count, batch_size=count)
         images = next(drawn)["image"]
         if is_of_points:
-            plane = writer.plane(self._real_images.reshape(-1, 2))
+            plane = plots.plane(self._real_images.reshape(-1, 2))
             points = plane.reshape(-1, *self._game.image_shape)
             logits, pull = sampling.landscape(self._game, discriminator, points, self._real_images)
-            landscape = writer.Landscape(plane, np.reshape(logits, plane.shape[:2]), np.reshape(pull, plane.shape))
+            landscape = plots.Landscape(plane, np.reshape(logits, plane.shape[:2]), np.reshape(pull, plane.shape))
             self._report.points(step, images.reshape(-1, 2), self._real_images.reshape(-1, 2), landscape)
         else:
             self._report.samples(step, images, columns)

@@ -22,7 +22,7 @@ from gan import data, steps
 from gan.errors import Diverged, UserError
 from gan.game import Game
 from gan.io import workdir
-from gan.parallel import sharding
+from gan.parallel import compilation, sharding
 from gan.schedules import Hyperparams, Schedules
 from gan.state import TrainState
 from gan.train import loop, memory
@@ -173,7 +173,7 @@ def _play(
     members = list(group.values())
     config = members[0].config
     state_sharding = sharding_of(mesh, len(members))
-    turns = sharding.compile_steps(
+    turns = compilation.compile_steps(
         functools.partial(
             member_steps,
             game=members[0].opened.game,
@@ -184,8 +184,8 @@ def _play(
         wrapper="jit",
         batch_size=config.batch_size,
         data_axis=None,
-        most=source.max_steps_per_dispatch,
-        numbers=[loop.base_hyperparams(member.config, member.opened.course) for member in members],
+        max_steps=source.max_steps_per_dispatch,
+        hyperparams=[loop.base_hyperparams(member.config, member.opened.course) for member in members],
         layout=state_sharding,
         rows_are_split=False,
     )

@@ -1,23 +1,25 @@
-"""FIELD=VALUE on the command line of an experiment, as `--config.FIELD=VALUE` is on a run's."""
+"""Overrides FIELD=VALUE of a config: `--override` of an experiment, and the values that a sweep tries."""
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from gan.config.flattening import flatten
 from gan.config.schema import COUNT_OR_AUTO, FIELDS, check_kind
 from gan.errors import UserError, nearest
 
 
 def override(config: ConfigDict, changes: Sequence[str]) -> None:
-    """Sets fields of a config: strings as they stand, all else as Python literals. Raises `UserError` for others.
+    """Sets fields of a config from strings FIELD=VALUE.
 
-    "auto" stands as it is too, for a field that takes it or a whole number.
+    The value of a string field is taken as it is; any other value is a Python literal of the field's type, or "auto"
+    where the field takes it. Raises `UserError` for an unknown field or a value of another type.
     """
     for change in changes:
         field, equals, text = change.partition("=")
-        known = leaves(config)
+        known = flatten(config)
         if field not in known:
             raise UserError(f"--override {change}: the config has no field {field}{nearest(field, known)}")
         if not equals:
@@ -26,12 +28,12 @@ def override(config: ConfigDict, changes: Sequence[str]) -> None:
             is_text = text == "auto" if _takes_auto(field) else isinstance(known[field], str)
             assign(config, field, text if is_text else ast.literal_eval(text))
         except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
-            kind = "whole number or 'auto'" if _takes_auto(field) else type(known[field]).__name__
-            raise UserError(f"--override {change}: no {kind}, as {known[field]!r} is") from error
+            kind = "a whole number or 'auto'" if _takes_auto(field) else type(known[field]).__name__
+            raise UserError(f"--override {change} is invalid; expected: {kind}, such as {known[field]!r}") from error
 
 
 def assign(config: ConfigDict, field: str, value: Any) -> None:
-    """Sets a field to a value of its kind. Raises `TypeError`, or `UserError`, for another."""
+    """Sets a field to a value of its type. Raises `TypeError` or `UserError` for a value of another type."""
     if not _takes_auto(field):
         config.update_from_flattened_dict({field: value})
         return
@@ -42,14 +44,3 @@ def assign(config: ConfigDict, field: str, value: Any) -> None:
 
 def _takes_auto(field: str) -> bool:
     return FIELDS.get(field) == COUNT_OR_AUTO
-
-
-def leaves(config: ConfigDict | Mapping, prefix: str = "") -> dict[str, Any]:
-    """{leaf: value} of a config, leaves as `generator.learning_rate`."""
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict | dict):
-            flat |= leaves(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
