@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from experiments import cli
-from experiments.benchmarks import flops, processes, run_costs, scaling, step_time, systems, timing, torch_variants
+from experiments.benchmarks import flops, processes, run_costs, scaling, step_time, systems, timing
+from experiments.benchmarks.torch import variants
 from gan import game as rules
 from gan.networks import dcgan, spectral
 from gan.networks.conv import primitives
@@ -135,16 +136,16 @@ def flat_sides(name, game):
 @pytest.mark.parametrize("name", list(systems.SYSTEMS))
 def test_pytorch_s_players_have_as_many_parameters(name):
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     config, shape = systems.configured(name), SHAPES[name]
     assert tuple(config.data.image_size) == shape[:2]
     game = game_of(config, shape[2])
     variables = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
     with torch.device("meta"):
-        peers = torch_peers.players(config, (shape[2], *shape[:2]))
-    for ours, theirs in zip(variables, peers, strict=True):
-        assert rules.parameter_count(ours["params"]) == torch_peers.parameter_count(theirs)
+        twins = peers.make_players(config, (shape[2], *shape[:2]))
+    for ours, theirs in zip(variables, twins, strict=True):
+        assert rules.parameter_count(ours["params"]) == peers.parameter_count(theirs)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_pytorch_s_players_have_as_many_parameters(name):
 )  # fmt: skip
 def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     config = systems.configured(name, SMALL[name])
     channels = SHAPES[name][2]
@@ -183,7 +184,7 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
     image, logits = played(*variables, latent, real)
     if name == "conv_gan":  # whose latent is its first image, 2x2
         latent = flattened_first(latent.T, (2, 2, game.latent_size // 4)).T
-    players = torch_peers.players(config, (channels, *config.data.image_size))
+    players = peers.make_players(config, (channels, *config.data.image_size))
     for player, ours, flat in zip(players, variables, flat_sides(name, game), strict=True):
         carry(ours, player, flat)
         player.train(train)
@@ -198,11 +199,11 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
 @pytest.mark.parametrize("name, shared", [("dcgan32", True), ("dcgan32_r1", False), ("mlp_gan", False)])
 def test_a_turn_of_pytorch_s_moves_every_parameter(name, shared):
     pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     changes = [*SMALL[name], "batch_size=4", f"latent.share={shared}"]
     images = np.random.default_rng(0).integers(0, 256, (16, 28, 36, 3), np.uint8)
-    program = torch_peers.Program(systems.configured(name, [*changes, "data.image_size=(28, 36)"]), images, "fused")
+    program = peers.Program(systems.configured(name, [*changes, "data.image_size=(28, 36)"]), images, "fused")
     players = (program._generator, program._discriminator)
     before = [parameter.detach().clone() for player in players for parameter in player.parameters()]
     average = [tensor.clone() for tensor in program._average]
@@ -216,13 +217,13 @@ def test_a_turn_of_pytorch_s_moves_every_parameter(name, shared):
 @pytest.mark.parametrize("name", ["sngan", "wgan_gp", "biggan", "r3gan", "stylegan2"])
 def test_a_turn_of_a_later_network_moves_every_parameter(name):
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     torch.manual_seed(0)  # a ReLU that never fires would leave its weights where they are
     changes = [text for text in SMALL[name] if "norm" not in text] + ["batch_size=5", "discriminator_steps=1"]
     config = systems.configured(name, changes)
     images = np.random.default_rng(0).integers(0, 256, (16, *config.data.image_size, SHAPES[name][2]), np.uint8)
-    program = torch_peers.Program(config, images, "fused+channels_last")
+    program = peers.Program(config, images, "fused+channels_last")
     players = {"generator": program._generator, "discriminator": program._discriminator}
     parameters = {f"{who} {part}": leaf for who, player in players.items() for part, leaf in player.named_parameters()}
     before = {part: leaf.detach().clone() for part, leaf in parameters.items()}
@@ -235,15 +236,15 @@ def test_a_turn_of_a_later_network_moves_every_parameter(name):
 
 def test_pytorch_s_layers_are_normalised_as_ours():
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     config = systems.configured("sagan", SMALL["sagan"])
     game = game_of(config, 3)
     numbers = np.random.default_rng(0)
     _, ours = jax.jit(lambda key: rules.initial_variables(game, key, key))(jax.random.key(0))
-    _, theirs = torch_peers.players(config, (3, 32, 32))
+    _, theirs = peers.make_players(config, (3, 32, 32))
     carry(ours, theirs, (1, 1, 1))
-    torch_peers.spectrally_normalize(theirs)
+    peers.spectrally_normalize(theirs)
     params, vectors = ours["params"], spectral.initial_vectors(ours["params"], jax.random.key(1))
     assert len(vectors) == sum(torch.nn.utils.parametrize.is_parametrized(layer) for layer in theirs.modules())
     real = numbers.standard_normal((5, 32, 32, 3), np.float32)
@@ -259,7 +260,7 @@ def test_pytorch_s_layers_are_normalised_as_ours():
 
 def test_a_variant_that_pytorch_refuses_is_told(monkeypatch):
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     def refuse(*_, **__):
         raise RuntimeError("no compiler\nat all")
@@ -267,35 +268,31 @@ def test_a_variant_that_pytorch_refuses_is_told(monkeypatch):
     monkeypatch.setattr(torch, "compile", refuse)
     images = np.zeros((16, 28, 28, 1), np.uint8)
     config = systems.configured("mlp_gan", [*SMALL["mlp_gan"], "batch_size=4"])
-    programs, refused = torch_peers.prepare(config, images, ["eager", "fused+compile"])
+    programs, refused = peers.prepare(config, images, ["eager", "fused+compile"])
     assert list(programs) == ["eager"]
     assert refused == {"fused+compile": "RuntimeError: no compiler"}
 
 
 def test_variants_are_those_that_make_a_difference_and_the_slow_ones_come_last():
     image, flat = (systems.configured(name) for name in ("dcgan32", "mlp_gan"))
-    assert not any("reduce_overhead" in name for name in torch_variants.variants_of(image, "cpu"))
-    assert {"fused+reduce_overhead", "fused+channels_last+reduce_overhead"} < {
-        *torch_variants.variants_of(image, "cuda")
-    }
-    assert not any("one_thread" in name for name in torch_variants.variants_of(image, "cuda"))
-    assert not any("channels_last" in name for name in torch_variants.variants_of(flat, "cuda"))
-    is_slow = [torch_variants.is_compiled(name) for name in torch_variants.VARIANTS]
+    assert not any("reduce_overhead" in name for name in variants.variants_of(image, "cpu"))
+    assert {"fused+reduce_overhead", "fused+channels_last+reduce_overhead"} < {*variants.variants_of(image, "cuda")}
+    assert not any("one_thread" in name for name in variants.variants_of(image, "cuda"))
+    assert not any("channels_last" in name for name in variants.variants_of(flat, "cuda"))
+    is_slow = [variants.is_compiled(name) for name in variants.VARIANTS]
     assert is_slow == sorted(is_slow) and 0 < sum(is_slow) < len(is_slow)
 
 
 def test_pytorch_computes_in_the_type_that_the_config_names():
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     images = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 3), np.uint8)
     small = [*SMALL["dcgan32"], "batch_size=4", "data.image_size=(28, 28)"]
     kept = {}
     for dtype in ("float32", "bfloat16"):
         torch.manual_seed(0)
-        program = torch_peers.Program(
-            systems.configured("dcgan32", [*small, f"compute_dtype={dtype}"]), images, "fused"
-        )
+        program = peers.Program(systems.configured("dcgan32", [*small, f"compute_dtype={dtype}"]), images, "fused")
         images_made = []
         generate = program._generate
         program._generate = lambda latent, generate=generate, made=images_made: (
@@ -313,14 +310,14 @@ def test_pytorch_computes_in_the_type_that_the_config_names():
 @pytest.mark.slow  # the compiler of PyTorch's programs is a C++ compiler: a minute
 def test_compiled_programs_of_pytorch_s_move_every_parameter():
     torch = pytest.importorskip("torch")
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
 
     images = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 3), np.uint8)
     small = [*SMALL["dcgan32"], "batch_size=4", "data.image_size=(28, 28)", "latent.share=True"]
     for dtype in ("float32", "bfloat16"):
         config = systems.configured("dcgan32", [*small, f"compute_dtype={dtype}"])
         torch.manual_seed(0)
-        program = torch_peers.Program(config, images, "fused+channels_last+reduce_overhead")  # on a CPU without graphs
+        program = peers.Program(config, images, "fused+channels_last+reduce_overhead")  # on a CPU without graphs
         players = (program._generator, program._discriminator)
         before = [leaf.detach().clone() for player in players for leaf in player.parameters()]
         program.play(3)
@@ -332,10 +329,10 @@ def test_compiled_programs_of_pytorch_s_move_every_parameter():
 def test_both_sides_measure_a_product_of_each_type(dtype):
     assert step_time.matrix_rate(64, dtype) > 0
     pytest.importorskip("torch")
-    from experiments.benchmarks import torch_device
+    from experiments.benchmarks.torch import device
 
-    assert torch_device.matrix_rate(64, dtype) > 0
-    assert torch_device.facts()["float32"] == ("TF32" if torch_device.DEVICE.type == "cuda" else "float32")
+    assert device.matrix_rate(64, dtype) > 0
+    assert device.facts()["float32"] == ("TF32" if device.DEVICE.type == "cuda" else "float32")
 
 
 class Waiting:

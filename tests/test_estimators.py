@@ -11,8 +11,8 @@ import runs
 from flax import linen as nn
 from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
-from experiments import estimator_noise
 from experiments.benchmarks import flops
+from experiments.studies import estimator_noise
 from gan import game as rules
 from gan import penalties, schedules, state, steps
 from gan.augment import AUGMENTS
@@ -238,9 +238,9 @@ def test_noise_is_measured_on_a_linear_critic():
 
         return jnp.mean(estimator(critic, images, critic(images), jax.random.split(key, 64), "r1"))
 
-    row = estimator_noise.compared(penalty, jnp.array([3.0, 4.0]), jnp.zeros((64, 1, 1, 2)), 0.1, 100)
+    row = estimator_noise.measure(penalty, jnp.array([3.0, 4.0]), jnp.zeros((64, 1, 1, 2)), 0.1, 100)
     # A deviation of 100 draws is itself off by 1 / sqrt(200) = 7%, a mean by a tenth of the deviation.
-    np.testing.assert_allclose([row["ratio_sd"], row["gradient_sd"]], [0.177, 0.217], rtol=0.28)
+    np.testing.assert_allclose([row["ratio_std"], row["gradient_std"]], [0.177, 0.217], rtol=0.28)
     assert abs(row["ratio"] - 1) < 4 * 0.0177 and row["gradient_bias"] < 4 * 0.0217
 
 

@@ -39,10 +39,10 @@ SERVING = {
     "aiohttp",
 }
 BUILT_IN = {"eval", "exec", "compile", "__import__", "breakpoint"}
-PROGRAMS = {"experiments/study/space.py": {"runpy"}}
+PROGRAMS = {"experiments/sweep/experiment.py": {"runpy"}}
 """Where a file is run as the program that it is: an experiment, and the config that it names."""
 LOADERS = {"load", "loads", "fromfile", "memmap", "import_module", "run_path", "run_module", "system", "popen"}
-ALLOWED = {"json": {"load", "loads"}, "runpy": {"run_path"}, "np": {"load"}, "space": {"load"}, "data": {"load"},
+ALLOWED = {"json": {"load", "loads"}, "runpy": {"run_path"}, "np": {"load"}, "data": {"load"},
            "inception": {"load"}, "toys": {"load"}, "image": {"load"}, "systems": {"load"}}  # fmt: skip
 """Of them, those that are called here: `np.load` only with allow_pickle=False, `image.load` decodes for PIL, and the
 others are functions of ours."""

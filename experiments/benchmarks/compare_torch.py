@@ -10,8 +10,8 @@ counted from our program before compilation (see flops.py) for both sides alike.
 (see processes.py); `--together` plays both in this one.
 
 `--override compute_dtype=bfloat16` takes both sides to bfloat16, PyTorch's by autocast; the product of matrices then is
-one of bfloat16 too. In float32 both sides compute in TF32 on a GPU. What is in a row of PyTorch's: see torch_peers.py
-and torch_variants.py. It needs PyTorch: pip install -e '.[peers]'
+one of bfloat16 too. In float32 both sides compute in TF32 on a GPU. What is in a row of PyTorch's: see torch/peers.py
+and torch/variants.py. It needs PyTorch: pip install -e '.[peers]'
 """
 
 import argparse
@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(systems.SYSTEMS)
     parser.add_argument("--systems", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--variants", nargs="+", default=[], help="of torch_variants.py; default: all that apply")
+    parser.add_argument("--variants", nargs="+", default=[], help="of torch/variants.py; default: all that apply")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement, about")
     parser.add_argument("--turns", type=int, default=0, help="of one measurement, in place of its seconds")

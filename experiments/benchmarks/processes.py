@@ -10,8 +10,8 @@ import os
 import traceback
 from typing import Any, NamedTuple
 
-from experiments.benchmarks import torch_variants
 from experiments.benchmarks.systems import configured
+from experiments.benchmarks.torch import variants as torch_variants
 from gan.errors import UserError
 
 
@@ -64,9 +64,9 @@ class Torch:
     """PyTorch's side: the variants of a system. One system at a time, as on ours."""
 
     def __init__(self):
-        from experiments.benchmarks import torch_device, torch_peers
+        from experiments.benchmarks.torch import device, peers
 
-        self._device, self._peers, self._programs = torch_device, torch_peers, {}
+        self._device, self._peers, self._programs = device, peers, {}
 
     def prepare(self, system: str, overrides: list[str], variants: list[str]) -> Prepared:
         """Builds, and compiles where that is the variant, the programs of a system; no variants: all that apply."""

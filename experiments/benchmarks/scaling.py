@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for axis, (values, _) in AXES.items():
         parser.add_argument(f"--{axis}", nargs="*", type=int, default=list(values))
-    parser.add_argument("--variants", nargs="+", default=["fused", "fused+channels_last"], help="of torch_variants.py")
+    parser.add_argument("--variants", nargs="+", default=["fused", "fused+channels_last"], help="of torch/variants.py")
     parser.add_argument("--bound", type=float, default=10.0, help="seconds that the slowest turn of a point may take")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement, about")

@@ -131,13 +131,13 @@ def launch(*flags: str) -> None:
 def train_peer(arguments: argparse.Namespace) -> None:
     """PyTorch's side: trains until the time since launch is over, and keeps its samples."""
     launched = time.time()
-    from experiments.benchmarks import torch_peers
+    from experiments.benchmarks.torch import peers
     from gan import data
 
     (seconds,), (seed,) = arguments.seconds, arguments.seeds
     config = load("configs/dcgan.py:mnist", [*PEER, f"seed={seed}"])
-    torch_peers.torch.manual_seed(seed)
-    program = torch_peers.Program(config, data.open_dataset(config.data).arrays()[0], "fused+channels_last")
+    peers.torch.manual_seed(seed)
+    program = peers.Program(config, data.open_dataset(config.data).arrays()[0], "fused+channels_last")
     turns = 0
     while time.time() < launched + seconds:
         program.play(1)

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from experiments.benchmarks import processes, systems, timing, torch_variants
+from experiments.benchmarks import processes, systems, timing
 from experiments.benchmarks.compare_torch import matrix_size
+from experiments.benchmarks.torch import variants
 from experiments.on_gpu.stage import Stage, StageFailed, failure_of
 
 ROUNDS = 3
@@ -186,8 +187,8 @@ def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[str, float, Callab
         if not table.has_torch or (compiled and table.stage.tiny):  # a compiler takes longer than all else that is tiny
             return
         for row in rows:
-            for name in torch_variants.variants_of(systems.configured(row.system), device):
-                if name not in SLOWER and torch_variants.is_compiled(name) == compiled:
+            for name in variants.variants_of(systems.configured(row.system), device):
+                if name not in SLOWER and variants.is_compiled(name) == compiled:
                     least = LEAST_SECONDS_COMPILED if compiled else LEAST_SECONDS
                     yield f"{row.label()} {name}", least, functools.partial(table.time_row, row, name)
 

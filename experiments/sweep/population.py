@@ -1,8 +1,9 @@
-"""Several trials' runs as one population: what a worker launches in place of `python -m gan.main` for each.
+"""Trains the runs of several trials as one population. A worker launches it in place of several `python -m gan.main`.
 
-On stdin stands a line of JSON, the arguments of `python -m gan.main` for each member; then, whenever one is not worth
-going on with, a line with its number. At the end stdout has one JSON: of each member its exit status, as it would have
-been alone, and its last words. What cannot be a population, streamed data for one, ends with status 2.
+The first line of stdin is JSON: for each member, the arguments of `python -m gan.main`. Each later line is the number
+of a member that is to be stopped. At the end stdout has one line of JSON: for each member, the exit status that it
+would have had alone, and its last message. Runs that cannot be a population, such as those with streamed data, end
+with status 2.
 """
 
 import time
@@ -22,34 +23,34 @@ from ml_collections import ConfigDict, config_flags  # noqa: E402
 from gan import main as command  # noqa: E402
 from gan.errors import UserError  # noqa: E402
 
-GIVEN_UP = 128 + signal.SIGINT
-"""A run alone is stopped as by Ctrl-C."""
+STOPPED = 128 + signal.SIGINT
+"""The status of a member that was stopped. A run alone is stopped as by Ctrl-C."""
 
 
 def parsed(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
-    """The config and the folder that `python -m gan.main` makes of its arguments."""
-    values, typed = flags.FlagValues(), ["gan.main", *arguments]
-    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=typed)
+    """The config and the folder that `python -m gan.main` reads from its arguments."""
+    values, command_line = flags.FlagValues(), ["gan.main", *arguments]
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command_line)
     folder = flags.DEFINE_string("workdir", None, "", flag_values=values)
-    values(typed)
+    values(command_line)
     return config.value, Path(folder.value)
 
 
 def main() -> int:
-    """Plays the members that stdin names."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed
+    """Trains the members that stdin names. Returns the exit status."""
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed goes to stderr
     lines = sys.stdin.buffer
     members = json.loads(lines.readline())
     os.set_blocking(lines.fileno(), False)
-    unwanted: set[int] = set()
-    given_up: set[int] = set()
+    to_stop: set[int] = set()
+    stopped: set[int] = set()
 
     def keep(member: int, step: int) -> bool:
-        unwanted.update(map(int, (lines.read() or b"").splitlines()))  # None: nothing new
-        if member in unwanted:
-            given_up.add(member)
-        return member not in unwanted
+        to_stop.update(map(int, (lines.read() or b"").splitlines()))  # None: nothing new
+        if member in to_stop:
+            stopped.add(member)
+        return member not in to_stop
 
     command.set_up_logging()
     try:
@@ -66,8 +67,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted before the first step", file=sys.stderr)
         return 128 + signal.SIGINT
-    with told:
-        json.dump([(GIVEN_UP if n in given_up else end.status, end.why) for n, end in enumerate(ends)], told)
+    with results:
+        json.dump([(STOPPED if n in stopped else end.status, end.why) for n, end in enumerate(ends)], results)
     return 0
 
 

@@ -4,7 +4,7 @@ Same layers, sizes, initialization, losses, optimizer, batch and number of updat
 the same arithmetic; tests/test_benchmarks.py carries our weights over and compares what the networks say. A player is
 made for a config by its network's name; images are [B, C, H, W] here.
 
-How a program is tuned is its variant (torch_variants.py). Its precision is the config's: with `compute_dtype` bfloat16
+How a program is tuned is its variant (variants.py). Its precision is the config's: with `compute_dtype` bfloat16
 the networks run under autocast; float32 is TF32 on a GPU, as it is by JAX's default.
 """
 
@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from experiments.benchmarks import torch_modern, torch_players, torch_residual, torch_variants
-from experiments.benchmarks.torch_device import DEVICE, THREADS, allow_tf32, synchronize
+from experiments.benchmarks.torch import modern, players, residual, variants
+from experiments.benchmarks.torch.device import DEVICE, THREADS, allow_tf32, synchronize
 from gan.config import specs
 from gan.errors import UserError, lookup
 
@@ -30,26 +30,26 @@ WARM_UP = {"reduce_overhead": 4}
 """Steps before a variant is timed, 2 for others: CUDA graphs are recorded at the third."""
 
 GENERATORS = {
-    "mlp": torch_players.mlp_generator,
-    "dcgan": torch_players.dcgan_generator,
-    "conv_gan": torch_players.conv_gan_generator,
-    "flag": torch_players.flag_generator,
-    "resnet": torch_residual.resnet_generator,
-    "sagan": torch_residual.sagan_generator,
-    "biggan": torch_residual.biggan_generator,
-    "r3gan": torch_modern.r3gan_generator,
-    "stylegan2": torch_modern.stylegan2_generator,
+    "mlp": players.mlp_generator,
+    "dcgan": players.dcgan_generator,
+    "conv_gan": players.conv_gan_generator,
+    "flag": players.flag_generator,
+    "resnet": residual.resnet_generator,
+    "sagan": residual.sagan_generator,
+    "biggan": residual.biggan_generator,
+    "r3gan": modern.r3gan_generator,
+    "stylegan2": modern.stylegan2_generator,
 }
 DISCRIMINATORS = {
-    "mlp": torch_players.mlp_discriminator,
-    "dcgan": torch_players.dcgan_discriminator,
-    "conv_gan": torch_players.conv_gan_discriminator,
-    "flag": torch_players.flag_discriminator,
-    "resnet": torch_residual.resnet_discriminator,
-    "sagan": torch_residual.sagan_discriminator,
-    "biggan": torch_residual.biggan_discriminator,
-    "r3gan": torch_modern.r3gan_discriminator,
-    "stylegan2": torch_modern.stylegan2_discriminator,
+    "mlp": players.mlp_discriminator,
+    "dcgan": players.dcgan_discriminator,
+    "conv_gan": players.conv_gan_discriminator,
+    "flag": players.flag_discriminator,
+    "resnet": residual.resnet_discriminator,
+    "sagan": residual.sagan_discriminator,
+    "biggan": residual.biggan_discriminator,
+    "r3gan": modern.r3gan_discriminator,
+    "stylegan2": modern.stylegan2_discriminator,
 }
 ACTIVATIONS = {
     "tanh": (nn.Tanh, (-1.0, 1.0)),
@@ -87,11 +87,11 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
         lambda r, f: F.softplus(f - r).mean(), lambda r, f: F.softplus(r - f).mean(), compares=True
     ),
 }
-PENALTIES = ("r1", "r2", "wgan_gp", "orthogonal")
+PENALTIES = ("r1", "r2", "wgan_gp", "ortho")
 """Those that have a peer."""
 
 
-def players(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
+def make_players(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
     """G, with its activation, and D of a config, for images [C, H, W]."""
     activation, _ = lookup(ACTIVATIONS, config.output_activation, "config.output_activation")
     make_generator = lookup(GENERATORS, config.generator.network, "config.generator.network")
@@ -121,7 +121,7 @@ class Program:
 
     def __init__(self, config: ConfigDict, images: np.ndarray, variant: str):
         _check(config)
-        words = torch_variants.words_of(variant)
+        words = variants.words_of(variant)
         self._config, self._has_bfloat16 = config, config.compute_dtype == "bfloat16"
         self._threads = 1 if "one_thread" in words else THREADS
         self._layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
@@ -129,12 +129,12 @@ class Program:
         self._images = self._images.to(DEVICE)
         _, (self._low, high) = ACTIVATIONS[config.output_activation]
         self._scale = (high - self._low) / 255.0
-        made = players(config, self._images.shape[1:])
+        made = make_players(config, self._images.shape[1:])
         self._generator, self._discriminator = (player.to(DEVICE, memory_format=self._layout) for player in made)
         self.parameters = parameter_count(self._generator), parameter_count(self._discriminator)
         self._generate, self._judge = self._generator, self._discriminator
         self._has_graphs = "reduce_overhead" in words
-        if torch_variants.is_compiled(variant):
+        if variants.is_compiled(variant):
             how = {"mode": "reduce-overhead" if self._has_graphs else None, "dynamic": False, "fullgraph": True}
             self._generate, self._judge = (torch.compile(player, **how) for player in made)
         adam = {"foreach": "foreach" in words, "fused": "fused" in words}
@@ -216,7 +216,7 @@ class Program:
             with torch.no_grad():
                 on_real = self._logits(real) if self._loss.compares else on_fake  # which then says nothing
         loss = self._loss.generator(on_real, on_fake)
-        if weight := self._weights("generator")["orthogonal"]:
+        if weight := self._weights("generator")["ortho"]:
             loss = loss + weight * sum(_overlaps(kernel) for kernel in self._generator.parameters() if kernel.ndim > 1)
         self._generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -270,11 +270,11 @@ def prepare(
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     programs, refused = {}, {}
-    for variant in variants or torch_variants.variants_of(config, DEVICE.type):
+    for variant in variants or variants.variants_of(config, DEVICE.type):
         torch.manual_seed(config.seed)
         try:
             program = Program(config, images, variant)
-            program.play(max(WARM_UP.get(word, 2) for word in torch_variants.words_of(variant)))
+            program.play(max(WARM_UP.get(word, 2) for word in variants.words_of(variant)))
         except UserError:
             raise
         except Exception as error:  # whatever a variant cannot do is told in its row of the table

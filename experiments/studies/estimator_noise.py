@@ -1,11 +1,12 @@
-"""How far from R1 and its gradient is R1 by finite differences? On the discriminator of a run and its training images.
+"""How far is R1 by finite differences from exact R1 and its gradient, for a trained discriminator?
 
-python -m experiments.estimator_noise --workdir=runs/dcgan
-python -m experiments.estimator_noise --workdir=runs/dcgan --compute_dtype=bfloat16 --sigmas 0.01 0.1
+python -m experiments.studies.estimator_noise --workdir=runs/dcgan
+python -m experiments.studies.estimator_noise --workdir=runs/dcgan --compute_dtype=bfloat16 --sigmas 0.01 0.1
 
-A row for each sigma. The penalty is the mean over the examples: its mean and standard deviation over draws of the
-noise, relative to the exact one. Of its gradient by D's parameters: the standard deviation over draws (the root of the
-sum of variances) and the distance of the mean from the exact gradient, both relative to the norm of the exact gradient.
+Prints a row for each sigma, for the training images of the run. The penalty is the mean over the examples; the row has
+its mean and standard deviation over draws of the noise, relative to the exact penalty. For its gradient with respect to
+D's parameters, the row has the standard deviation over draws (the root of the sum of variances) and the distance of the
+mean from the exact gradient, both relative to the norm of the exact gradient.
 """
 
 import argparse
@@ -31,24 +32,24 @@ from gan.parallel import sharding
 
 
 def main() -> None:
-    """Measures, and prints a table."""
+    """Measures the noise and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run with a checkpoint")
+    parser.add_argument("--workdir", type=Path, required=True, help="a run with a checkpoint")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.001, 0.01, 0.1, 0.5])
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--compute_dtype", default="float32", choices=list(rules.COMPUTE_DTYPES))
     arguments = parser.parse_args()
-    penalty, params, images = opened(arguments.workdir, arguments.examples, arguments.compute_dtype)
+    penalty, params, images = load_penalty(arguments.workdir, arguments.examples, arguments.compute_dtype)
     rows = []
     for sigma in arguments.sigmas:
-        row = compared(penalty, params, images, sigma, arguments.draws)
+        row = measure(penalty, params, images, sigma, arguments.draws)
         rows.append((f"{sigma:g}", *(f"{value:.3g}" for value in row.values())))
-    print(timing.table(("sigma", "estimate / exact", "sd", "gradient: sd", "mean off exact"), rows))
+    print(timing.table(("sigma", "estimate / exact", "std", "gradient: std", "bias"), rows))
 
 
-def opened(folder: Path, examples: int, dtype: str) -> tuple[Callable, dict, Array]:
-    """The mean penalty `(estimator, params, images, key)` of a run's newest D, its parameters and training images."""
+def load_penalty(folder: Path, examples: int, dtype: str) -> tuple[Callable, dict, Array]:
+    """Loads a run's newest D. Returns the mean penalty `(params, estimator, images, key)`, its parameters and images."""
     config, _ = sampling.recorded(folder)
     dataset = data.open_dataset(config.data)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
@@ -75,22 +76,22 @@ def opened(folder: Path, examples: int, dtype: str) -> tuple[Callable, dict, Arr
     return penalty, found.discriminator.params, images
 
 
-def compared(penalty: Callable, params: dict, images: Array, sigma: float, draws: int) -> dict[str, float]:
-    """The row of a sigma."""
+def measure(penalty: Callable, params: dict, images: Array, sigma: float, draws: int) -> dict[str, float]:
+    """The row of one sigma."""
 
-    def measured(estimator: Callable, key: int) -> tuple[float, np.ndarray]:
-        value, tree = slopes(params, estimator, images, jax.random.key(key))
+    def value_and_gradient(estimator: Callable, key: int) -> tuple[float, np.ndarray]:
+        value, tree = penalty_and_gradients(params, estimator, images, jax.random.key(key))
         return float(value), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
-    slopes = jax.jit(jax.value_and_grad(penalty), static_argnums=1)
-    value, gradient = measured(Exact(), 0)
-    drawn = [measured(finite_difference(sigma), key) for key in range(draws)]
+    penalty_and_gradients = jax.jit(jax.value_and_grad(penalty), static_argnums=1)
+    value, gradient = value_and_gradient(Exact(), 0)
+    drawn = [value_and_gradient(finite_difference(sigma), key) for key in range(draws)]
     values, gradients = map(np.stack, zip(*drawn, strict=True))
     norm = np.linalg.norm(gradient)
     return {
         "ratio": values.mean() / value,
-        "ratio_sd": values.std(ddof=1) / value,
-        "gradient_sd": np.sqrt(np.sum(gradients.var(axis=0, ddof=1))) / norm,
+        "ratio_std": values.std(ddof=1) / value,
+        "gradient_std": np.sqrt(np.sum(gradients.var(axis=0, ddof=1))) / norm,
         "gradient_bias": np.linalg.norm(gradients.mean(axis=0) - gradient) / norm,
     }
 

@@ -1,13 +1,13 @@
-"""Does R1 by finite differences draw as good an MNIST as R1 itself, on all of a batch or on a quarter of it?
+"""Is R1 by finite differences as good on MNIST as exact R1, on the whole batch or on a quarter of it?
 
-The narrow DCGAN of losses_on_mnist.py, its discriminator without batch normalization: without a penalty, with R1, and
-with R1 by finite differences at sigma 0.01, on every example and on every fourth. All at one weight and at the seeds
-of the others, so that settings are compared in pairs.
+The narrow DCGAN of losses_on_mnist.py, whose discriminator has no batch normalization: without a penalty, with exact
+R1, and with R1 by finite differences at sigma 0.01, on every example and on every fourth. All have the same weight and
+the same seeds, so that settings can be compared in pairs.
 
-python -m experiments.sweep experiments/gradient_estimators.py --workdir=runs/gradient_estimators
+python -m experiments.sweep experiments/studies/gradient_estimators.py --workdir=runs/gradient_estimators
 """
 
-from experiments.study import Experiment, cases
+from experiments.sweep import Experiment, cases
 
 R1 = {"penalties.r1": 1.0}
 
@@ -33,6 +33,6 @@ EXPERIMENT = Experiment(
     },
     seeds=(0, 1, 2),
     minimize="fd",
-    images=96_000,
-    reports=2,
+    budget_images=96_000,
+    num_reports=2,
 )

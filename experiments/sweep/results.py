@@ -1,4 +1,4 @@
-"""What a study says so far: a row a setting with its mean, deviation and n; paired comparisons; importances; tables."""
+"""The results of a study so far: mean, standard deviation and n of each setting, paired comparisons, importances."""
 
 import csv
 import dataclasses
@@ -16,21 +16,21 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from experiments.study import storage
-from experiments.study.space import Experiment
+from experiments.sweep import storage
+from experiments.sweep.experiment import Experiment
 
 RESAMPLES = 10_000
 
-LEAST_SEEDS = 6
-"""With fewer pairs no rule that looks at signs can be surer than 95%: all n of one sign happen in 2 of 2^n."""
+MIN_SEEDS = 6
+"""With fewer pairs a sign test cannot reach 95%: by chance all n signs are equal in 2 of 2^n cases."""
 
 STATES = {
     TrialState.COMPLETE: "done", TrialState.FAIL: "crashed", TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }  # fmt: skip
 
-MOST_COMPARED = 40
-"""Settings of which all pairs are compared; of more, only the best with each."""
+MAX_COMPARED = 40
+"""Up to this many settings, all pairs are compared; of more, only the best one with each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,27 +47,27 @@ class Run:
     images: int
     seconds: float
     curve: list
-    """[images, objective] through the run."""
+    """[images, objective] at each report."""
     command: str
-    picture: str
-    """Its last samples, as a path from the study's folder."""
+    samples: str
+    """The path of its last samples, relative to the study's folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A setting, with what its seeds came to."""
+    """A setting, with the values of its seeds."""
 
     number: int
     parameters: dict[str, Any]
     values: dict[int, float]
     mean: float | None
-    sd: float | None
+    std: float | None
     states: dict[str, int]
     seconds: float
 
     @property
     def n(self) -> int:
-        """How many seeds came to a value."""
+        """The number of seeds with a value."""
         return len(self.values)
 
 
@@ -82,15 +82,15 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Whether the difference is real, in a word or two."""
-        if self.n < LEAST_SEEDS:
+        """Whether the difference is real: real, not shown, or too few seeds."""
+        if self.n < MIN_SEEDS:
             return "too few seeds"
         return "real" if self.low > 0 or self.high < 0 else "not shown"
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """All that the tables and the page show. Settings and pairs: the best first."""
+class Results:
+    """What the tables and the page show. Settings and pairs are sorted, the best first."""
 
     question: str
     objective: str
@@ -102,15 +102,15 @@ class Reading:
     importances: dict[str, float]
 
 
-def read(study: optuna.Study, experiment: Experiment, question: str, folder: Path) -> Reading:
-    """Reads a study."""
-    trials = storage.standing(study.get_trials(deepcopy=False))
+def read(study: optuna.Study, experiment: Experiment, question: str, folder: Path) -> Results:
+    """Reads the results of a study."""
+    trials = storage.current_trials(study.get_trials(deepcopy=False))
     runs = [_run(trial, folder) for _, trial in sorted(trials.items(), key=lambda item: item[0])]
-    parameters = storage.settings(list(trials.values()))
+    parameters = storage.settings_of(list(trials.values()))
     settings = [_setting(number, parameters[number], runs) for number in sorted(parameters)]
     sign = 1 if experiment.minimize else -1
     settings.sort(key=lambda setting: math.inf if setting.mean is None else sign * setting.mean)
-    return Reading(
+    return Results(
         question=question,
         objective=experiment.objective,
         less_is_better=bool(experiment.minimize),
@@ -123,9 +123,9 @@ def read(study: optuna.Study, experiment: Experiment, question: str, folder: Pat
 
 
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison | None:
-    """first - second over their common seeds, with a bootstrap interval; None with fewer than two.
+    """Compares first - second over the common seeds, with a bootstrap interval; None with fewer than two seeds.
 
-    The percentile bootstrap of few values is too narrow; its quantiles are moved out to where the interval would be
+    The percentile bootstrap of few values is too narrow. Its quantiles are widened so that the interval would be
     Student's if the means were normal: alpha' = Phi(-sqrt(n / (n - 1)) t), Hesterberg 2015, arXiv:1411.5279.
     """
     common = sorted(first.keys() & second.keys())
@@ -140,90 +140,94 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Compariso
 
 @functools.cache
 def _resampling(n: int) -> np.ndarray:
-    """Weights [RESAMPLES, n] of n values in the means of as many, drawn with replacement."""
+    """The weights [RESAMPLES, n] of n values in the means of n draws with replacement."""
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
 
 
-def shown(value: Any) -> str:
-    """A value in a table: four digits of a float."""
+def format_value(value: Any) -> str:
+    """A value in a table: four significant digits of a float."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def spread(setting: Setting) -> str:
-    """mean ± sd, as far as there are."""
+def mean_and_std(setting: Setting) -> str:
+    """mean ± standard deviation, as far as they are defined."""
     if setting.mean is None:
         return "–"
-    return shown(setting.mean) + ("" if setting.sd is None else f" ± {setting.sd:.2g}")
+    return format_value(setting.mean) + ("" if setting.std is None else f" ± {setting.std:.2g}")
 
 
 def remarks(setting: Setting) -> str:
-    """What became of the seeds that have no value."""
+    """Why seeds have no value, such as "1 pruned, 2 diverged"."""
     return ", ".join(f"{count} {state}" for state, count in setting.states.items() if state != "done")
 
 
-def write_tables(reading: Reading, folder: Path) -> None:
-    """Writes table.md and table.csv, whole or not at all."""
-    write_whole(folder / "table.md", markdown(reading))
-    write_whole(folder / "table.csv", comma_separated(reading))
+def write_tables(results: Results, folder: Path) -> None:
+    """Writes table.md and table.csv, each atomically."""
+    write_whole(folder / "table.md", markdown(results))
+    write_whole(folder / "table.csv", comma_separated(results))
 
 
-def markdown(reading: Reading) -> str:
-    """The question, a row a setting, the best one against each other, and the trials that came to no value."""
-    names = parameter_names(reading)
-    rows = [["setting", *names, reading.objective, "n", "remarks", "seconds a trial"]]
-    for setting in reading.settings:
-        cells = [shown(setting.parameters[name]) if name in setting.parameters else "" for name in names]
-        rest = [spread(setting), str(setting.n), remarks(setting), f"{setting.seconds:.0f}"]
+def markdown(results: Results) -> str:
+    """The question, a row for each setting, the best one against each other one, and the trials without a value."""
+    names = parameter_names(results)
+    rows = [["setting", *names, results.objective, "n", "remarks", "seconds a trial"]]
+    for setting in results.settings:
+        cells = [format_value(setting.parameters[name]) if name in setting.parameters else "" for name in names]
+        rest = [mean_and_std(setting), str(setting.n), remarks(setting), f"{setting.seconds:.0f}"]
         rows.append([str(setting.number), *cells, *rest])
-    wanted = "less is better" if reading.less_is_better else "more is better"
-    parts = [reading.question, f"{reading.objective}: mean ± standard deviation over n seeds; {wanted}.", _table(rows)]
+    direction = "less is better" if results.less_is_better else "more is better"
+    parts = [
+        results.question,
+        f"{results.objective}: mean ± standard deviation over n seeds; {direction}.",
+        _table(rows),
+    ]
     rows = [["setting", "against", "mean difference", "95% interval", "n", "verdict"]]
-    best = reading.settings[0].number if reading.settings else 0
-    for (first, second), found in reading.comparisons.items():
+    best = results.settings[0].number if results.settings else 0
+    for (first, second), found in results.comparisons.items():
         if first == best:
             interval = f"{found.low:.3g} to {found.high:.3g}"
             rows.append([str(first), str(second), f"{found.mean:.3g}", interval, str(found.n), found.verdict])
     if len(rows) > 1:
         parts += ["The best setting against each other one, over the seeds that both have (bootstrap):", _table(rows)]
-    told = [f"- {run.name}: {run.state}: {run.why}" for run in reading.runs if run.why]
-    if told:
-        parts.append("\n".join(told))
+    failures = [f"- {run.name}: {run.state}: {run.why}" for run in results.runs if run.why]
+    if failures:
+        parts.append("\n".join(failures))
     return "\n\n".join(parts) + "\n"
 
 
-def comma_separated(reading: Reading) -> str:
-    """A row a setting: its parameters, mean, sd, n, and the value of each seed."""
-    names = parameter_names(reading)
-    seeds = sorted({run.seed for run in reading.runs})
+def comma_separated(results: Results) -> str:
+    """A row for each setting: its parameters, mean, standard deviation, n, and the value of each seed."""
+    names = parameter_names(results)
+    seeds = sorted({run.seed for run in results.runs})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    objective = reading.objective
-    writer.writerow(["setting", *names, f"{objective}_mean", f"{objective}_sd", "n", "remarks", "seconds"]
+    objective = results.objective
+    writer.writerow(["setting", *names, f"{objective}_mean", f"{objective}_std", "n", "remarks", "seconds"]
                     + [f"{objective}_seed{seed}" for seed in seeds])  # fmt: skip
-    for setting in reading.settings:
+    for setting in results.settings:
         cells = [setting.parameters.get(name, "") for name in names]
-        rest = [_cell(setting.mean), _cell(setting.sd), setting.n, remarks(setting), round(setting.seconds, 1)]
+        rest = [_cell(setting.mean), _cell(setting.std), setting.n, remarks(setting), round(setting.seconds, 1)]
         writer.writerow([setting.number, *cells, *rest, *(_cell(setting.values.get(seed)) for seed in seeds)])
     return text.getvalue()
 
 
-def parameter_names(reading: Reading) -> list[str]:
+def parameter_names(results: Results) -> list[str]:
     """The parameters of all settings, in the order of the space."""
-    return list(dict.fromkeys(name for setting in reading.settings for name in setting.parameters))
+    return list(dict.fromkeys(name for setting in results.settings for name in setting.parameters))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, and beside other workers that do the same."""
-    draft = path.with_suffix(f"{path.suffix}.{os.getpid()}.tmp")
-    draft.write_text(text)
-    draft.replace(path)
+    """Writes a file atomically, also when several workers write it."""
+    tmp = path.with_suffix(f"{path.suffix}.{os.getpid()}.tmp")
+    tmp.write_text(text)
+    tmp.replace(path)
 
 
 def _run(trial: FrozenTrial, folder: Path) -> Run:
     attributes = trial.user_attrs
     name, why = storage.name_of(trial), attributes.get("why", "")
     state = STATES.get(trial.state) or ("diverged" if why else "pruned")
-    pictures = sorted((folder / "trials" / name / "samples").glob("*.png"))
+    images = sorted((folder / "trials" / name / "samples").glob("*.png"))
     return Run(
         name=name,
         setting=attributes["setting"],
@@ -235,7 +239,7 @@ def _run(trial: FrozenTrial, folder: Path) -> Run:
         seconds=attributes.get("seconds", 0.0),
         curve=[point for point in attributes.get("curve", []) if math.isfinite(point[1])],
         command=attributes.get("command", ""),
-        picture=str(pictures[-1].relative_to(folder)) if pictures else "",
+        samples=str(images[-1].relative_to(folder)) if images else "",
     )
 
 
@@ -251,7 +255,7 @@ def _setting(number: int, parameters: dict[str, Any], runs: Sequence[Run]) -> Se
         parameters=parameters,
         values=values,
         mean=float(np.mean(list(values.values()))) if values else None,
-        sd=float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else None,
+        std=float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else None,
         states=states,
         seconds=float(np.mean(ended)) if ended else 0.0,
     )
@@ -259,7 +263,7 @@ def _setting(number: int, parameters: dict[str, Any], runs: Sequence[Run]) -> Se
 
 def _comparisons(settings: Sequence[Setting]) -> dict[tuple[int, int], Comparison]:
     found = {}
-    for place, first in enumerate(settings if len(settings) <= MOST_COMPARED else settings[:1]):
+    for place, first in enumerate(settings if len(settings) <= MAX_COMPARED else settings[:1]):
         for second in settings[place + 1 :]:
             if comparison := paired(first.values, second.values):
                 found[first.number, second.number] = comparison
@@ -267,7 +271,7 @@ def _comparisons(settings: Sequence[Setting]) -> dict[tuple[int, int], Compariso
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
-    """The share of each parameter in the objective's variance (fANOVA, Hutter et al. 2014), of those that all have."""
+    """Each parameter's share of the objective's variance (fANOVA, Hutter et al. 2014), of those in every setting."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     shared = set.intersection(*(set(trial.params) for trial in done)) if done else set()
     varied = [name for name in shared if len({trial.params[name] for trial in done}) > 1]

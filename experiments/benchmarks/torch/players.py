@@ -8,7 +8,7 @@ import math
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from experiments.benchmarks.torch_layers import Enlarge, Same, initialized, rectifier
+from experiments.benchmarks.torch.layers import Enlarge, Same, initialized, rectifier
 
 
 def _hidden(size: int, settings: ConfigDict) -> tuple[list[nn.Module], int]:
@@ -96,7 +96,7 @@ def conv_gan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, in
 def flag_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Of gan/networks/flag.py."""
     image_channels, height, width = image_shape
-    channels, *others = settings.maps
+    channels, *others = settings.channels
     first = (channels, height // 4, width // 4)
     layers = [nn.Linear(latent_size, math.prod(first)), nn.BatchNorm1d(math.prod(first)), rectifier(0.0)]
     layers += [nn.Unflatten(1, first), nn.Upsample(scale_factor=4)]
@@ -119,7 +119,7 @@ class RealMinusFake(nn.Module):
 def flag_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
     """Of gan/networks/flag.py."""
     layers, (channels, *size) = [], image_shape
-    for maps in settings.maps:
+    for maps in settings.channels:
         layers += [Same(channels, maps, 5, size), rectifier(0.0), nn.Dropout(settings.dropout)]
         channels = maps
     layers += [nn.Flatten(), nn.Linear(channels * math.prod(size), settings.hidden), rectifier()]

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.benchmarks.torch_layers import initialized
+from experiments.benchmarks.torch.layers import initialized
 from gan.networks import biggan, resnet, sagan
 
 GAIN = math.sqrt(2.0)
