@@ -11,7 +11,6 @@ import runs
 from flax import linen as nn
 from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
-from experiments.benchmarks import flops
 from experiments.studies import estimator_noise
 from gan import game as rules
 from gan import penalties, schedules, state, steps
@@ -154,20 +153,20 @@ def test_an_estimate_costs_one_pass_of_the_discriminator_and_no_second_order(pen
     start = jax.eval_shape(functools.partial(state.create, game, settings, 0))
     batch = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], batches(game)))
 
-    def operations(estimator=None):
+    def cost(estimator=None):
         names = (penalty,) if estimator else ()
         played = changed(game, discriminator={"penalties": names}, gradient_estimator=estimator or Exact())
-        return flops.count(functools.partial(steps.discriminator_step, game=played), start, batch, settings)
+        return operations.count(functools.partial(steps.discriminator_step, game=played), start, batch, settings)
 
     latent, label = jnp.zeros((16, game.latent_size)), jnp.zeros(16, jnp.int32)
-    drawing = flops.count(
+    drawing = operations.count(
         lambda variables: game.generate(variables, latent, label, train=True)[0], start.generator.variables
     )
     # A plain update draws the fakes, and judges real and fake images: two passes of D and back.
-    one_pass = (operations() - drawing) / 2
-    assert operations(finite_difference(0.01)) == operations() + one_pass
-    assert operations(finite_difference(0.01, every=4)) == operations() + one_pass / 4
-    assert operations(Exact()) > operations(finite_difference(0.01))
+    one_pass = (cost() - drawing) / 2
+    assert cost(finite_difference(0.01)) == cost() + one_pass
+    assert cost(finite_difference(0.01, every=4)) == cost() + one_pass / 4
+    assert cost(Exact()) > cost(finite_difference(0.01))
 
 
 def test_a_population_of_estimated_games_is_each_alone():

@@ -205,43 +205,43 @@ def test_rows_of_the_speed_table(tmp_path, monkeypatch):
 
 
 class Answers:
-    """Our side: it counts operations and is timed, and has no room for dcgan64."""
+    """A fake of our side, which runs out of memory on dcgan64."""
 
     def __init__(self):
         self.asked = []
 
-    def ask(self, question, *arguments, timeout):
-        self.asked.append((question, arguments[0]))
-        if question == "prepare" and arguments[0] == "dcgan64":
+    def ask(self, method, *arguments, timeout):
+        self.asked.append((method, arguments[0]))
+        if method == "prepare" and arguments[0] == "dcgan64":
             raise RuntimeError("Traceback ...\nXlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory")
-        prepared = speed.sides.Prepared({"ours": 0.5}, {}, (2, 3), 64)
-        return {"operations": 10**9, "prepare": prepared, "play": 0.5}[question]
+        prepared = speed.processes.Prepared({"ours": 0.5}, {}, (2, 3), 64)
+        return {"operations": 10**9, "prepare": prepared, "time_steps": 0.5}[method]
 
 
-def test_a_row_that_fails_leaves_the_others(tmp_path):
+def test_a_failing_row_does_not_affect_others(tmp_path):
     table = speed.Table(stage.Stage("speed", tmp_path, 600.0))
     table._ours, table._peak = Answers(), {"float32": 1e10, "bfloat16": 4e10}
     for name, dtype in (("dcgan64", "float32"), ("sngan", "float32"), ("sngan", "bfloat16")):
         table.time_row(speed.Row(name, 64, dtype), "ours")
-    assert table._ours.asked.count(("operations", "sngan")) == 1  # the same in every type
+    assert table._ours.asked.count(("operations", "sngan")) == 1  # the same for every dtype
     failed, *found = record_of(tmp_path, "speed")["rows"]
     assert "RESOURCE_EXHAUSTED" in failed["failure"]
     assert [line.split(":")[0] for line in table.failed] == ["dcgan64 batch 64 float32"]
-    # 64 images and 1e9 operations in half a second, where 1e10 and 4e10 a second are possible.
+    # 64 images and 1e9 operations in half a second, at peaks of 1e10 and 4e10 operations per second.
     assert [(row["system"], row["images_per_second"], row["share_of_peak"]) for row in found] == [
         ("sngan", 128.0, 0.2), ("sngan", 128.0, 0.05),
     ]  # fmt: skip
 
 
-def test_what_the_speed_table_says_of_pytorch():
+def test_the_speed_table_compares_to_the_fastest_pytorch_program():
     ours = {"system": "dcgan64", "batch": 64, "dtype": "float32", "program": "ours", "median_ms": 2.0,
             "images_per_second": 32000.0, "share_of_peak": 0.25}  # fmt: skip
     others = [ours | {"program": "fused", "median_ms": 5.0}, ours | {"program": "fused+compile", "median_ms": 3.0},
               ours | {"program": "fused", "dtype": "bfloat16", "median_ms": 1.0},
-              ours | {"program": "eager", "median_ms": 0.0, "failure": "refused"}]  # fmt: skip
+              ours | {"program": "eager", "median_ms": 0.0, "failure": "unsupported"}]  # fmt: skip
     others[-1].pop("median_ms")
     assert speed.headlines([ours, *others]) == [
-        "dcgan64 batch 64 float32: 2.00 ms, 25% of the product; PyTorch 3.00 (fused+compile): 1.50 times"
+        "dcgan64 batch 64 float32: 2.00 ms, 25% of the matrix product; PyTorch 3.00 (fused+compile): 1.50 times"
     ]
     line = "| `dcgan64` | 64 | float32 | 2.00 | 32,000 | 25% | 3.00 | fused+compile | 1.50 |"
     assert speed.markdown([ours, *others]).splitlines()[2:] == [line]
@@ -249,7 +249,7 @@ def test_what_the_speed_table_says_of_pytorch():
     assert len(set(speed.ORDER)) == len(speed.ORDER) == 2 * len(speed.systems.SYSTEMS)
 
 
-def test_compiled_variants_of_pytorch_s_come_after_all_others(tmp_path):
+def test_compiled_pytorch_variants_come_after_all_others(tmp_path):
     kept = stage.Stage("speed", tmp_path, 600.0)
     kept.note(our_platform="gpu")
     table = speed.Table(kept)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments.benchmarks import flops
+from experiments.benchmarks import operations
 from gan import game as rules
 from gan import schedules
 from gan import state as states
@@ -92,7 +92,7 @@ def work_of(config: ConfigDict, data: Data) -> Work:
     in_d = (2 if game.augment.pseudo else 1) * statistics["generator"] + 4 * statistics["discriminator"]
     in_g = 2 * statistics["generator"] + 3 * statistics["discriminator"]
     return Work(
-        operations=flops.by_type(functools.partial(turn, axis_name=None), *given),
+        operations=operations.by_type(functools.partial(turn, axis_name=None), *given),
         images=config.batch_size * game.discriminator.steps,
         image_bytes=math.prod(data.image_shape),
         is_resident=loop.is_resident(data, config),

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def load_penalty(folder: Path, examples: int, dtype: str) -> tuple[Callable, dict, Array]:
-    """Loads a run's newest D. Returns the mean penalty `(params, estimator, images, key)`, its parameters and images."""
+    """Loads a run's newest D. Returns its mean penalty `(params, estimator, images, key)`, parameters and images."""
     config, _ = sampling.recorded(folder)
     dataset = data.open_dataset(config.data)
     game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))

@@ -11,7 +11,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from experiments.benchmarks import step_time
+from experiments.benchmarks import program
 from experiments.sweep.experiment import AUTO_POPULATION
 from experiments.sweep.population import parsed
 from gan import data
@@ -28,7 +28,7 @@ def best(config: ConfigDict) -> int:
     """AUTO_POPULATION, or 1 if the data are streamed, or if the device is a CPU and the networks are large for it."""
     if not loop.is_resident(data.open_dataset(config.data), config):
         return 1
-    if jax.default_backend() == "cpu" and step_time.build(config).operations() > CPU_OPERATIONS:
+    if jax.default_backend() == "cpu" and program.build(config).operations() > CPU_OPERATIONS:
         return 1
     return AUTO_POPULATION
 

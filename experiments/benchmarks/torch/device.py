@@ -1,4 +1,4 @@
-"""What PyTorch computes on: its device, its precision, its memory, and how fast its products are there."""
+"""PyTorch's device: its precision, its memory and its speed."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ THREADS = torch.get_num_threads()
 
 
 def facts() -> dict[str, Any]:
-    """What PyTorch is and runs on, and what products of float32 are computed in."""
+    """The device, the version of PyTorch, and the precision of float32 products."""
     is_gpu = DEVICE.type == "cuda"
     return {
         "device": torch.cuda.get_device_name() if is_gpu else "cpu",
@@ -23,7 +23,7 @@ def facts() -> dict[str, Any]:
 
 
 def allow_tf32() -> None:
-    """Lets products and convolutions of float32 be computed in TF32 on a GPU, as JAX does there by default."""
+    """Allows TF32 in float32 products and convolutions on a GPU, as JAX does by default."""
     if DEVICE.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
@@ -31,20 +31,20 @@ def allow_tf32() -> None:
 
 
 def synchronize() -> None:
-    """Waits until everything that was launched is computed."""
+    """Waits for all pending computations."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
 def release_memory() -> None:
-    """Gives back the device memory that dropped programs have left with PyTorch, for another process to use."""
+    """Frees the cached device memory of deleted programs, for another process."""
     torch.compiler.reset()  # CUDA graphs hold a pool of their own
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def matrix_rate(size: int, dtype: str = "float32") -> float:
-    """Operations a second of PyTorch's product of two matrices [size, size]."""
+    """Operations per second of PyTorch's product of two matrices [size, size]."""
     torch.set_num_threads(THREADS)
     allow_tf32()
     left, right = torch.randn(2, size, size, device=DEVICE).to(getattr(torch, dtype))

@@ -1,4 +1,4 @@
-"""What PyTorch's players share: convolutions padded as ours are, initializers by the names that configs use."""
+"""Layers that the PyTorch networks share: convolutions with our padding, and initializers by the names of configs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,11 +1,11 @@
-"""What would the same game be in PyTorch? Players and turns of our configs as PyTorch's users write and tune them.
+"""Training programs in PyTorch that are equivalent to our configs, as PyTorch users write and tune them.
 
-Same layers, sizes, initialization, losses, optimizer, batch and number of updates, so the same number of parameters and
-the same arithmetic; tests/test_benchmarks.py carries our weights over and compares what the networks say. A player is
-made for a config by its network's name; images are [B, C, H, W] here.
+Layers, sizes, initialization, losses, optimizer, batch and number of updates are the same, and so are the number of
+parameters and the arithmetic. tests/test_benchmarks.py copies our weights and compares the outputs of the networks. A
+network is chosen by the name in the config. Images are [B, C, H, W] here.
 
-How a program is tuned is its variant (variants.py). Its precision is the config's: with `compute_dtype` bfloat16
-the networks run under autocast; float32 is TF32 on a GPU, as it is by JAX's default.
+The tuning of a program is its variant (variants.py). Its precision is the config's: with `compute_dtype` bfloat16 the
+networks run under autocast; float32 is TF32 on a GPU, as it is by default in JAX.
 """
 
 import contextlib
@@ -21,13 +21,14 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from experiments.benchmarks.torch import modern, players, residual, variants
+from experiments.benchmarks.torch import modern, players, residual
+from experiments.benchmarks.torch import variants as torch_variants
 from experiments.benchmarks.torch.device import DEVICE, THREADS, allow_tf32, synchronize
 from gan.config import specs
 from gan.errors import UserError, lookup
 
 WARM_UP = {"reduce_overhead": 4}
-"""Steps before a variant is timed, 2 for others: CUDA graphs are recorded at the third."""
+"""Steps before a variant is timed; 2 for others. CUDA graphs are recorded in the third step."""
 
 GENERATORS = {
     "mlp": players.mlp_generator,
@@ -63,12 +64,12 @@ PRIORS = {
 
 
 class Loss(NamedTuple):
-    """What D and G minimize, of the logits of real and of generated images."""
+    """The losses of D and G, functions of the logits of real and of generated images."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
     compares: bool = False
-    """Whether G's looks at real images too."""
+    """Whether G's loss depends on real images, too."""
 
 
 def _cross_entropy(real: float = 1.0, fake: float = 0.0) -> Loss:
@@ -88,11 +89,11 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
     ),
 }
 PENALTIES = ("r1", "r2", "wgan_gp", "ortho")
-"""Those that have a peer."""
+"""The penalties that are implemented here."""
 
 
 def make_players(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
-    """G, with its activation, and D of a config, for images [C, H, W]."""
+    """Returns G, with its output activation, and D of a config, for images [C, H, W]."""
     activation, _ = lookup(ACTIVATIONS, config.output_activation, "config.output_activation")
     make_generator = lookup(GENERATORS, config.generator.network, "config.generator.network")
     make_discriminator = lookup(DISCRIMINATORS, config.discriminator.network, "config.discriminator.network")
@@ -105,7 +106,7 @@ def make_players(config: ConfigDict, image_shape: tuple[int, int, int]) -> tuple
 
 
 def spectrally_normalize(player: nn.Module) -> None:
-    """Divides the kernels of all layers by their largest singular values from now on."""
+    """Adds spectral normalization to all layers."""
     for layer in list(player.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             parametrizations.spectral_norm(layer)
@@ -117,11 +118,11 @@ def parameter_count(module: nn.Module) -> int:
 
 
 class Program:
-    """The game of a config on resident images uint8 [N, H, W, C], in one variant. Raises what PyTorch cannot do."""
+    """The training of a config on resident images uint8 [N, H, W, C], in one variant."""
 
     def __init__(self, config: ConfigDict, images: np.ndarray, variant: str):
         _check(config)
-        words = variants.words_of(variant)
+        words = torch_variants.words_of(variant)
         self._config, self._has_bfloat16 = config, config.compute_dtype == "bfloat16"
         self._threads = 1 if "one_thread" in words else THREADS
         self._layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
@@ -132,35 +133,37 @@ class Program:
         made = make_players(config, self._images.shape[1:])
         self._generator, self._discriminator = (player.to(DEVICE, memory_format=self._layout) for player in made)
         self.parameters = parameter_count(self._generator), parameter_count(self._discriminator)
-        self._generate, self._judge = self._generator, self._discriminator
+        self._generate, self._discriminate = self._generator, self._discriminator
         self._has_graphs = "reduce_overhead" in words
-        if variants.is_compiled(variant):
+        if torch_variants.is_compiled(variant):
             how = {"mode": "reduce-overhead" if self._has_graphs else None, "dynamic": False, "fullgraph": True}
-            self._generate, self._judge = (torch.compile(player, **how) for player in made)
+            self._generate, self._discriminate = (torch.compile(player, **how) for player in made)
         adam = {"foreach": "foreach" in words, "fused": "fused" in words}
         self._generator_optimizer = _adam(self._generator, config.generator, adam)
         self._discriminator_optimizer = _adam(self._discriminator, config.discriminator, adam)
         self._draw = specs.call(PRIORS, config.latent.prior, "config.latent.prior")
         self._loss = specs.call(LOSSES, config.loss, "config.loss")
-        self._average = [tensor.clone() for tensor in self._averaged()]
-        shown = config.batch_size * config.discriminator_steps
-        self._mix = get_ema_multi_avg_fn(2.0 ** (-shown / config.ema_halflife)) if config.ema_halflife else None
-        self._rows, self._shown = torch.randperm(len(self._images), device=DEVICE), 0
-        self._turns = 0
+        self._ema = [tensor.clone() for tensor in self._generator_tensors()]
+        images_in_step = config.batch_size * config.discriminator_steps
+        self._update_ema = (
+            get_ema_multi_avg_fn(2.0 ** (-images_in_step / config.ema_halflife)) if config.ema_halflife else None
+        )
+        self._rows, self._position = torch.randperm(len(self._images), device=DEVICE), 0
+        self._steps = 0
 
-    def play(self, turns: int) -> float:
-        """Plays so many turns; the seconds that one took."""
+    def time_steps(self, steps: int) -> float:
+        """Trains for a number of steps. Returns the seconds per step."""
         torch.set_num_threads(self._threads)
         synchronize()
-        begun = time.perf_counter()
-        for _ in range(turns):
-            self._turn()
+        start = time.perf_counter()
+        for _ in range(steps):
+            self._step()
         synchronize()
-        return (time.perf_counter() - begun) / turns
+        return (time.perf_counter() - start) / steps
 
     @torch.no_grad()
     def samples(self, count: int, batch_size: int = 500) -> np.ndarray:
-        """Images uint8 [count, H, W, C] of the last generator, in evaluation mode."""
+        """Generates images uint8 [count, H, W, C] with the current generator in evaluation mode."""
         self._generator.eval()
         parts = [
             self._generator(self._draw(batch_size, self._config.latent.size)) for _ in range(-(-count // batch_size))
@@ -169,22 +172,22 @@ class Program:
         pixels = torch.cat(parts)[:count].float().sub(self._low).div(self._scale)
         return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
-    def _turn(self) -> None:
-        if self._has_graphs:  # what the graphs wrote in the last step may be overwritten, and nothing of this one
+    def _step(self) -> None:
+        if self._has_graphs:  # the outputs of the last step may be overwritten now
             torch.compiler.cudagraph_mark_step_begin()
         shared = self._latents() if self._config.latent.share else None
         for update in range(1, self._config.discriminator_steps + 1):
-            # Where latents are shared, the fakes of D's last update are those of G's first, drawn with their graph.
-            is_kept = shared is not None and update == self._config.discriminator_steps
-            with torch.set_grad_enabled(is_kept):
+            # With shared latents, the fakes of D's last update, with their graph, are those of G's first update.
+            needs_graph = shared is not None and update == self._config.discriminator_steps
+            with torch.set_grad_enabled(needs_graph):
                 fake = self._fakes(shared)
             real = self._batch()
             self._update_discriminator(real, fake.detach())
         for update in range(self._config.generator_steps):
             self._update_generator(fake if shared is not None and update == 0 else self._fakes(shared), real)
-        if self._mix is not None:
-            self._mix(self._average, self._averaged(), None)
-        self._turns += 1
+        if self._update_ema is not None:
+            self._update_ema(self._ema, self._generator_tensors(), None)
+        self._steps += 1
 
     def _fakes(self, latent: Tensor | None) -> Tensor:
         with self._autocast():
@@ -192,64 +195,66 @@ class Program:
 
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> None:
         weights = self._weights("discriminator")
-        with self._judging():
+        with self._normalized_once():
             with self._autocast():  # one around both casts D's weights once
                 on_real = self._logits(real.requires_grad_(weights["r1"] > 0))
                 on_fake = self._logits(fake.requires_grad_(weights["r2"] > 0))
             loss = self._loss.discriminator(on_real, on_fake)
             for name, image, logits in (("r1", real, on_real), ("r2", fake, on_fake)):
                 if weights[name]:
-                    loss = loss + weights[name] * _squared_slopes(image, logits).mean()
+                    loss = loss + weights[name] * _squared_gradient_norms(image, logits).mean()
             if weights["wgan_gp"]:
                 share = torch.rand(len(real), 1, 1, 1, device=DEVICE)
                 between = torch.lerp(fake, real, share).requires_grad_()
-                slopes = _squared_slopes(between, self._logits(between)).sqrt()
-                loss = loss + weights["wgan_gp"] * (slopes - 1.0).square().mean()
+                norms = _squared_gradient_norms(between, self._logits(between)).sqrt()
+                loss = loss + weights["wgan_gp"] * (norms - 1.0).square().mean()
         self._discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._discriminator_optimizer.step()
 
     def _update_generator(self, fake: Tensor, real: Tensor) -> None:
-        self._discriminator.requires_grad_(False)  # its kernels' gradients, which nobody wants, are not computed
-        with self._judging():
+        self._discriminator.requires_grad_(False)  # the gradients of its parameters are not needed
+        with self._normalized_once():
             on_fake = self._logits(fake)
             with torch.no_grad():
-                on_real = self._logits(real) if self._loss.compares else on_fake  # which then says nothing
+                on_real = self._logits(real) if self._loss.compares else on_fake  # ignored by the loss
         loss = self._loss.generator(on_real, on_fake)
         if weight := self._weights("generator")["ortho"]:
-            loss = loss + weight * sum(_overlaps(kernel) for kernel in self._generator.parameters() if kernel.ndim > 1)
+            loss = loss + weight * sum(
+                _orthogonal_penalty(kernel) for kernel in self._generator.parameters() if kernel.ndim > 1
+            )
         self._generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._generator_optimizer.step()
         self._discriminator.requires_grad_(True)
 
     def _weights(self, player: str) -> dict[str, float]:
-        """Of the penalties that are due in this turn: a lazy one counts for all turns that it stands for."""
+        """The weights of the penalties in this step. A lazy penalty is scaled by its interval."""
         interval = self._config[player].penalty_interval
-        return {name: (self._turns % interval == 0) * interval * self._config.penalties[name] for name in PENALTIES}
+        return {name: (self._steps % interval == 0) * interval * self._config.penalties[name] for name in PENALTIES}
 
     def _logits(self, image: Tensor) -> Tensor:
         with self._autocast():
-            return self._judge(image).float()
+            return self._discriminate(image).float()
 
-    def _judging(self) -> Any:
-        """Within it D's kernels are normalized once, as ours are in an update."""
+    def _normalized_once(self) -> Any:
+        """A context in which D's kernels are normalized once, as ours are in an update."""
         return parametrize.cached() if self._config.discriminator.spectral_norm else contextlib.nullcontext()
 
     def _batch(self) -> Tensor:
-        """The next images of a shuffled epoch, in the game's range."""
+        """The next images of a shuffled epoch, in the range of the generator's output."""
         size = self._config.batch_size
-        if self._shown + size > len(self._rows):
-            self._rows, self._shown = torch.randperm(len(self._images), device=DEVICE), 0
-        images = self._images[self._rows[self._shown : self._shown + size]]
-        self._shown += size
+        if self._position + size > len(self._rows):
+            self._rows, self._position = torch.randperm(len(self._images), device=DEVICE), 0
+        images = self._images[self._rows[self._position : self._position + size]]
+        self._position += size
         images = images.to(torch.float32, memory_format=self._layout)
         return images.mul_(self._scale).add_(self._low)
 
     def _latents(self) -> Tensor:
         return self._draw(self._config.batch_size, self._config.latent.size)
 
-    def _averaged(self) -> list[Tensor]:
+    def _generator_tensors(self) -> list[Tensor]:
         return [tensor.detach() for tensor in self._generator.state_dict().values() if tensor.is_floating_point()]
 
     def _autocast(self) -> Any:
@@ -259,30 +264,30 @@ class Program:
 def prepare(
     config: ConfigDict, images: np.ndarray, variants: Sequence[str] = ()
 ) -> tuple[dict[str, Program], dict[str, str]]:
-    """Programs of a config by variant, each played once; and of those that PyTorch refused, why.
+    """Builds and warms up the programs of a config. Returns {variant: program} and {variant: error message}.
 
-    Without `variants` all that say something of the config.
+    Without `variants`, all that apply to the config.
     """
     allow_tf32()
-    # All compiled networks share one list of programs, which is searched at each call: it starts empty. And one that
-    # gave up and went on without a word would be timed under a wrong name.
+    # All compiled networks share one cache, which is searched at each call, so it is emptied first. A network that
+    # silently falls back to eager mode would be timed under a wrong name.
     torch.compiler.reset()
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    programs, refused = {}, {}
-    for variant in variants or variants.variants_of(config, DEVICE.type):
+    programs, failed = {}, {}
+    for variant in variants or torch_variants.variants_of(config, DEVICE.type):
         torch.manual_seed(config.seed)
         try:
             program = Program(config, images, variant)
-            program.play(max(WARM_UP.get(word, 2) for word in variants.words_of(variant)))
+            program.time_steps(max(WARM_UP.get(word, 2) for word in torch_variants.words_of(variant)))
         except UserError:
             raise
-        except Exception as error:  # whatever a variant cannot do is told in its row of the table
+        except Exception as error:  # reported in the row of the variant
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            refused[variant] = f"{type(error).__name__}: {lines[0] if lines else ''}"
+            failed[variant] = f"{type(error).__name__}: {lines[0] if lines else ''}"
         else:
             programs[variant] = program
-    return programs, refused
+    return programs, failed
 
 
 def _adam(player: nn.Module, settings: ConfigDict, how: dict[str, bool]) -> torch.optim.Adam:
@@ -291,13 +296,13 @@ def _adam(player: nn.Module, settings: ConfigDict, how: dict[str, bool]) -> torc
     )
 
 
-def _squared_slopes(image: Tensor, logits: Tensor) -> Tensor:
+def _squared_gradient_norms(image: Tensor, logits: Tensor) -> Tensor:
     """|d logit / d image|^2 of each image, [B], with a graph."""
-    (slope,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
-    return slope.float().square().sum((1, 2, 3))
+    (gradient,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
+    return gradient.float().square().sum((1, 2, 3))
 
 
-def _overlaps(kernel: Tensor) -> Tensor:
+def _orthogonal_penalty(kernel: Tensor) -> Tensor:
     """The sum of the squared products of different outputs' weights: BigGAN's orthogonal regularization."""
     matrix = kernel.flatten(1)
     products = matrix @ matrix.mT
@@ -305,7 +310,7 @@ def _overlaps(kernel: Tensor) -> Tensor:
 
 
 def _check(config: ConfigDict) -> None:
-    """Raises `UserError` for what a config may ask of us, and these programs do not do."""
+    """Raises `UserError` for fields of a config that are not implemented here."""
     unknown = [f"penalties.{name}" for name, weight in config.penalties.items() if weight and name not in PENALTIES]
     for name in ("generator", "discriminator"):
         settings = config[name]
@@ -317,4 +322,4 @@ def _check(config: ConfigDict) -> None:
         unknown += [f"{name}.conditioning"] if settings.conditioning != "none" else []
     unknown += ["augment.policy"] if config.augment.policy != "none" else []
     if unknown:
-        raise UserError(f"the PyTorch programs have no peer of this config's {', '.join(unknown)}")
+        raise UserError(f"the PyTorch programs do not implement this config's {', '.join(unknown)}")

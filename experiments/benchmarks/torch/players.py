@@ -1,4 +1,4 @@
-"""The tutorials' players and DCGAN's as PyTorch's users write them, by our networks' names.
+"""The networks of the tutorials and of DCGAN in PyTorch, named as ours.
 
 Images are [B, C, H, W] here.
 """
@@ -44,17 +44,17 @@ def dcgan_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[i
     sizes = _sizes(image_shape, settings.depth)
     depth, is_normal = len(sizes) - 1, settings.batch_norm
 
-    def normalized(maps: int) -> list[nn.Module]:
-        return [*([nn.BatchNorm2d(maps)] if is_normal else []), rectifier(0.0)]
+    def normalized(features: int) -> list[nn.Module]:
+        return [*([nn.BatchNorm2d(features)] if is_normal else []), rectifier(0.0)]
 
-    maps = settings.width * 2 ** (depth - 1)
-    layers = [nn.Linear(latent_size, maps * math.prod(sizes[depth]), bias=not is_normal)]
-    layers += [nn.Unflatten(1, (maps, *sizes[depth])), *normalized(maps)]
+    features = settings.width * 2 ** (depth - 1)
+    layers = [nn.Linear(latent_size, features * math.prod(sizes[depth]), bias=not is_normal)]
+    layers += [nn.Unflatten(1, (features, *sizes[depth])), *normalized(features)]
     for stage in range(depth - 1, 0, -1):
-        layers += [Enlarge(maps, maps // 2, 4, sizes[stage + 1], sizes[stage], bias=not is_normal)]
-        maps //= 2
-        layers += normalized(maps)
-    layers += [Enlarge(maps, image_shape[0], 4, sizes[1], sizes[0], bias=False)]
+        layers += [Enlarge(features, features // 2, 4, sizes[stage + 1], sizes[stage], bias=not is_normal)]
+        features //= 2
+        layers += normalized(features)
+    layers += [Enlarge(features, image_shape[0], 4, sizes[1], sizes[0], bias=False)]
     return initialized(nn.Sequential(*layers), settings.kernel_init, scale_sd=0.02)
 
 
@@ -63,11 +63,11 @@ def dcgan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int])
     sizes = _sizes(image_shape, settings.depth)
     layers, channels = [], image_shape[0]
     for stage, size in enumerate(sizes[:-1]):
-        maps = settings.width * 2**stage
-        layers += [Same(channels, maps, 4, size, stride=2, bias=not settings.batch_norm)]
-        layers += [nn.BatchNorm2d(maps)] if stage and settings.batch_norm else []
+        features = settings.width * 2**stage
+        layers += [Same(channels, features, 4, size, stride=2, bias=not settings.batch_norm)]
+        layers += [nn.BatchNorm2d(features)] if stage and settings.batch_norm else []
         layers += [rectifier()]
-        channels = maps
+        channels = features
     layers += [nn.Flatten(), nn.Linear(channels * math.prod(sizes[-1]), 1, bias=False), nn.Flatten(0)]
     return initialized(nn.Sequential(*layers), settings.kernel_init, scale_sd=0.02)
 
@@ -75,9 +75,13 @@ def dcgan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int])
 def conv_gan_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Of gan/networks/conv_gan.py."""
     layers, channels, side = [nn.Unflatten(1, (latent_size // 4, 2, 2)), nn.ReLU()], latent_size // 4, 2
-    for maps, larger in ((4 * settings.width, 3), (2 * settings.width, 6), (settings.width, 12)):
-        layers += [Enlarge(channels, maps, 5, (side, side), (larger, larger)), nn.BatchNorm2d(maps), rectifier(0.0)]
-        channels, side = maps, larger
+    for features, larger in ((4 * settings.width, 3), (2 * settings.width, 6), (settings.width, 12)):
+        layers += [
+            Enlarge(channels, features, 5, (side, side), (larger, larger)),
+            nn.BatchNorm2d(features),
+            rectifier(0.0),
+        ]
+        channels, side = features, larger
     layers += [Enlarge(channels, image_shape[0], 5, (side, side), image_shape[1:], padding="VALID")]
     return initialized(nn.Sequential(*layers), settings.kernel_init, bias=settings.bias)
 
@@ -85,9 +89,9 @@ def conv_gan_generator(settings: ConfigDict, latent_size: int, image_shape: tupl
 def conv_gan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
     """Of gan/networks/conv_gan.py."""
     layers, (channels, *size) = [], image_shape
-    for maps in (settings.width, 2 * settings.width):
-        layers += [Same(channels, maps, 5, size), rectifier(0.0), nn.AvgPool2d(2)]
-        channels, size = maps, [length // 2 for length in size]
+    for features in (settings.width, 2 * settings.width):
+        layers += [Same(channels, features, 5, size), rectifier(0.0), nn.AvgPool2d(2)]
+        channels, size = features, [length // 2 for length in size]
     layers += [nn.Flatten(), nn.Linear(channels * math.prod(size), 4 * settings.width), rectifier(0.0)]
     layers += [nn.Linear(4 * settings.width, 1), nn.Flatten(0)]
     return initialized(nn.Sequential(*layers), settings.kernel_init, bias=settings.bias)
@@ -100,10 +104,10 @@ def flag_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[in
     first = (channels, height // 4, width // 4)
     layers = [nn.Linear(latent_size, math.prod(first)), nn.BatchNorm1d(math.prod(first)), rectifier(0.0)]
     layers += [nn.Unflatten(1, first), nn.Upsample(scale_factor=4)]
-    for maps in others:
-        layers += [nn.Dropout(settings.dropout), Same(channels, maps, 3, (height, width))]
-        layers += [nn.BatchNorm2d(maps), rectifier(0.0)]
-        channels = maps
+    for features in others:
+        layers += [nn.Dropout(settings.dropout), Same(channels, features, 3, (height, width))]
+        layers += [nn.BatchNorm2d(features), rectifier(0.0)]
+        channels = features
     layers += [nn.Dropout(settings.dropout), nn.Conv2d(channels, image_channels, 1)]
     return initialized(nn.Sequential(*layers), settings.kernel_init, dense=settings.dense_init)
 
@@ -119,9 +123,9 @@ class RealMinusFake(nn.Module):
 def flag_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
     """Of gan/networks/flag.py."""
     layers, (channels, *size) = [], image_shape
-    for maps in settings.channels:
-        layers += [Same(channels, maps, 5, size), rectifier(0.0), nn.Dropout(settings.dropout)]
-        channels = maps
+    for features in settings.channels:
+        layers += [Same(channels, features, 5, size), rectifier(0.0), nn.Dropout(settings.dropout)]
+        channels = features
     layers += [nn.Flatten(), nn.Linear(channels * math.prod(size), settings.hidden), rectifier()]
     layers += [nn.Dropout(settings.dropout), nn.Linear(settings.hidden, 2), RealMinusFake()]
     return initialized(nn.Sequential(*layers), settings.kernel_init)

@@ -1,7 +1,7 @@
-"""Residual players as PyTorch's users write them: WGAN-GP's and SNGAN's, SAGAN's and BigGAN's.
+"""Residual networks in PyTorch: those of WGAN-GP and SNGAN, of SAGAN and of BigGAN, without conditioning.
 
-Without conditioning. Images are [B, C, H, W] here. Doubling by repetition and halving by means of 2x2 pixels stand
-beside their 3x3 convolutions, as in the published code, where ours make one convolution of both.
+Images are [B, C, H, W] here. Nearest-neighbor upsampling and 2x2 average pooling are separate from the 3x3
+convolutions, as in the published code; ours are fused with them.
 """
 
 import functools
@@ -18,17 +18,17 @@ from experiments.benchmarks.torch.layers import initialized
 from gan.networks import biggan, resnet, sagan
 
 GAIN = math.sqrt(2.0)
-"""How much larger than `kernel_init` says the 3x3 convolutions of resnet's blocks begin."""
+"""The factor by which the initial 3x3 kernels of resnet's blocks exceed `kernel_init`."""
 
 
 class ModulatedBatchNorm(nn.Module):
-    """Batch normalization whose scale and offset are linear maps of each example's own vector."""
+    """Batch normalization whose scale and offset are linear functions of each example's own vector."""
 
-    def __init__(self, maps: int, vector: int):
+    def __init__(self, features: int, vector: int):
         super().__init__()
-        self._norm = nn.BatchNorm2d(maps, affine=False)
-        self.scale = nn.Linear(vector, maps, bias=False)
-        self.offset = nn.Linear(vector, maps, bias=False)
+        self._norm = nn.BatchNorm2d(features, affine=False)
+        self.scale = nn.Linear(vector, features, bias=False)
+        self.offset = nn.Linear(vector, features, bias=False)
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         """[B, C, H, W] and [B, V] to the first's shape."""
@@ -56,56 +56,56 @@ class SelfAttention(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Twice the size: 3x3 a 3x3 up a x + up 1x1 x, with a the ReLU of a batch normalization."""
+    """Upsamples by 2: conv3x3(a(conv3x3(up(a(x))))) + up(conv1x1(x)), with a = ReLU of batch normalization."""
 
-    def __init__(self, inputs: int, maps: int, vector: int = 0):
+    def __init__(self, inputs: int, features: int, vector: int = 0):
         super().__init__()
 
         def norm(channels: int) -> nn.Module:
             return ModulatedBatchNorm(channels, vector) if vector else nn.BatchNorm2d(channels)
 
-        self.norms = nn.ModuleList([norm(inputs), norm(maps)])
-        self.enlarging = ResampledConv(inputs, maps, 3, padding=1)
-        self.convs = nn.ModuleList([nn.Conv2d(maps, maps, 3, padding=1), nn.Conv2d(inputs, maps, 1)])
+        self.norms = nn.ModuleList([norm(inputs), norm(features)])
+        self.upsampled = ResampledConv(inputs, features, 3, padding=1)
+        self.convs = nn.ModuleList([nn.Conv2d(features, features, 3, padding=1), nn.Conv2d(inputs, features, 1)])
 
     def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] to [B, maps, 2 H, 2 W]."""
+        """[B, C, H, W] to [B, features, 2 H, 2 W]."""
         given = () if vector is None else (vector,)
         conv, shortcut = self.convs
         y = F.interpolate(F.relu(self.norms[0](x, *given)), scale_factor=2)
-        y = conv(F.relu(self.norms[1](self.enlarging(y), *given)))
+        y = conv(F.relu(self.norms[1](self.upsampled(y), *given)))
         return y + F.interpolate(shortcut(x), scale_factor=2)
 
 
 class ResampledConv(nn.Conv2d):
-    """A convolution beside which the image is doubled or halved: to be told from the others by its name."""
+    """A convolution next to up- or downsampling. The class name distinguishes it in tests."""
 
 
 class DiscriminatorBlock(nn.Module):
-    """down 3x3 a 3x3 a x + 1x1 down x, with a = ReLU; `wide` and `first` as in gan/networks/resnet.py."""
+    """down(conv3x3(a(conv3x3(a(x))))) + conv1x1(down(x)), a = ReLU; `wide`, `first` as in gan/networks/resnet.py."""
 
-    def __init__(self, inputs: int, maps: int, *, halves: bool, first: bool, wide: bool):
+    def __init__(self, inputs: int, features: int, *, downsamples: bool, first: bool, wide: bool):
         super().__init__()
-        hidden = maps if first or wide else inputs
-        last = ResampledConv if halves else nn.Conv2d
-        self.convs = nn.ModuleList([nn.Conv2d(inputs, hidden, 3, padding=1), last(hidden, maps, 3, padding=1)])
-        self.shortcut = nn.Conv2d(inputs, maps, 1) if halves or inputs != maps else nn.Identity()
-        self._halves, self._first = halves, first
+        hidden = features if first or wide else inputs
+        last = ResampledConv if downsamples else nn.Conv2d
+        self.convs = nn.ModuleList([nn.Conv2d(inputs, hidden, 3, padding=1), last(hidden, features, 3, padding=1)])
+        self.shortcut = nn.Conv2d(inputs, features, 1) if downsamples or inputs != features else nn.Identity()
+        self._downsamples, self._first = downsamples, first
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, maps, H, W], or half the size."""
+        """[B, C, H, W] to [B, features, H, W], or half the size."""
         y = self.convs[0](x if self._first else F.relu(x))
         y = self.convs[1](F.relu(y))
-        return self.shortcut(self._smaller(x)) + self._smaller(y)
+        return self.shortcut(self._downsample(x)) + self._downsample(y)
 
-    def _smaller(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2) if self._halves else x
+    def _downsample(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2) if self._downsamples else x
 
 
-class Upwards(nn.Module):
-    """A generator of blocks that double the image, after a dense layer, with attention after some of them.
+class ResidualGenerator(nn.Module):
+    """A dense layer and blocks that upsample by 2, with attention after some of them.
 
-    Of a split latent the dense layer takes the first part and each block another.
+    A split latent has a part for the dense layer and one for each block.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class Upwards(nn.Module):
         self.dense = nn.Linear(latent // self._parts, first * height * width)
         self._shape = (first, height, width)
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleList()
-        for inputs, maps in itertools.pairwise(widths):
+        for inputs, features in itertools.pairwise(widths):
             height *= 2
-            self.blocks.append(GeneratorBlock(inputs, maps, latent // self._parts if split else 0))
-            self.attention.append(SelfAttention(maps) if height in attention else nn.Identity())
+            self.blocks.append(GeneratorBlock(inputs, features, latent // self._parts if split else 0))
+            self.attention.append(SelfAttention(features) if height in attention else nn.Identity())
         self.norm, self.conv = nn.BatchNorm2d(widths[-1]), nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -136,8 +136,8 @@ class Upwards(nn.Module):
         return self.conv(F.relu(self.norm(x)))
 
 
-class Downwards(nn.Module):
-    """A discriminator of blocks, of which the first halve the image, with attention after some; logits [B]."""
+class ResidualDiscriminator(nn.Module):
+    """Blocks, the first of which downsample by 2, with attention after some; logits [B]."""
 
     def __init__(
         self, image_shape: tuple[int, int, int], widths: Sequence[int], halvings: int, attention: Sequence[int] = (),
@@ -147,10 +147,12 @@ class Downwards(nn.Module):
         channels, height, width = image_shape
         sizes = sagan.sizes_after_blocks((height, width, channels), len(widths), halvings, attention, "peer")
         blocks = []
-        for index, (inputs, maps) in enumerate(itertools.pairwise((channels, *widths))):
-            blocks.append(DiscriminatorBlock(inputs, maps, halves=index < halvings, first=index == 0, wide=wide))
+        for index, (inputs, features) in enumerate(itertools.pairwise((channels, *widths))):
+            blocks.append(
+                DiscriminatorBlock(inputs, features, downsamples=index < halvings, first=index == 0, wide=wide)
+            )
             if sizes[index][0] in attention and sizes[index] not in sizes[index + 1 :]:
-                blocks.append(SelfAttention(maps))
+                blocks.append(SelfAttention(features))
         self.blocks, self.dense, self._pooling = nn.Sequential(*blocks), nn.Linear(widths[-1], 1), pooling
 
     def forward(self, image: Tensor) -> Tensor:
@@ -163,14 +165,16 @@ class Downwards(nn.Module):
 def resnet_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Of gan/networks/resnet.py."""
     widths = settings.widths or _published("generator", image_shape, resnet.SIZES).generator
-    return _begun(Upwards(latent_size, image_shape, widths), settings, GAIN)
+    return _initialized(ResidualGenerator(latent_size, image_shape, widths), settings, GAIN)
 
 
 def resnet_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int]) -> nn.Module:
     """Of gan/networks/resnet.py, without its normalization of each example."""
     row = functools.partial(_published, "discriminator", image_shape, resnet.SIZES)
     widths, halvings = settings.widths or row().discriminator, settings.halvings or row().halvings
-    return _begun(Downwards(image_shape, widths, halvings, wide=False, pooling=settings.pooling), settings, GAIN)
+    return _initialized(
+        ResidualDiscriminator(image_shape, widths, halvings, wide=False, pooling=settings.pooling), settings, GAIN
+    )
 
 
 def sagan_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -199,7 +203,7 @@ def _attentive_generator(
 ) -> nn.Module:  # fmt: skip
     row = functools.partial(_published, "generator", image_shape, sizes)
     widths = settings.widths or [settings.width * multiple for multiple in row().generator]
-    return _begun(Upwards(latent_size, image_shape, widths, settings.attention, split=split), settings)
+    return _initialized(ResidualGenerator(latent_size, image_shape, widths, settings.attention, split=split), settings)
 
 
 def _attentive_discriminator(
@@ -208,7 +212,7 @@ def _attentive_discriminator(
     row = functools.partial(_published, "discriminator", image_shape, sizes)
     widths = settings.widths or [settings.width * multiple for multiple in row().discriminator]
     halvings = settings.halvings or row().halvings
-    return _begun(Downwards(image_shape, widths, halvings, settings.attention, wide=True), settings)
+    return _initialized(ResidualDiscriminator(image_shape, widths, halvings, settings.attention, wide=True), settings)
 
 
 def _published(player: str, image_shape: tuple[int, int, int], sizes: Mapping[int, resnet.Size]) -> resnet.Size:
@@ -216,8 +220,8 @@ def _published(player: str, image_shape: tuple[int, int, int], sizes: Mapping[in
     return resnet.published(player, (height, width, channels), sizes)
 
 
-def _begun(player: nn.Module, settings: ConfigDict, gain: float = 1.0) -> nn.Module:
-    """The player with our initial weights; the 3x3 convolutions of its blocks are `gain` times as large."""
+def _initialized(player: nn.Module, settings: ConfigDict, gain: float = 1.0) -> nn.Module:
+    """Initializes a network as ours; the 3x3 kernels of its blocks are scaled by `gain`."""
     initialized(player, settings.kernel_init)
     for block in player.modules():
         if isinstance(block, GeneratorBlock | DiscriminatorBlock):

@@ -1,4 +1,4 @@
-"""The ways in which PyTorch's users make one program fast, by name. Nothing here needs PyTorch.
+"""The usual ways to make a PyTorch program fast, by name. This module does not need PyTorch.
 
 A variant is `eager`, or any of these with a plus between them:
 
@@ -6,7 +6,7 @@ A variant is `eager`, or any of these with a plus between them:
   channels_last     images and kernels with their channels innermost
   compile           torch.compile of both networks
   reduce_overhead   torch.compile(mode="reduce-overhead"): the compiled kernels replayed as CUDA graphs (on a GPU only)
-  one_thread        no threads beside this one, which small networks are quicker without (on a CPU only)
+  one_thread        a single thread, which is faster for small networks (on a CPU only)
 
 The precision is the config's, not the variant's: with `config.compute_dtype` bfloat16 the networks run under autocast.
 """
@@ -17,15 +17,15 @@ VARIANTS = (
     "eager", "foreach", "fused", "fused+one_thread", "fused+channels_last", "fused+reduce_overhead",
     "fused+channels_last+reduce_overhead", "fused+compile", "fused+channels_last+compile",
 )  # fmt: skip
-"""Those that take long to compile are last; of these, those that are the best at small batches are first."""
+"""Variants that take long to compile come last; of these, the fastest ones at small batches come first."""
 
 COMPILED = frozenset({"compile", "reduce_overhead"})
 WITHOUT_CONVOLUTIONS = ("mlp",)
-"""Networks to which the order of an image's axes means nothing."""
+"""Networks for which the memory layout of images has no effect."""
 
 
 def words_of(variant: str) -> frozenset[str]:
-    """What a variant consists of."""
+    """The parts of a variant's name."""
     return frozenset(variant.split("+"))
 
 
@@ -35,7 +35,7 @@ def is_compiled(variant: str) -> bool:
 
 
 def variants_of(config: ConfigDict, device: str) -> tuple[str, ...]:
-    """The variants that make a difference to a config on a device, "cpu" or "cuda"."""
+    """The variants that have an effect on a config on a device, "cpu" or "cuda"."""
     without_effect = {"reduce_overhead"} if device == "cpu" else {"one_thread"}
     if config.generator.network in WITHOUT_CONVOLUTIONS:
         without_effect |= {"channels_last"}
