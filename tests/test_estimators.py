@@ -11,6 +11,7 @@ import runs
 from flax import linen as nn
 from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
+from experiments.benchmarks import operations
 from experiments.studies import estimator_noise
 from gan import game as rules
 from gan import penalties, schedules, state, steps

@@ -1,4 +1,4 @@
-"""experiments.on_gpu: stages end as they should whatever happens in them, and each of them works at tiny sizes."""
+"""experiments.on_gpu: failing stages do not affect others, and each stage works at tiny sizes."""
 
 import importlib.util
 import json
@@ -29,7 +29,7 @@ def specs(*names, seconds=60.0):
 def run_all(tmp_path, monkeypatch):
     """Runs stages of tests/on_gpu_stages.py; how they ended, by name, and the folder."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    monkeypatch.setattr(driver, "gpus", lambda: [])  # whatever this machine has
+    monkeypatch.setattr(driver, "gpus", lambda: [])  # on any machine
 
     def run(chosen, seconds=600.0):
         ended = driver.run_all(chosen, tmp_path, seconds=seconds, started=time.monotonic())
@@ -42,14 +42,14 @@ def record_of(folder, name):
     return json.loads((folder / f"{name}.json").read_text())
 
 
-def test_a_stage_that_fails_stops_no_other_and_its_record_says_why(run_all):
+def test_failing_stages_do_not_stop_others_and_are_recorded(run_all):
     ended, folder = run_all(specs("raises", "runs_out_of_memory", "exits", "is_killed", "passes"))
     assert [entry.status for entry in ended.values()] == ["failed"] * 4 + ["passed"]
     failures = [entry.failure for entry in ended.values()]
     assert failures[0] == "ValueError: the third layer"
     assert failures[1].startswith("out of memory (RESOURCE_EXHAUSTED: Out of memory while trying")
     assert failures[2] == "its process ended with status 3 before the stage did"
-    assert failures[3] == "it was ended by SIGKILL, as the system does where memory runs out"
+    assert failures[3] == "it was killed by SIGKILL, perhaps because memory ran out"
     assert "ValueError: the third layer" in record_of(folder, "raises")["traceback"]
     assert record_of(folder, "exits")["traceback"].endswith("the driver is gone")
     for name in ended:
@@ -65,28 +65,28 @@ def test_a_stage_that_fails_stops_no_other_and_its_record_says_why(run_all):
 
 
 def test_a_budget_is_kept_by_dropping_the_last_stages(run_all, monkeypatch):
-    monkeypatch.setattr(driver, "LEAST_SECONDS", 6.0)
+    monkeypatch.setattr(driver, "MIN_SECONDS", 6.0)
     start = time.monotonic()
-    needs_more = {"raises": StageSpec("on_gpu_stages", 60.0, least=20.0)}
+    needs_more = {"raises": StageSpec("on_gpu_stages", 60.0, min_seconds=20.0)}
     ended, folder = run_all(needs_more | specs("takes_its_time", "passes"), seconds=10.0)
     assert time.monotonic() - start < 11.0
     assert [entry.status for entry in ended.values()] == ["dropped", "passed", "dropped"]
     assert ended["takes_its_time"].dropped == record_of(folder, "takes_its_time")["dropped"] == ["the rest"]
-    assert "were left of 10" in ended["passes"].failure and not (folder / "passes.json").exists()
+    assert "remained of 10" in ended["passes"].failure and not (folder / "passes.json").exists()
 
 
-def test_a_stage_that_hangs_is_ended_with_all_that_it_started(run_all, monkeypatch):
+def test_a_stage_that_hangs_is_killed_with_its_child_processes(run_all, monkeypatch):
     monkeypatch.setattr(driver, "GRACE_SECONDS", 1.0)
-    monkeypatch.setattr(driver, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(driver, "MIN_SECONDS", 1.0)
     ended, folder = run_all(specs("hangs", "passes", seconds=4.0), seconds=8.0)
     assert [entry.status for entry in ended.values()] == ["failed", "passed"]
     found = record_of(folder, "hangs")
-    assert found["failure"] == "it was ended at its limit of 4 s" and found["rows"] == [{"what": "hangs"}]
+    assert found["failure"] == "it was killed at its limit of 4 s" and found["rows"] == [{"what": "hangs"}]
     with pytest.raises(ProcessLookupError):
         os.kill(found["facts"]["child"], signal.SIGKILL)
 
 
-def test_mistakes_in_the_flags_are_describe(tmp_path, monkeypatch, capsys):
+def test_mistakes_in_the_flags_are_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("GAN_FLAGS", raising=False)
     known = "expected: parity, speed, tutorials, stacked_mnist, r3gan, launch"
     for flags, message in (
@@ -115,7 +115,7 @@ def test_the_exit_status(statuses, expected, tmp_path, monkeypatch):
     assert command.main([f"--out={tmp_path}"]) == expected
 
 
-def test_a_record_outlives_a_writer_that_is_ended(tmp_path, monkeypatch):
+def test_a_record_is_written_after_each_change(tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "STARTED", time.monotonic())
     kept = stage.Stage("name", tmp_path, 60.0)
     kept.add(row=1)
@@ -281,7 +281,7 @@ def test_a_run_that_fails_or_is_stopped_says_so(tmp_path):
     )
     ended = runs.launch(["--config=configs/toy.py"], seconds=0.3, log=tmp_path / "log")
     assert ended.is_stopped and not ended.failure
-    assert runs.progress(tmp_path) == {"steps": 0} and runs.copy_pictures(tmp_path, tmp_path, "name") == {}
+    assert runs.progress(tmp_path) == {"steps": 0} and runs.copy_images(tmp_path, tmp_path, "name") == {}
 
 
 def test_progress_is_the_median_of_the_lines_after_the_first(tmp_path):

@@ -225,7 +225,7 @@ def headlines(rows: list[dict[str, Any]]) -> list[str]:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table for docs/benchmarks.md."""
     lines = [
-        "| system | batch | dtype | ms a step | images/s | of the product | fastest PyTorch, ms | its variant | ratio |",
+        "| system | batch | dtype | ms a step | images/s | of the product | PyTorch, ms | variant | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for ours, best in with_fastest_torch(rows):
