@@ -1,6 +1,8 @@
 """experiments.benchmarks: the PyTorch programs are equivalent to ours, and operations are counted correctly."""
 
+import ast
 import collections
+import graphlib
 import importlib
 import itertools
 import json
@@ -459,3 +461,19 @@ def test_the_benchmarks_of_the_suite_exist_and_take_their_flags(monkeypatch, nam
     for flags in suite.SUITE[name]:
         monkeypatch.setattr(sys, "argv", [name, *flags, "--json=x.json"])
         assert module.parse().json.name == "x.json"
+
+
+def test_modules_of_experiments_do_not_import_each_other_in_a_circle():
+    root = systems.ROOT
+    imports = {}
+    for path in (root / "experiments").rglob("*.py"):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        targets = {node.module for node in nodes} | {
+            f"{node.module}.{one.name}" for node in nodes for one in node.names
+        }
+        imports[name] = targets - {name}
+    packages = {name for name in imports if any(other.startswith(f"{name}.") for other in imports)}
+    imports = {name: targets for name, targets in imports.items() if name not in packages}
+    order = graphlib.TopologicalSorter({name: targets & imports.keys() for name, targets in imports.items()})
+    assert len(list(order.static_order())) == len(imports)

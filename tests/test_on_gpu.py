@@ -168,9 +168,9 @@ def test_a_comparison_that_fails_stops_no_other(tmp_path, monkeypatch):
     assert found["headline"] == ["9 of 10 comparisons within their tolerance"]
 
 
-def test_what_is_compared_of_a_step_are_its_gradients():
+def test_the_compared_quantities_of_a_step_are_its_gradients():
     family, (cpu, device, *_) = parity_cases.TINY_FAMILIES["dcgan with R1"], jax.devices("cpu")
-    network = parity.Network(family, device, cpu)  # two devices: the reference is compiled as it is beside a GPU
+    network = parity.Network(family, device, cpu)  # two devices: the reference is compiled as with a GPU
     rows = parity.compare_step("dcgan with R1", network, (parity.MODES[0], parity.MODES[2]))
     assert len(rows) == 8 and all(row["passed"] for row in rows)
     assert all(row["error"] < 1e-5 for row in rows if row["dtype"] == "float32")
@@ -184,7 +184,7 @@ def test_what_is_compared_of_a_step_are_its_gradients():
 
 
 def test_rows_of_the_speed_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side has tests of its own
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side is tested elsewhere
     monkeypatch.setattr(speed, "TINY_ORDER", (("mlp_gan", 4), ("dcgan32", 3)))
     monkeypatch.setattr(speed, "DTYPES", ("bfloat16",))
     monkeypatch.setattr(speed, "TINY_OVERRIDES", ("generator.width=8", "discriminator.width=8", "microbatches=2"))
@@ -260,10 +260,10 @@ def test_compiled_pytorch_variants_come_after_all_others(tmp_path):
                          "dcgan64 batch 64 float32 fused+channels_last"]  # fmt: skip
     is_slow = ["compile" in name or "reduce_overhead" in name for name in names]
     assert is_slow == sorted(is_slow) and sum(is_slow) == 6
-    assert sum("reduce_overhead" in name for name in names) == 3  # of MLPs the order of axes says nothing
+    assert sum("reduce_overhead" in name for name in names) == 3  # the memory layout has no effect on MLPs
 
 
-def test_what_the_runs_are_given(tmp_path):
+def test_the_configs_of_the_runs(tmp_path):
     overrides, data = tutorials.settings("flag_gan", tiny=False, flags="")
     assert overrides["data.channels"] == 3 and overrides["data.name"] == "digits" and "64x64" in data
     assert overrides["steps"] == 16_000 and overrides["sample_every"] == 2000 and overrides["log_every"] == 400
@@ -274,7 +274,7 @@ def test_what_the_runs_are_given(tmp_path):
     assert config.batch_size == 512 and config.data.name == "stacked_mnist" and microbatches in r3gan.MICROBATCHES
 
 
-def test_a_run_that_fails_or_is_stopped_says_so(tmp_path):
+def test_a_run_that_fails_or_is_stopped_is_reported(tmp_path):
     ended = runs.launch(["--config=configs/none.py"], seconds=60.0, log=tmp_path / "log")
     assert ended.status == 2 and ended.failure.startswith(
         "exit status 2: error: --config=configs/none.py is not a file"
@@ -295,26 +295,26 @@ def test_progress_is_the_median_of_the_lines_after_the_first(tmp_path):
     found = runs.progress(tmp_path)
     assert found["steps"] == 40 and found["ms_per_step"] == pytest.approx(200.0)
     assert found["images_per_second"] == pytest.approx(5.0) and found["seconds_to_first_log"] == 9.0
-    (tmp_path / "checkpoints" / "43").mkdir(parents=True)  # where it was stopped between two lines
+    (tmp_path / "checkpoints" / "43").mkdir(parents=True)  # stopped between two log lines
     assert runs.progress(tmp_path)["steps"] == 43
 
 
-@pytest.mark.parametrize("name, pictures", [
+@pytest.mark.parametrize("name, run_names", [
     ("r3gan", ["r3gan"]),
     pytest.param("launch", [], marks=pytest.mark.slow),
     pytest.param("stacked_mnist", ["stacked_mnist"], marks=pytest.mark.slow),
     pytest.param("tutorials", [f"tutorials_{name}" for name in tutorials.TUTORIALS], marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_a_stage_of_runs_from_the_command_to_its_pictures(name, pictures, tmp_path, monkeypatch):
+def test_a_stage_of_runs_end_to_end(name, run_names, tmp_path, monkeypatch):
     monkeypatch.delenv("GAN_FLAGS", raising=False)
     monkeypatch.setenv("XLA_FLAGS", os.environ["GAN_TEST_XLA_FLAGS"])
     assert command.main([f"--out={tmp_path}", f"--stages={name}", "--tiny", "--seconds=600"]) == 0
     found = record_of(tmp_path, name)
     assert found["status"] == "passed" and found["headline"] and not found["dropped"]
-    for picture in pictures:
-        last = tmp_path / "runs" / picture / "samples" / "00000008.png"
-        assert (tmp_path / f"{picture}_samples.png").read_bytes() == last.read_bytes()
-        Image.open(tmp_path / f"{picture}_losses.png").close()
+    for run_name in run_names:
+        last = tmp_path / "runs" / run_name / "samples" / "00000008.png"
+        assert (tmp_path / f"{run_name}_samples.png").read_bytes() == last.read_bytes()
+        Image.open(tmp_path / f"{run_name}_losses.png").close()
     if name == "stacked_mnist":
         evaluated = found["rows"][-1]
         assert evaluated["last"]["modes"] >= 1 and evaluated["last"]["reverse_kl"] > 0

@@ -1,8 +1,8 @@
-"""R3GAN's and StyleGAN2's players as PyTorch's users write them: filtered resampling, scaled and modulated layers.
+"""The networks of R3GAN and StyleGAN2 in PyTorch: filtered resampling, scaled and modulated layers.
 
-Without conditioning, in float32 or under autocast. Images are [B, C, H, W] here. The filters are depthwise
-convolutions, as plain PyTorch has them; modulated convolutions scale what goes in and what comes out, as the authors of
-StyleGAN2 do in training.
+Without conditioning, in float32 or under autocast. Images are [B, C, H, W] here. The filters are depthwise convolutions
+of plain PyTorch. Modulated convolutions scale inputs and outputs instead of weights, as the authors of StyleGAN2 do in
+training.
 """
 
 import functools
@@ -17,13 +17,13 @@ from gan.networks.stylegan2 import MAPPING_RATE, MEAN_DECAY
 
 
 class Filter(nn.Module):
-    """[1, 3, 3, 1] along both axes, with `gain` as their sum along one: a depthwise convolution, or its transpose."""
+    """The filter [1, 3, 3, 1], whose sum is `gain`, along both axes: a depthwise convolution or its transpose."""
 
-    def __init__(self, channels: int, *, stride: int = 1, padding: int = 1, enlarges: bool = False, gain: float = 1.0):
+    def __init__(self, channels: int, *, stride: int = 1, padding: int = 1, upsamples: bool = False, gain: float = 1.0):
         super().__init__()
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) * (gain / 8.0)
         self.register_buffer("taps", torch.outer(taps, taps).expand(channels, 1, 4, 4).clone(), persistent=False)
-        apply = F.conv_transpose2d if enlarges else F.conv2d
+        apply = F.conv_transpose2d if upsamples else F.conv2d
         self._apply_taps = functools.partial(apply, stride=stride, padding=padding, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,24 +31,26 @@ class Filter(nn.Module):
         return self._apply_taps(x, self.taps.to(x.dtype))
 
 
-def halving(channels: int) -> Filter:
-    """`halved` of gan/networks/layers.py."""
+def downsampling(channels: int) -> Filter:
+    """Downsampling by 2, as in our networks."""
     return Filter(channels, stride=2)
 
 
-def enlarging(channels: int) -> Filter:
-    """`enlarged` of gan/networks/layers.py."""
-    return Filter(channels, stride=2, enlarges=True, gain=2.0)
+def upsampling(channels: int) -> Filter:
+    """Upsampling by 2, as in our networks."""
+    return Filter(channels, stride=2, upsamples=True, gain=2.0)
 
 
 class ResidualBlock(nn.Module):
-    """R3GAN's: x + 1x1 a(grouped 3x3 a(1x1 x)), with a the leaky ReLU of slope 0.2."""
+    """R3GAN's block: x + conv1x1(a(grouped3x3(a(conv1x1(x))))), with a = leaky ReLU of slope 0.2."""
 
-    def __init__(self, maps: int, settings: ConfigDict):
+    def __init__(self, features: int, settings: ConfigDict):
         super().__init__()
-        hidden, blocks = settings.expansion * maps, settings.blocks * len(settings.widths)
+        hidden, blocks = settings.expansion * features, settings.blocks * len(settings.widths)
         grouped = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden // settings.group_width)
-        self.convs = nn.ModuleList([nn.Conv2d(maps, hidden, 1), grouped, nn.Conv2d(hidden, maps, 1, bias=False)])
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(features, hidden, 1), grouped, nn.Conv2d(hidden, features, 1, bias=False)]
+        )
         for conv in self.convs[:2]:
             nn.init.normal_(conv.weight, std=math.sqrt(2 / 1.04 / _fan_in(conv)) * blocks**-0.25)
             nn.init.zeros_(conv.bias)
@@ -61,12 +63,12 @@ class ResidualBlock(nn.Module):
 
 
 class GeneratorBasis(nn.Module):
-    """A linear map of the latent times a learnt image of each map: [B, Z] to [B, C, H, W]."""
+    """A linear function of the latent times a learned image for each channel: [B, Z] to [B, C, H, W]."""
 
-    def __init__(self, latent: int, maps: int, size: tuple[int, int]):
+    def __init__(self, latent: int, features: int, size: tuple[int, int]):
         super().__init__()
-        self.dense = _mixing(nn.Linear(latent, maps, bias=False))
-        self.basis = nn.Parameter(torch.randn(maps, *size))
+        self.dense = _mixing(nn.Linear(latent, features, bias=False))
+        self.basis = nn.Parameter(torch.randn(features, *size))
 
     def forward(self, latent: Tensor) -> Tensor:
         """[B, Z] to [B, C, H, W]."""
@@ -74,12 +76,12 @@ class GeneratorBasis(nn.Module):
 
 
 class DiscriminatorBasis(nn.Module):
-    """The product with a learnt image of each map, summed over pixels, and a dense layer: logits [B]."""
+    """The product with a learned image for each channel, summed over pixels, and a dense layer: logits [B]."""
 
-    def __init__(self, maps: int, size: tuple[int, int]):
+    def __init__(self, features: int, size: tuple[int, int]):
         super().__init__()
-        self.basis = nn.Parameter(torch.randn(maps, *size) / math.sqrt(math.prod(size)))
-        self.dense = _mixing(nn.Linear(maps, 1, bias=False))
+        self.basis = nn.Parameter(torch.randn(features, *size) / math.sqrt(math.prod(size)))
+        self.dense = _mixing(nn.Linear(features, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to [B]."""
@@ -90,11 +92,11 @@ def r3gan_generator(settings: ConfigDict, latent_size: int, image_shape: tuple[i
     """Of gan/networks/r3gan.py."""
     inputs = settings.widths[0]
     layers = [GeneratorBasis(latent_size, inputs, _smallest(image_shape, settings))]
-    for stage, maps in enumerate(settings.widths):
-        layers += [_mixing(nn.Conv2d(inputs, maps, 1, bias=False))] if maps != inputs else []
-        layers += [enlarging(maps)] if stage else []
-        layers += [ResidualBlock(maps, settings) for _ in range(settings.blocks)]
-        inputs = maps
+    for stage, features in enumerate(settings.widths):
+        layers += [_mixing(nn.Conv2d(inputs, features, 1, bias=False))] if features != inputs else []
+        layers += [upsampling(features)] if stage else []
+        layers += [ResidualBlock(features, settings) for _ in range(settings.blocks)]
+        inputs = features
     return nn.Sequential(*layers, _mixing(nn.Conv2d(inputs, image_shape[0], 1, bias=False)))
 
 
@@ -102,16 +104,16 @@ def r3gan_discriminator(settings: ConfigDict, image_shape: tuple[int, int, int])
     """Of gan/networks/r3gan.py."""
     *smaller, inputs = settings.widths
     layers = [_mixing(nn.Conv2d(image_shape[0], inputs, 1, bias=False))]
-    for maps in (*reversed(smaller), 0):
+    for features in (*reversed(smaller), 0):
         layers += [ResidualBlock(inputs, settings) for _ in range(settings.blocks)]
-        layers += [halving(inputs)] if maps else []
-        layers += [_mixing(nn.Conv2d(inputs, maps, 1, bias=False))] if maps not in (0, inputs) else []
-        inputs = maps or inputs
+        layers += [downsampling(inputs)] if features else []
+        layers += [_mixing(nn.Conv2d(inputs, features, 1, bias=False))] if features not in (0, inputs) else []
+        inputs = features or inputs
     return nn.Sequential(*layers, DiscriminatorBasis(inputs, _smallest(image_shape, settings)))
 
 
 class EqualDense(nn.Module):
-    """A dense layer whose weights, N(0, 1 / rate^2) at first, are scaled by rate / sqrt(inputs) where they are used."""
+    """A dense layer with equalized learning rate: weights, initially N(0, 1 / rate^2), times rate / sqrt(inputs)."""
 
     def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0, is_linear: bool = True):
         super().__init__()
@@ -127,20 +129,27 @@ class EqualDense(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """A convolution scaled as `EqualDense` is; a halving one is filtered first."""
+    """A convolution with equalized learning rate; with downsampling, the image is filtered first."""
 
     def __init__(
-        self, inputs: int, outputs: int, taps: int, *, halves: bool = False, is_linear: bool = False, gain: float = 1.0
+        self,
+        inputs: int,
+        outputs: int,
+        taps: int,
+        *,
+        downsamples: bool = False,
+        is_linear: bool = False,
+        gain: float = 1.0,
     ):
         super().__init__()
         self.filter = nn.Identity()
-        if halves:
+        if downsamples:
             self.filter = Filter(inputs, stride=2) if taps == 1 else Filter(inputs, padding=2)
         self.kernel = nn.Parameter(torch.randn(outputs, inputs, taps, taps))
         if not is_linear:
             self.bias = nn.Parameter(torch.zeros(outputs))
         self._scale, self._gain, self._is_linear = 1 / math.sqrt(inputs * taps**2), gain, is_linear
-        self._place = {"stride": 2} if halves and taps > 1 else {"padding": taps // 2}
+        self._place = {"stride": 2} if downsamples and taps > 1 else {"padding": taps // 2}
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H, W], or half the size."""
@@ -151,14 +160,14 @@ class EqualConv(nn.Module):
 
 
 class SynthesisLayer(nn.Module):
-    """A modulated and demodulated 3x3 convolution with noise, as gan/networks/stylegan2.py has it."""
+    """A modulated and demodulated 3x3 convolution with noise, as in gan/networks/stylegan2.py."""
 
-    def __init__(self, inputs: int, outputs: int, style: int, *, enlarges: bool = False):
+    def __init__(self, inputs: int, outputs: int, style: int, *, upsamples: bool = False):
         super().__init__()
         self.scales = EqualDense(style, inputs, bias=1.0)
         self.kernel = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.noise, self.bias = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(outputs))
-        self.filter = Filter(outputs, gain=2.0) if enlarges else None
+        self.filter = Filter(outputs, gain=2.0) if upsamples else None
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """[B, inputs, H, W] and a style [B, W] to [B, outputs, H, W], or twice the size."""
@@ -189,7 +198,7 @@ class ToRGB(nn.Module):
 
 
 class Mapping(nn.Sequential):
-    """Dense layers with leaky ReLUs that learn at MAPPING_RATE."""
+    """Dense layers with leaky ReLUs and the learning rate multiplier MAPPING_RATE."""
 
     def __init__(self, inputs: int, features: int, layers: int):
         sizes = [inputs] + [features] * layers
@@ -219,12 +228,12 @@ class StyledGenerator(nn.Module):
         self.mapping = MappingNetwork(latent_size, style, settings.mapping_layers)
         self.constant = nn.Parameter(torch.randn(inputs, *_smallest(image_shape, settings)))
         self.convs, self.images = nn.ModuleList(), nn.ModuleList()
-        for stage, maps in enumerate(settings.widths):
-            pair = [SynthesisLayer(inputs, maps, style, enlarges=True)] if stage else []
-            self.convs.append(nn.ModuleList([*pair, SynthesisLayer(maps, maps, style)]))
-            self.images.append(ToRGB(maps, image_shape[0], style))
-            inputs = maps
-        self.enlarge = enlarging(image_shape[0])
+        for stage, features in enumerate(settings.widths):
+            pair = [SynthesisLayer(inputs, features, style, upsamples=True)] if stage else []
+            self.convs.append(nn.ModuleList([*pair, SynthesisLayer(features, features, style)]))
+            self.images.append(ToRGB(features, image_shape[0], style))
+            inputs = features
+        self.upsample = upsampling(image_shape[0])
         self.register_buffer("style_mean", torch.zeros(style))
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -237,12 +246,12 @@ class StyledGenerator(nn.Module):
             for conv in convs:
                 x = conv(x, style)
             part = to_image(x, style)
-            image = part if image is None else self.enlarge(image) + part
+            image = part if image is None else self.upsample(image) + part
         return image
 
 
 class MinibatchStd(nn.Module):
-    """A further map: the mean deviation within groups of consecutive examples."""
+    """Adds a channel: the mean standard deviation within groups of consecutive examples."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -256,15 +265,15 @@ class MinibatchStd(nn.Module):
         return torch.cat([x, deviations.expand(-1, 1, *x.shape[2:])], 1)
 
 
-class HalvingStage(nn.Module):
+class DownsamplingStage(nn.Module):
     """A stage of the discriminator of gan/networks/stylegan2.py."""
 
     def __init__(self, inputs: int, outputs: int, *, has_skip: bool):
         super().__init__()
         self.first = EqualConv(inputs, inputs, 3)
         gain = math.sqrt(0.5) if has_skip else 1.0
-        self.skip = EqualConv(inputs, outputs, 1, halves=True, is_linear=True, gain=gain) if has_skip else None
-        self.second = EqualConv(inputs, outputs, 3, halves=True, gain=gain)
+        self.skip = EqualConv(inputs, outputs, 1, downsamples=True, is_linear=True, gain=gain) if has_skip else None
+        self.second = EqualConv(inputs, outputs, 3, downsamples=True, gain=gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] to [B, outputs, H / 2, W / 2]."""
@@ -281,9 +290,9 @@ def stylegan2_discriminator(settings: ConfigDict, image_shape: tuple[int, int, i
     """Of gan/networks/stylegan2.py."""
     *smaller, inputs = settings.widths
     layers = [EqualConv(image_shape[0], inputs, 1)]
-    for maps in reversed(smaller):
-        layers.append(HalvingStage(inputs, maps, has_skip=settings.architecture == "resnet"))
-        inputs = maps
+    for features in reversed(smaller):
+        layers.append(DownsamplingStage(inputs, features, has_skip=settings.architecture == "resnet"))
+        inputs = features
     layers += [MinibatchStd(settings.group_size), EqualConv(inputs + 1, inputs, 3), nn.Flatten()]
     layers += [EqualDense(inputs * math.prod(_smallest(image_shape, settings)), inputs, is_linear=False)]
     return nn.Sequential(*layers, EqualDense(inputs, 1), nn.Flatten(0))
