@@ -32,9 +32,9 @@ lint: setup ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: setup ## Put style and formatting right
+format: setup ## Fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Time turns, PyTorch beside them, growth and a run's parts (minutes; ARGS=--full: an hour or more)
+bench: setup ## Benchmark step times, PyTorch, scaling and the cost of a run (minutes; ARGS=--full: an hour or more)
 	$(BIN)/python -m experiments.benchmarks $(ARGS)

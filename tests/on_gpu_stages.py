@@ -1,4 +1,4 @@
-"""Stages for the tests of experiments.on_gpu's driver: one module that does what the stage's name says."""
+"""Stages for the tests of experiments.on_gpu's driver: the function with the stage's name is called."""
 
 import os
 import signal
@@ -8,39 +8,39 @@ import time
 
 
 def run(stage):
-    """Does what the stage is called."""
+    """Calls the function with the stage's name."""
     stage.add(what=stage.name)
     globals()[stage.name](stage)
 
 
 def passes(stage):
-    """Comes to its end."""
+    """Passes."""
     stage.headline("all is well")
 
 
 def raises(stage):
-    """Fails as a bug does."""
+    """Fails with a bug."""
     raise ValueError("the third layer\nis missing")
 
 
 def runs_out_of_memory(stage):
-    """Fails as XLA does."""
+    """Fails as XLA does when memory runs out."""
     raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 46170898432 bytes.")
 
 
 def exits(stage):
-    """Ends its process under way."""
+    """Ends its process early."""
     print("the driver is gone", flush=True)
     os._exit(3)
 
 
 def is_killed(stage):
-    """Ends as the system ends a process."""
+    """Is killed by SIGKILL."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hangs(stage):
-    """Never ends, deaf to SIGTERM, and has started a process that does not either; its id is in the record."""
+    """Never ends, ignores SIGTERM, and has started a process that does neither; its id is in the record."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stage.note(child=child.pid)
@@ -48,7 +48,7 @@ def hangs(stage):
 
 
 def takes_its_time(stage):
-    """Works until its time is over, and lists what it did not come to."""
+    """Works until its time is over, and lists what was not done."""
     while stage.left() > 0:
         time.sleep(0.05)
     stage.drop("the rest")

@@ -1,7 +1,7 @@
-"""experiments.plan --compile: what a step becomes on accelerators that are not here, and that it can be read.
+"""experiments.plan --compile: steps compiled for accelerators that are not present.
 
-A step is compiled by the command, in a process of its own: a plugin reads its environment once, and the flags that make
-XLA compile these tests faster would be its flags too.
+The command compiles each step in a process of its own: a plugin reads its environment once, and the XLA flags that make
+these tests compile faster would affect it, too.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from experiments.benchmarks.systems import load
 from experiments.plan import compile as ahead
 from experiments.plan import targets
 from experiments.plan.__main__ import main
-from experiments.plan.compile import Compiled, _argument_bytes, _rejected, lower_step, printed, record
+from experiments.plan.compile import Compiled, _argument_bytes, _rejected, format_compiled, lower_step, record
 from experiments.plan.convolutions import Convolution
 from experiments.plan.work import data_of, program
 from gan.errors import UserError
@@ -40,12 +40,12 @@ SHIFTED = [
     "discriminator.halvings=1",
 ]
 STYLED = ["data.image_size=(8, 8)", "generator.widths=(16, 8)", "discriminator.widths=(16, 8)", "batch_size=8"]
-"""Kernels that are made of others, by shifts, reversals and conversions, in which XLA could lose a reversal."""
+"""Kernels that are computed from others by shifts, reversals and conversions."""
 FOLDER = {"channels": 3, "classes": 0, "examples": 5000}
-"""What a folder of images, which is not there, would have."""
+"""The facts of a folder of images, which does not exist."""
 CONFIGS = ["biggan", "conv_gan", "dcgan", "fast_mnist", "flag_gan", "r3gan", "sagan", "sngan", "stacked_mnist",
            "stylegan2", "wgan_gp"]  # fmt: skip
-"""Those with convolutions."""
+"""The configs with convolutions."""
 
 
 def data_for(config):
@@ -53,12 +53,12 @@ def data_for(config):
 
 
 def compiled(folder, config, target, *overrides):
-    """The JSON of a config's step, compiled."""
+    """The JSON record of a config's compiled step."""
     flags = [f"--config={config}", f"--compile={target}", f"--json={folder / 'plan.json'}", "--devices=1"]
     if load(config).data.name == "folder":
         flags += [f"--{name}={value}" for name, value in FOLDER.items()]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    if target == TPU:  # which calls there are does not depend on libtpu's search for their tiles, 2 to 4 s of CPU each
+    if target == TPU:  # the calls do not depend on libtpu's search for tiles, 2 to 4 s of CPU each
         environment["JAX_EXEC_TIME_OPTIMIZATION_EFFORT"] = "-1.0"
     command = [sys.executable, "-m", "experiments.plan", *flags, "--override", *overrides]
     subprocess.run(command, cwd=systems.ROOT, env=environment, check=True, capture_output=True)
@@ -66,7 +66,7 @@ def compiled(folder, config, target, *overrides):
 
 
 def asked_for(config, *overrides):
-    """How many convolutions of each type a config's step has before it is compiled."""
+    """The number of convolutions of each dtype in a config's step before compilation."""
 
     def inside(jaxpr):
         total = Counter()
@@ -84,7 +84,7 @@ def asked_for(config, *overrides):
 
 
 def check(found, asked):
-    """No image is dilated with zeros, no convolution is left to XLA, and none is widened to float32."""
+    """No image is dilated with zeros, no convolution is left to XLA, and none is converted to float32."""
     calls = found["convolutions"]
     assert calls and not [call for call in calls if call["kind"] in ("dilated_forward", "unfused")]
     assert sum(call["count"] for call in calls if call["dtype"] == "float32") <= asked["float32"]
@@ -100,12 +100,12 @@ def check(found, asked):
         ("configs/stylegan2.py", STYLED),
     ],
 )
-def test_a_gpu_has_the_convolutions_that_a_step_asks_for(config, overrides, tmp_path):
+def test_a_gpu_program_has_the_convolutions_of_the_step(config, overrides, tmp_path):
     check(compiled(tmp_path, config, GPU, BFLOAT16, *overrides), asked_for(config, BFLOAT16, *overrides))
 
 
 @pytest.mark.needs_tpu_plugin
-def test_tpus_have_the_convolutions_that_a_step_asks_for(tmp_path):
+def test_a_tpu_program_has_the_convolutions_of_the_step(tmp_path):
     found = compiled(tmp_path, "configs/dcgan.py", TPU, BFLOAT16, *SMALL)
     check(found, asked_for("configs/dcgan.py", BFLOAT16, *SMALL))
     # On 8x8 G has one transposed convolution and D one convolution. D's update: G forward, D forward on both batches,
@@ -118,7 +118,7 @@ def test_tpus_have_the_convolutions_that_a_step_asks_for(tmp_path):
 
 
 @pytest.mark.needs_tpu_plugin
-def test_tpus_gather_no_batch_of_a_convolution_in_groups(tmp_path):
+def test_tpus_do_not_gather_the_batch_of_a_grouped_convolution(tmp_path):
     found = compiled(tmp_path, "configs/r3gan.py", TPU, BFLOAT16, *GROUPED)
     check(found, asked_for("configs/r3gan.py", BFLOAT16, *GROUPED))
     assert set(found["collectives"]) == {"all-reduce"}
@@ -150,23 +150,23 @@ def test_every_config_compiles_for_tpus(name, tmp_path):
 @pytest.mark.parametrize(
     "preset, overrides, gib",
     [
-        # A step by itself had 2.35 and 8.96 GiB at batches of 16 and 64, before grouped calls 5.67 and 22.74.
+        # A single step needed 2.35 and 8.96 GiB at batches of 16 and 64; without grouped calls 5.67 and 22.74.
         ("cifar10", ["batch_size=16", "microbatches=1"], 3),
         ("stacked_mnist", ["batch_size=64", "microbatches=1"], 11),
-        # The presets as they are: batches of 512 on one GPU, in as many parts as "auto" finds.
+        # The presets: batches of 512 on one GPU, with the microbatches that "auto" chooses.
         ("cifar10", [], 56),
         ("stacked_mnist", [], 56),
     ],
 )
-def test_r3gan_stays_within_a_gpu(preset, overrides, gib, tmp_path):
+def test_r3gan_fits_into_a_gpu(preset, overrides, gib, tmp_path):
     found = compiled(tmp_path, f"configs/r3gan.py:{preset}", GPU, *overrides)
     assert found["temporary_bytes"] < gib * 2**30 and found["fits"]
 
 
 @pytest.mark.slow
 @pytest.mark.needs_cuda_plugin
-def test_eight_gpus_gather_no_batch(tmp_path):
-    # With grouped convolutions, which XLA's partitioner is known to gather the batch for.
+def test_eight_gpus_do_not_gather_the_batch(tmp_path):
+    # With grouped convolutions, for which XLA's partitioner may gather the batch.
     found = compiled(tmp_path, "configs/r3gan.py", f"{GPU}x8")
     assert found["devices"] == 8 and set(found["collectives"]) == {"all-reduce"}
 
@@ -180,7 +180,7 @@ def test_eight_gpus_gather_no_batch(tmp_path):
         (["--override", "batch=3", "--compile=h100"], "the config has no field batch"),
     ],
 )
-def test_a_step_that_cannot_be_compiled_is_one_line(flags, line):
+def test_a_step_that_cannot_be_compiled_is_reported_in_one_line(flags, line):
     command = [sys.executable, "-m", "experiments.plan", "--config=configs/dcgan.py", *flags]
     ended = subprocess.run(command, cwd=systems.ROOT, capture_output=True, text=True)
     assert ended.returncode == 2
@@ -188,7 +188,7 @@ def test_a_step_that_cannot_be_compiled_is_one_line(flags, line):
 
 
 @pytest.mark.needs_tpu_plugin
-def test_a_slice_that_libtpu_does_not_know_is_one_line():
+def test_a_slice_that_libtpu_does_not_know_is_reported_in_one_line():
     command = [sys.executable, "-m", "experiments.plan", "--config=configs/dcgan.py", "--compile=v9:2x2"]
     ended = subprocess.run(command, cwd=systems.ROOT, capture_output=True, text=True)
     assert ended.returncode == 2
@@ -196,15 +196,15 @@ def test_a_slice_that_libtpu_does_not_know_is_one_line():
 
 
 @pytest.mark.parametrize("name", ["h200", "a100", "h100x0", "h100x9", "h100x", "x8", ""])
-def test_an_unknown_target_lists_what_would_work(name):
+def test_an_unknown_target_is_reported_with_the_known_ones(name):
     with pytest.raises(UserError, match=r"is unknown: expected h100, h100x2 to h100x8 .*v5e:2x2"):
         targets.target_of(name)
 
 
 @pytest.mark.parametrize("name, extra", [("h100x4", "cuda"), ("v5e:2x2", "tpu")])
-def test_without_the_plugin_one_line_installs_it(name, extra, monkeypatch, capsys):
+def test_a_missing_plugin_is_reported_with_the_command_that_installs_it(name, extra, monkeypatch, capsys):
     monkeypatch.setattr(targets, "plugin_is_installed", lambda platform: False)
-    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX runs already
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX is already running
     monkeypatch.setattr("sys.argv", ["plan", "--config=configs/dcgan.py", f"--compile={name}"])
     assert main() == 2
     said = capsys.readouterr()
@@ -233,11 +233,10 @@ def test_a_step_is_lowered_as_a_run_compiles_it(devices, overrides):
     config, mesh = load("configs/dcgan.py", [*SMALL, *overrides]), meshes.first(devices)
     lowered = lower_step(config, data_of(config), mesh)
     memory = lowered.compile().memory_analysis()
-    # Beside the state, the images and their labels: 64 rows, a count, a seed and the numbers of a schedule, all of 4
-    # bytes.
+    # Besides the state, the images and their labels: 64 rows, a count, a seed and the hyperparameters, 4 bytes each.
     given = _argument_bytes(lowered, config, mesh)
     assert given < memory.argument_size_in_bytes < given + 64 * 4 / devices + 4 * 40
-    # The state is donated: it lies where it lay, and only metrics are new.
+    # The state is donated, so only the metrics are new.
     images = 64 // devices * (8 * 8 + 4)
     assert memory.alias_size_in_bytes == given - images
     assert 0 < memory.output_size_in_bytes - memory.alias_size_in_bytes < 1000
@@ -251,8 +250,8 @@ FOUND = Compiled(
 )  # fmt: skip
 
 
-def test_auto_takes_the_microbatches_that_a_run_would_take(monkeypatch):
-    """A step with m of them needs 4 GiB beside 112 GiB / m; JAX takes 3/4 of 74.5 GiB, of which 9/10 are for a step."""
+def test_auto_chooses_the_microbatches_of_a_run(monkeypatch):
+    """A step with m microbatches needs 4 + 112 / m GiB; JAX allocates 3/4 of 74.5 GiB, 9/10 of which are for a step."""
 
     def compiled(config, data, target, mesh):
         number = config.microbatches
@@ -266,13 +265,13 @@ def test_auto_takes_the_microbatches_that_a_run_would_take(monkeypatch):
     config = load("configs/r3gan.py", ["microbatches=auto"])
     target, devices = targets.Target(GPU, "cuda", "h100", 1), jax.devices()[:1]
     found = ahead.compile_ahead(config, data_of(config), target, devices)
-    assert found.microbatches == 4  # 56 + 4 GiB are too much for 50.3, 28 + 4 are not
-    assert "microbatches=4) in" in printed(GPU, found) and record(found)["microbatches"] == 4
+    assert found.microbatches == 4  # 56 + 4 GiB exceed 50.3 GiB, 28 + 4 do not
+    assert "microbatches=4) in" in format_compiled(GPU, found) and record(found)["microbatches"] == 4
     with pytest.raises(UserError, match="the memory of v6e:2x2 is not in the table; expected: a number"):
         ahead.compile_ahead(config, data_of(config), targets.Target("v6e:2x2", "tpu", "", 0), devices)
 
 
-def test_what_is_written_and_printed_of_a_step():
+def test_the_record_and_the_printed_lines_of_a_step():
     written = json.loads(json.dumps(record(FOUND)))
     assert written["convolutions"] == [
         {"kind": "backward_filter", "dtype": "bfloat16", "groups": 8, "count": 9},
@@ -281,7 +280,7 @@ def test_what_is_written_and_printed_of_a_step():
     assert written["collectives"] == {"all-reduce": 23} and written["fits"] is True and "text" not in written
     assert written["temporary_bytes"] == 3 * 2**30 and written["argument_bytes"] == 2**30
     assert written["compile_seconds"] == 12.25
-    said = printed("h100x8", FOUND)
+    said = format_compiled("h100x8", FOUND)
     assert "1.00 arguments, 3.00 temporary, 0.50 outputs; together 4.50 of 5.00: fits" in said
     assert "23 all-reduce" in said
 
@@ -290,7 +289,7 @@ def test_a_step_fits_up_to_the_last_byte():
     assert dataclasses.replace(FOUND, limit_bytes=4.5 * 2**30).fits
     assert not dataclasses.replace(FOUND, limit_bytes=4.5 * 2**30 - 1).fits
     unknown = dataclasses.replace(FOUND, limit_bytes=None)
-    assert unknown.fits and "not in the table" in printed("v6e:2x2", unknown)
+    assert unknown.fits and "not in the table" in format_compiled("v6e:2x2", unknown)
 
 
 @pytest.mark.parametrize(
@@ -302,14 +301,14 @@ def test_a_step_fits_up_to_the_last_byte():
          "15.75G hbm. Exceeded hbm capacity by 1.75G.", 17.5 * 2**30),
     ],
 )  # fmt: skip
-def test_what_libtpu_says_of_a_step_that_does_not_fit(said, needed):
+def test_messages_of_libtpu_for_a_step_that_does_not_fit(said, needed):
     rejected = dataclasses.replace(FOUND, **_rejected(RuntimeError(said), 2**30))
     assert rejected.total_bytes == needed and rejected.argument_bytes == 2**30
-    assert not rejected.fits and "does not fit" in printed("v5e:2x2", rejected)
+    assert not rejected.fits and "does not fit" in format_compiled("v5e:2x2", rejected)
     assert record(rejected)["convolutions"] == []
 
 
-def test_any_other_failure_of_a_compiler_is_no_answer():
+def test_any_other_failure_of_a_compiler_is_raised():
     with pytest.raises(RuntimeError, match="vmem"):
         _rejected(
             RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 130M of 128M vmem."), 0

@@ -1,6 +1,8 @@
-"""experiments.faults: what goes wrong, done to small runs; and the parts that bear it, each by itself."""
+"""experiments.faults: fault injection into small runs; and the parts of gan that handle faults, one by one."""
 
 import errno
+import importlib
+import operator
 import os
 import select
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
@@ -16,7 +19,9 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from experiments import faults
+from experiments.faults import datasets, disks, memory, streams
 from gan import data
+from gan.data import toys
 from gan.errors import UserError, machine_failure
 from gan.io import checkpoint, console, events, writer
 from gan.parallel import compilation
@@ -31,10 +36,6 @@ def bench(tmp_path_factory):
 @pytest.mark.slow  # tests/test_loop.py kills runs, and damages their checkpoints, in the quick tests
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_no_fault_loses_anything(bench, name):
-    survived(bench, name)
-
-
-def survived(bench, name):
     try:
         cases = list(faults.cases(bench, name))
     except faults.Skipped as error:
@@ -43,24 +44,47 @@ def survived(bench, name):
     assert not [case for case in cases if case.lost]
 
 
+@pytest.mark.parametrize("module, function", {moment[:2] for moment in disks.MOMENTS.values()})
+def test_functions_before_which_the_disk_fills_exist(module, function):
+    assert callable(operator.attrgetter(function)(importlib.import_module(module)))
+
+
+def test_names_that_the_faults_patch_exist():
+    assert isinstance(loop.DECODED_BYTES, int)
+    for source in (memory.NO_MEMORY_TO_COMPILE, datasets.NAN_IN_STEP_101, datasets.STREAM_FROM_TFDS):
+        compiled = compile(source, "fault", "exec")
+        assert {"fail", "load_with_nan", "loop"} & {*compiled.co_names}
+    assert data.positions(100, batches=1, batch_size=128)[0, :1].shape == (1,)
+    points = toys.load("ring8", "train")
+    assert points._images[data.example_order(np.arange(1), seed=0, n=len(points))].size == 2
+
+
+def test_the_training_steps_are_compiled_under_the_name_that_the_memory_fault_expects():
+    mesh = sharding.device_mesh()
+    steps = sharding.jit_steps(lambda state, data, rows, numbers, axis_name: (state, data), mesh, data_axis=1, most=2)
+    array = jnp.zeros((1, len(mesh.devices)))
+    lowered = steps.lower(array, array, np.int32(1), np.zeros(len(mesh.devices), np.int32), {})
+    assert memory.COMPILED_STEPS in lowered.as_text()
+
+
 def test_a_full_pipe_costs_lines_which_are_counted(monkeypatch):
     monkeypatch.setattr(console, "PATIENCE_SECONDS", 0.05)
-    reading, writing = faults.full_pipe()
+    reading, writing = streams.full_pipe()
     stream = console.Stderr(writing)
-    begun = time.monotonic()
+    start = time.monotonic()
     for _ in range(3):
-        print("lost", file=stream)  # two writes: the line, and its end
-    assert time.monotonic() - begun < 0.3  # only the first of them waited
+        print("lost", file=stream)  # two writes: the line and its end
+    assert time.monotonic() - start < 0.3  # only the first of them waited
     while select.select([reading], [], [], 0)[0]:
         os.read(reading, 4096)
     print("seen", file=stream)
     assert os.read(reading, 4096) == b"(6 writes dropped here: no reader)\nseen\n"
     os.close(reading)
-    print("nobody is there any more", file=stream)
+    print("there is no reader any more", file=stream)
     os.close(writing)
 
 
-def test_what_a_full_disk_refuses_of_stderr_is_left_out():
+def test_stderr_onto_a_full_disk_is_left_out():
     with open("/dev/full", "wb") as disk:
         print("no room", file=console.Stderr(disk.fileno()))
 
@@ -71,7 +95,7 @@ def test_closed_descriptors_are_filled():
     assert int(subprocess.run(["sh", "-c", child], cwd=runs.ROOT, stdout=subprocess.PIPE).stdout) > 2
 
 
-def test_what_the_machine_refuses_is_told_and_what_to_do():
+def test_failures_of_the_machine_are_reported_with_advice():
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples/1.png")
     assert machine_failure(full).startswith("samples/1.png: No space left on device: make room; the last checkpoint")
     of_orbax = ValueError("RESOURCE_EXHAUSTED: Error writing local file: No space left on device [os_error_code='28']")
@@ -90,19 +114,19 @@ def test_what_the_machine_refuses_is_told_and_what_to_do():
     assert machine_failure(FileNotFoundError(errno.ENOENT, "No such file")) == ""
 
 
-def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_called_damaged(tmp_path, monkeypatch):
+def test_a_checkpoint_that_does_not_fit_into_memory_is_not_reported_as_damaged(tmp_path, monkeypatch):
     runs.train(tmp_path, steps=4)
 
-    def refused(*_):
+    def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(checkpoint, "_read", refused)
+    monkeypatch.setattr(checkpoint, "_read", fail)
     with pytest.raises(MemoryError):
         runs.train(tmp_path, steps=8)
     assert (tmp_path / "checkpoints/4").is_dir()
 
 
-def test_a_damaged_line_of_figures_costs_no_other(tmp_path, caplog):
+def test_a_damaged_line_of_metrics_costs_no_other(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st\xff": 2}\n{"step": 3}\n{"step": 4}\n{"step": 5')
     writer._keep_until(path, 3)
@@ -120,7 +144,7 @@ def test_events_are_records_that_tensorboard_reads(tmp_path):
         record, content = content[12 : 12 + length], content[16 + length :]
         found.append(Event.FromString(record))
     assert found[0].file_version == "brain.Event:2"
-    assert (found[1].step, found[1].session_log.status) == (9, 1)  # START: what came from step 9 on is forgotten
+    assert (found[1].step, found[1].session_log.status) == (9, 1)  # START: events from step 9 on are dropped
     assert (found[2].step, found[2].summary.value[0].tag, found[2].summary.value[0].simple_value) == (16, "loss", 0.25)
     assert masked_crc32c(record) == struct.unpack("<I", _tail(tmp_path))[0]
 
@@ -129,12 +153,12 @@ def _tail(folder):
     return next(folder.iterdir()).read_bytes()[-4:]
 
 
-def test_a_mapped_file_that_is_written_to_is_not_read_on(tmp_path):
+def test_a_memory_mapped_file_that_changes_is_not_read_any_more(tmp_path):
     for name, shape in (("images", (8, 2, 2, 1)), ("labels", (8,))):
         np.save(tmp_path / f"{name}.npy", np.ones(shape, np.uint8))
     decoded = data.Decoded(*(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")))
     assert decoded.read(np.arange(3))[0].shape == (3, 2, 2, 1)
-    (tmp_path / "labels.npy").rename(tmp_path / "elsewhere")  # the map holds on to it
+    (tmp_path / "labels.npy").rename(tmp_path / "elsewhere")  # the open map keeps the file
     decoded.read(np.arange(3))
     os.truncate(tmp_path / "images.npy", 140)
     with pytest.raises(UserError, match=r"images\.npy was changed during the run"):
@@ -152,7 +176,7 @@ def no_home(path):
     raise RuntimeError("Could not determine home directory.")
 
 
-def test_programs_of_a_killed_writer_are_removed(tmp_path):
+def test_cache_entries_of_a_killed_writer_are_removed(tmp_path):
     for name in ("a-cache", "a-atime", "b-cache"):
         (tmp_path / name).write_bytes(b"program")
     compilation._remove_incomplete(tmp_path)
@@ -160,10 +184,10 @@ def test_programs_of_a_killed_writer_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
-def test_a_hangup_is_heard_unless_it_is_to_be_ignored(before):
+def test_sighup_is_handled_unless_it_is_ignored(before):
     earlier = signal.signal(signal.SIGHUP, before)
     try:
-        with loop.StopSignal() as interruption:
-            assert (signal.getsignal(signal.SIGHUP) == interruption._note) is (before == signal.SIG_DFL)
+        with loop.StopSignal() as stop_signal:
+            assert (signal.getsignal(signal.SIGHUP) == stop_signal._note) is (before == signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGHUP, earlier)

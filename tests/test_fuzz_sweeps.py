@@ -1,4 +1,4 @@
-"""Bad input to `experiments.sweep`, by hypothesis: experiments, overrides, and studies that lie damaged on the disk."""
+"""Bad input to `experiments.sweep`, by hypothesis: experiments, overrides, and damaged studies on the disk."""
 
 import itertools
 import json
@@ -8,15 +8,16 @@ import shutil
 import pytest
 import runs
 from hypothesis import strategies as st
-from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, rejected_or
+from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, refused_or
 
-from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
 from gan.config.flattening import flatten
 from gan.config.overrides import override
+from experiments.sweep import Experiment, cases, choice, integers, log_uniform, space, uniform
+from experiments.sweep.experiment import config_flags, load_configs, load_experiment, record, trial_config
 from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
-from experiments.study import page, reading, storage, trial  # noqa: E402 (they need Optuna)
+from experiments.sweep import page, results, storage, trial  # noqa: E402 (they need Optuna)
 
 BASE = "configs/dcgan.py"
 VALUES = st.one_of(
@@ -26,10 +27,10 @@ VALUES = st.one_of(
 )  # fmt: skip
 SPACES = st.one_of(
     VALUES,
-    st.lists(VALUES, max_size=3).map(lambda values: among(*values) if values else 3),
+    st.lists(VALUES, max_size=3).map(lambda values: choice(*values) if values else 3),
     st.sampled_from([uniform(0, 1), log_uniform(1, 2), integers(1, 3), integers(1, 10**9),
                      cases({"a": {}, "b": {"seed": 1}}),
-                     cases({"a": {"loss": among("hinge", "minimax")}}), cases({"a": {"x": cases({"y": {"z": 1}})}})]),
+                     cases({"a": {"loss": choice("hinge", "minimax")}}), cases({"a": {"x": cases({"y": {"z": 1}})}})]),
 )  # fmt: skip
 
 
@@ -41,8 +42,8 @@ def at_the_root(monkeypatch):
 
 @fuzzed(150, 6000)
 def test_experiments(examples):
-    """What an experiment's file may say, up to the trials that it would play."""
-    _, known = space.configured(Experiment(base=BASE, minimize="fd", reports=5))
+    """What an experiment file may contain, up to the configs of its trials."""
+    _, known = load_configs(Experiment(base=BASE, minimize="fd", num_reports=5))
     names = sorted(flatten(known))
     fields = st.fixed_dictionaries(
         {},
@@ -56,28 +57,28 @@ def test_experiments(examples):
 
     @over(examples, given=fields, changed=st.integers(0, 3))
     def check(given, changed):
-        whole = {"base": BASE, "minimize": "frechet", "reports": 5}
+        whole = {"base": BASE, "minimize": "frechet", "num_reports": 5}
         kept = dict(itertools.islice(given.items(), 1 + changed))
-        plan = rejected_or(lambda: Experiment(**whole | kept))
-        configured = plan and rejected_or(space.configured, plan)
-        if configured is None:
+        plan = refused_or(lambda: Experiment(**whole | kept))
+        configs = plan and refused_or(load_configs, plan)
+        if configs is None:
             return
-        base, config = configured
-        space.record(plan, config)
+        base, config = configs
+        record(plan, config)
         for parameters in itertools.islice(space.grid(plan.space) if plan.search == "grid" else [{}], 3):
 
             def choose(name, what, parameters=parameters):
                 return parameters.get(name, what.low if isinstance(what, space.Range) else what[0])
 
-            changes = space.settle(plan.space, choose)
-            made = rejected_or(space.trial_config, plan, config, changes, 0)
+            changes = space.resolve(plan.space, choose)
+            made = refused_or(trial_config, plan, config, changes, 0)
             if made is not None:
-                space.flags(base, made)
+                config_flags(base, made)
 
 
 @fuzzed(300, 10_000)
 def test_overrides_of_a_sweep(examples):
-    base, _ = space.configured(Experiment(base=BASE, minimize="fd", reports=5))
+    base, _ = load_configs(Experiment(base=BASE, minimize="fd", num_reports=5))
     names = sorted(flatten(base))
 
     @over(
@@ -92,17 +93,17 @@ def test_overrides_of_a_sweep(examples):
             override(config, [f"{field}{equals}{text}"])
         except UserError as error:
             one_line(error)
-        rejected_or(space.configured, Experiment(base=BASE, minimize="fd", reports=5), [f"{field}{equals}{text}"])
+        refused_or(load_configs, Experiment(base=BASE, minimize="fd", num_reports=5), [f"{field}{equals}{text}"])
 
 
 FILES = st.text(max_size=60) | st.sampled_from([
     "", "'''Which?'''", "'''Which?'''\nEXPERIMENT = 3", "import sys\nsys.exit(3)", "raise KeyError", "raise SystemExit",
-    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base='configs/dcgan.py', minimize='x',"
-    " images='y')",
-    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(base=3, minimize='x')",
-    "from experiments.study import *\nEXPERIMENT = Experiment(base='x', minimize='x')",
-    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment()", "\0", "def f(): f()\nf()",
-    "'''Which?'''\nfrom experiments.study import *\nEXPERIMENT = Experiment(nothing=1)", "(" * 300,
+    "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment(base='configs/dcgan.py', minimize='x',"
+    " budget_images='y')",
+    "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment(base=3, minimize='x')",
+    "from experiments.sweep import *\nEXPERIMENT = Experiment(base='x', minimize='x')",
+    "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment()", "\0", "def f(): f()\nf()",
+    "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment(nothing=1)", "(" * 300,
 ])  # fmt: skip
 
 
@@ -112,22 +113,22 @@ def test_files_of_experiments(examples, tmp_path):
     def check(text):
         path = tmp_path / "question.py"
         path.write_bytes(text.encode(errors="surrogatepass"))
-        loaded = rejected_or(space.load, str(path))
+        loaded = refused_or(load_experiment, str(path))
         if loaded is not None:
-            rejected_or(space.configured, loaded[0])
+            refused_or(load_configs, loaded[0])
 
 
 @pytest.fixture(scope="module")
 def study_folder(tmp_path_factory):
-    """A study whose four trials are told, not played: values 1 to 4."""
+    """A study of four trials whose values are made up: 1 to 4."""
     folder = tmp_path_factory.mktemp("studies") / "study"
-    plan = Experiment(base=BASE, minimize="fd", reports=5, space={"loss": among("hinge", "minimax")}, seeds=(0, 1))
+    plan = Experiment(base=BASE, minimize="fd", num_reports=5, space={"loss": choice("hinge", "minimax")}, seeds=(0, 1))
     study = storage.open_study(plan, {"base": "x"}, folder)
     with storage.planning(folder):
         storage.plan(study, plan, folder)
     for number in range(4):
         asked = study.ask()
-        storage.settle(study, plan, asked)
+        storage.resolve(study, plan, asked)
         asked.set_user_attr("curve", [[100, 2.0]])
         asked.set_user_attr("images", 100)
         asked.set_user_attr("seconds", 1.0)
@@ -137,14 +138,14 @@ def study_folder(tmp_path_factory):
 
 @fuzzed(80, 5000)
 def test_a_study_on_the_disk(examples, study_folder, tmp_path):
-    """A damaged study is refused, or says of each trial what it was told, or that the trial is still to be played."""
+    """A damaged study is rejected, or returns for each trial its value, or no value if it is to be trained again."""
     folder, plan = study_folder
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    told = {
+    values = {
         run.name: run.value
-        for run in reading.read(storage.open_study(plan, {"base": "x"}, folder), plan, "?", folder).runs
+        for run in results.read(storage.open_study(plan, {"base": "x"}, folder), plan, "?", folder).runs
     }
-    assert sorted(told.values()) == [1.0, 2.0, 3.0, 4.0]
+    assert sorted(values.values()) == [1.0, 2.0, 3.0, 4.0]
 
     @over(examples, place=st.floats(0, 0.999), damage=DAMAGE | LOSS)
     def check(place, damage):
@@ -158,23 +159,23 @@ def test_a_study_on_the_disk(examples, study_folder, tmp_path):
             study = storage.open_study(plan, {"base": "x"}, copy)
             with storage.planning(copy):
                 storage.plan(study, plan, copy)
-            found = reading.read(study, plan, "Which?", copy)
-            reading.write_tables(found, copy)
+            found = results.read(study, plan, "Which?", copy)
+            results.write_tables(found, copy)
             page.write(found, copy)
             return found
 
         try:
-            found = rejected_or(read)
-            # A flipped digit of a value is another value: a journal has no checksums. A shorter one must not be.
+            found = refused_or(read)
+            # A journal has no checksums: a flipped digit may change a value. A truncation must not.
             if found is not None and damage[0] in ("cut", "delete", "whole") and path.name == storage.JOURNAL:
                 for run in found.runs:
-                    assert run.value is None or run.value == told[run.name], (damage, text)
+                    assert run.value is None or run.value == values[run.name], (damage, text)
         finally:
             shutil.rmtree(copy)
 
 
-def test_a_line_that_a_killed_worker_left_unfinished_spoils_no_other(study_folder, tmp_path):
-    """Optuna appends to it, and can read neither of the two lines again."""
+def test_an_unfinished_line_of_a_killed_worker_damages_no_other(study_folder, tmp_path):
+    """Optuna would append to it, and could then read neither of the two lines."""
     folder, plan = study_folder
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
@@ -187,19 +188,19 @@ def test_a_line_that_a_killed_worker_left_unfinished_spoils_no_other(study_folde
         with storage.planning(copy):
             storage.plan(study, plan, copy)
         assert journal.read_bytes().startswith(whole[:last])
-        # If it was the last of the four values, its trial is played again.
-        values = {run.value for run in reading.read(study, plan, "?", copy).runs} - {None}
+        # If it held the last of the four values, its trial is trained again.
+        values = {run.value for run in results.read(study, plan, "?", copy).runs} - {None}
         assert {1.0, 2.0, 3.0} <= values <= {1.0, 2.0, 3.0, 4.0}
 
 
 @fuzzed(300, 20_000)
-def test_what_a_trial_reported(examples, tmp_path):
-    """All reports, or all but the last; never some with others missing between."""
+def test_the_reports_of_a_trial(examples, tmp_path):
+    """All reports, or a prefix of them; never some with others missing in between."""
     lines = [
         json.dumps({"step": step, "fd_x": 9.0 - step, "images": 8 * step, "seconds_per_step": 1.0})
         for step in range(1, 9)
     ]
-    plan = Experiment(base=BASE, minimize="fd", reports=5)
+    plan = Experiment(base=BASE, minimize="fd", num_reports=5)
 
     @over(examples, damage=DAMAGE, name=st.sampled_from(["evaluations", "metrics"]))
     def check(damage, name):
@@ -207,8 +208,8 @@ def test_what_a_trial_reported(examples, tmp_path):
         path.write_text("\n".join(lines) + "\n")
         damage_file(path, damage)
         if name == "metrics":
-            rejected_or(trial.trained, tmp_path)
+            refused_or(trial.progress, tmp_path)
             return
-        found = rejected_or(trial.reports, tmp_path, plan)
+        found = refused_or(trial.reports, tmp_path, plan)
         if found and damage[0] in ("cut", "zeros", "whole"):
             assert [report.step for report in found] == list(range(1, len(found) + 1))

@@ -1,4 +1,4 @@
-"""experiments.plan.hlo and .convolutions: what XLA prints of a compiled program is read as it is meant.
+"""experiments.plan.hlo and .convolutions: compiled programs are parsed correctly.
 
 The excerpts are of programs that were compiled for an H100 and for a v5e by jax 0.10.2, without what is not read.
 """
@@ -67,16 +67,16 @@ ENTRY %main.159 (image: bf16[1024,8,8,256], wide: f32[1024,16,16,256], w: f32[12
 """.replace("<4x4>", 'window={size=4x4}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"')
 
 
-def test_zeros_between_pixels_are_found_wherever_they_were_written():
-    # conv.1: in the fusion that made its image, before a conversion. conv.2: in one array of a fusion of two, moved by
-    # another fusion. conv.5: outside the call that it is in. The image of conv.3 is the other array of the two, that of
-    # conv.4 is padded at its edges only.
+def test_interior_padding_is_found_in_any_computation():
+    # conv.1: in the fusion of its image, before a conversion. conv.2: in one of two arrays of a fusion, moved by
+    # another fusion. conv.5: outside of its call. The image of conv.3 is the other array of the two; that of conv.4 is
+    # padded at its edges only.
     found = convolutions(parse(DILATED), "cuda")
     assert found == {("dilated_forward", "float32", 1): 3, ("forward", "float32", 1): 2}
 
 
 def only(text, platform):
-    """The one convolution of a program with this one line, whose operands are bfloat16 images."""
+    """The convolutions of a program with one line, whose operands are bfloat16 images."""
     lines = [
         "HloModule jit_f, is_scheduled=true",
         "ENTRY %main.1 (x: bf16[16,32,32,64], y: f32[64,3,3,64]) -> bf16[16,32,32,64] {",
@@ -101,20 +101,20 @@ def only(text, platform):
         ("convBackwardFilter", "window={size=3x3 pad=1_1x1_1}, feature_group_count=64", ("backward_filter", 64)),
     ],
 )
-def test_calls_of_cudnn_are_known_by_their_names(target, more, expected):
-    # The result is float32, as cuDNN may accumulate in it: the type is that of the first operand.
+def test_calls_of_cudnn_are_recognized_by_their_names(target, more, expected):
+    # The result is float32, since cuDNN may accumulate in it; the dtype is that of the first operand.
     kind, groups = expected
     line = "%conv = (f32[16,32,32,64]{3,2,1,0}, u8[0]{0}) custom-call(%x, %y), "
     line += f'{more}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn${target}"'
     assert only(line, "cuda") == [(kind, "bfloat16", groups)]
 
 
-def test_what_is_no_convolution_on_a_gpu():
+def test_other_calls_are_not_convolutions_on_a_gpu():
     for target in ("__cublas$lt$matmul", "__cudnn$norm", "__cudnn$fmhaSoftmax"):
         assert not only(f'%call = f32[16]{{0}} custom-call(%x, %y), custom_call_target="{target}"', "cuda")
 
 
-def test_a_convolution_that_no_call_was_made_of():
+def test_a_convolution_that_was_not_converted_to_a_call():
     line = "ROOT %c = bf16[16,32,32,64]{3,2,1,0} convolution(%x, %y), window={size=3x3}, dim_labels=b01f_01io->b01f"
     assert only(line, "cuda") == [("unfused", "bfloat16", 1)]
 
@@ -128,7 +128,7 @@ def test_a_convolution_that_no_call_was_made_of():
         ("wgrad", "size=16x16 pad=0_1x0_1 rhs_dilate=2x2", "backward_filter"),
     ],
 )
-def test_a_fusion_that_cudnn_compiles_says_what_its_convolution_is(named, window, expected):
+def test_a_fusion_that_cudnn_compiles_has_the_kind_of_its_convolution(named, window, expected):
     text = f"""HloModule jit_f
 
 %conv_fusion (x.0: bf16[16,16,16,64], t.2: bf16[64,4,4,32]) -> bf16[16,32,32,32] {{
@@ -154,25 +154,25 @@ backend_config={{"fusion_backend_config":{{"kind":"__cudnn$fusion"}}}}
         ("window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f", ("forward", 1)),
         ("window={size=4x4 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_01io->b01f", ("forward", 1)),
         ("window={size=1x1}, dim_labels=b01f_01io->b01f", ("forward", 1)),
-        # A kernel with holes, not a weight gradient.
+        # A dilated kernel, not a weight gradient.
         ("window={size=3x3 pad=2_2x2_2 rhs_dilate=2x2}, dim_labels=b01f_01io->b01f", ("forward", 1)),
         ("window={size=4x4 pad=2_2x2_2 lhs_dilate=2x2 rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f",
          ("backward_input", 1)),
         ("window={size=3x3 pad=1_1x1_1 rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f", ("backward_input", 1)),
-        # Two taps, two apart, and yet no groups: the kernel is reversed.
+        # Two taps with dilation 2, but not groups: the kernel is reversed.
         ("window={size=2x2 lhs_dilate=2x2 rhs_reversal=1x1}, dim_labels=b01f_01oi->b01f", ("backward_input", 1)),
         ("window={size=32x32 pad=1_1x1_1}, dim_labels=f01b_i01o->01bf", ("backward_filter", 1)),
         ("window={size=16x16 pad=1_1x1_1 rhs_dilate=2x2}, dim_labels=f01b_i01o->01bf", ("backward_filter", 1)),
         ("window={size=32x32 pad=1_1x1_1}, dim_labels=f01b_i01o->01bf, batch_group_count=64", ("backward_filter", 64)),
         ("window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f, feature_group_count=64", ("forward", 64)),
-        # Groups as one more axis.
+        # Groups as an additional axis.
         ("window={size=3x3x4 stride=1x1x3 pad=1_1x1_1x0_0 lhs_dilate=1x1x4}, dim_labels=b012f_01i2o->b012f",
          ("forward", 4)),
         ("window={size=3x3x4 stride=1x1x3 pad=2_1x2_1x0_0 lhs_dilate=2x2x4}, dim_labels=b012f_012oi->b012f",
          ("backward_input", 4)),
         ("window={size=16x16x4 stride=1x1x3 pad=0_1x0_1x0_0 lhs_dilate=1x1x4 rhs_dilate=2x2x1}, "
          "dim_labels=f012b_i012o->01b2f", ("backward_filter", 4)),
-        # Products of matrices: one, batched along one axis and along two, and over three axes of which one is groups.
+        # Products of matrices: batched along one axis, along two, and over three axes of which one is groups.
         ("dim_labels=bf_io->bf", None),
         ("window={size=24 stride=23 lhs_dilate=24}, dim_labels=0bf_0io->0bf", None),
         ("window={size=6x4 stride=5x3 lhs_dilate=6x4}, dim_labels=01bf_01io->01bf", None),
@@ -180,13 +180,13 @@ backend_config={{"fusion_backend_config":{{"kind":"__cudnn$fusion"}}}}
          'metadata={op_name="jit(f)/gbhwc,gbhwo->gco/dot_general" stack_frame_id=2}', None),
     ],
 )  # fmt: skip
-def test_convolutions_of_a_tpu_are_known_by_their_windows(attributes, expected):
+def test_convolutions_of_a_tpu_are_recognized_by_their_windows(attributes, expected):
     found = only(f"ROOT %c = f32[16,32,32,64]{{3,0,2,1:T(8,128)}} convolution(%x, %y), {attributes}", "tpu")
     assert found == ([] if expected is None else [(expected[0], "bfloat16", expected[1])])
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_a_program_compiled_here_is_read(groups):
+def test_a_program_compiled_for_the_cpu_is_parsed(groups):
     def f(x, w):
         dimensions = ("NHWC", "HWIO", "NHWC")
         y = lax.conv_general_dilated(jnp.sin(x), w, (1, 1), "SAME", None, None, dimensions, groups)
@@ -199,7 +199,7 @@ def test_a_program_compiled_here_is_read(groups):
     names = [name for computation in program.computations.values() for name in computation]
     for instruction in program.instructions():
         assert instruction.opcode == "parameter" or set(instruction.operands) <= set(names)
-    # One before the loop, one in it: CPUs have no calls of cuDNN.
+    # One before the loop and one in it. CPUs have no calls of cuDNN.
     assert convolutions(program, "cuda") == Counter({("unfused", "float32", groups): 2})
 
 
@@ -231,12 +231,12 @@ ENTRY %main (p: f32[3]) -> f32[3] {
 """
 
 
-def test_what_is_printed_of_a_program_is_added_up():
+def test_the_exchanged_bytes_of_a_program_are_summed():
     # 3 * 4 + 10 * 2 + 4, 8 * 4 in each of 7 rounds, and 3 * 4 in a branch twice; 12 * 4.
     assert exchanged_bytes(parse(EXCHANGES)) == {"all-reduce": 36 + 7 * 32 + 2 * 12, "all-gather": 48}
 
 
-def test_exchanges_are_counted_where_they_start():
+def test_asynchronous_collectives_count_once():
     text = EXCHANGES.replace("%g = f32[12]{0} all-gather(%p)", "%s = (f32[3], f32[12]) all-gather-start(%p)").replace(
         "  %c =", "  %g = f32[12]{0} all-gather-done(%s)\n  %c ="
     )

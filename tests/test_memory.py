@@ -16,7 +16,8 @@ from test_configs import parsed
 from test_toys import SMALL
 
 from configs import toy
-from experiments.study import space
+from experiments.sweep import Experiment, choice
+from experiments.sweep.experiment import config_flags, load_configs, trial_config
 from gan import data, losses
 from gan import game as rules
 from gan.config import overrides, schema
@@ -321,13 +322,13 @@ def overrides_of(*changes):
 
 
 def test_a_sweep_may_vary_it_and_plays_such_trials_one_by_one():
-    plan = space.Experiment(
-        base=str(runs.ROOT / "configs/dcgan.py"), minimize="training.generator_loss", search="grid", images=640,
-        space={"microbatches": space.among(2, "auto")}, population=4,
+    plan = Experiment(
+        base=str(runs.ROOT / "configs/dcgan.py"), minimize="training.generator_loss", search="grid", budget_images=640,
+        space={"microbatches": choice(2, "auto")}, population=4,
     )  # fmt: skip
-    base, typed = space.configured(plan)
-    assert plan.together(typed) == 4
+    base, typed = load_configs(plan)
+    assert plan.max_population(typed) == 4
     for value in (2, "auto"):
-        trial = space.trial_config(plan, typed, {"microbatches": value}, seed=0)
-        assert f"--config.microbatches={value}" in space.flags(base, trial)
+        trial = trial_config(plan, typed, {"microbatches": value}, seed=0)
+        assert f"--config.microbatches={value}" in config_flags(base, trial)
     assert plan.together(overrides_of("microbatches=auto")) == 1

@@ -1,4 +1,4 @@
-"""experiments.on_gpu: stages end as they should whatever happens in them, and each of them works at tiny sizes."""
+"""experiments.on_gpu: failing stages do not affect others, and each stage works at tiny sizes."""
 
 import importlib.util
 import json
@@ -29,7 +29,7 @@ def specs(*names, seconds=60.0):
 def run_all(tmp_path, monkeypatch):
     """Runs stages of tests/on_gpu_stages.py; how they ended, by name, and the folder."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    monkeypatch.setattr(driver, "gpus", lambda: [])  # whatever this machine has
+    monkeypatch.setattr(driver, "gpus", lambda: [])  # on any machine
 
     def run(chosen, seconds=600.0):
         ended = driver.run_all(chosen, tmp_path, seconds=seconds, started=time.monotonic())
@@ -42,14 +42,14 @@ def record_of(folder, name):
     return json.loads((folder / f"{name}.json").read_text())
 
 
-def test_a_stage_that_fails_stops_no_other_and_its_record_says_why(run_all):
+def test_failing_stages_do_not_stop_others_and_are_recorded(run_all):
     ended, folder = run_all(specs("raises", "runs_out_of_memory", "exits", "is_killed", "passes"))
     assert [entry.status for entry in ended.values()] == ["failed"] * 4 + ["passed"]
     failures = [entry.failure for entry in ended.values()]
     assert failures[0] == "ValueError: the third layer"
     assert failures[1].startswith("out of memory (RESOURCE_EXHAUSTED: Out of memory while trying")
     assert failures[2] == "its process ended with status 3 before the stage did"
-    assert failures[3] == "it was ended by SIGKILL, as the system does where memory runs out"
+    assert failures[3] == "it was killed by SIGKILL, perhaps because memory ran out"
     assert "ValueError: the third layer" in record_of(folder, "raises")["traceback"]
     assert record_of(folder, "exits")["traceback"].endswith("the driver is gone")
     for name in ended:
@@ -65,28 +65,28 @@ def test_a_stage_that_fails_stops_no_other_and_its_record_says_why(run_all):
 
 
 def test_a_budget_is_kept_by_dropping_the_last_stages(run_all, monkeypatch):
-    monkeypatch.setattr(driver, "LEAST_SECONDS", 6.0)
+    monkeypatch.setattr(driver, "MIN_SECONDS", 6.0)
     start = time.monotonic()
-    needs_more = {"raises": StageSpec("on_gpu_stages", 60.0, least=20.0)}
+    needs_more = {"raises": StageSpec("on_gpu_stages", 60.0, min_seconds=20.0)}
     ended, folder = run_all(needs_more | specs("takes_its_time", "passes"), seconds=10.0)
     assert time.monotonic() - start < 11.0
     assert [entry.status for entry in ended.values()] == ["dropped", "passed", "dropped"]
     assert ended["takes_its_time"].dropped == record_of(folder, "takes_its_time")["dropped"] == ["the rest"]
-    assert "were left of 10" in ended["passes"].failure and not (folder / "passes.json").exists()
+    assert "remained of 10" in ended["passes"].failure and not (folder / "passes.json").exists()
 
 
-def test_a_stage_that_hangs_is_ended_with_all_that_it_started(run_all, monkeypatch):
+def test_a_stage_that_hangs_is_killed_with_its_child_processes(run_all, monkeypatch):
     monkeypatch.setattr(driver, "GRACE_SECONDS", 1.0)
-    monkeypatch.setattr(driver, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(driver, "MIN_SECONDS", 1.0)
     ended, folder = run_all(specs("hangs", "passes", seconds=4.0), seconds=8.0)
     assert [entry.status for entry in ended.values()] == ["failed", "passed"]
     found = record_of(folder, "hangs")
-    assert found["failure"] == "it was ended at its limit of 4 s" and found["rows"] == [{"what": "hangs"}]
+    assert found["failure"] == "it was killed at its limit of 4 s" and found["rows"] == [{"what": "hangs"}]
     with pytest.raises(ProcessLookupError):
         os.kill(found["facts"]["child"], signal.SIGKILL)
 
 
-def test_mistakes_in_the_flags_are_describe(tmp_path, monkeypatch, capsys):
+def test_mistakes_in_the_flags_are_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("GAN_FLAGS", raising=False)
     known = "expected: parity, speed, tutorials, stacked_mnist, r3gan, launch"
     for flags, message in (
@@ -115,7 +115,7 @@ def test_the_exit_status(statuses, expected, tmp_path, monkeypatch):
     assert command.main([f"--out={tmp_path}"]) == expected
 
 
-def test_a_record_outlives_a_writer_that_is_ended(tmp_path, monkeypatch):
+def test_a_record_is_written_after_each_change(tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "STARTED", time.monotonic())
     kept = stage.Stage("name", tmp_path, 60.0)
     kept.add(row=1)
@@ -168,9 +168,9 @@ def test_a_comparison_that_fails_stops_no_other(tmp_path, monkeypatch):
     assert found["headline"] == ["9 of 10 comparisons within their tolerance"]
 
 
-def test_what_is_compared_of_a_step_are_its_gradients():
+def test_the_compared_quantities_of_a_step_are_its_gradients():
     family, (cpu, device, *_) = parity_cases.TINY_FAMILIES["dcgan with R1"], jax.devices("cpu")
-    network = parity.Network(family, device, cpu)  # two devices: the reference is compiled as it is beside a GPU
+    network = parity.Network(family, device, cpu)  # two devices: the reference is compiled as with a GPU
     rows = parity.compare_step("dcgan with R1", network, (parity.MODES[0], parity.MODES[2]))
     assert len(rows) == 8 and all(row["passed"] for row in rows)
     assert all(row["error"] < 1e-5 for row in rows if row["dtype"] == "float32")
@@ -184,7 +184,7 @@ def test_what_is_compared_of_a_step_are_its_gradients():
 
 
 def test_rows_of_the_speed_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side has tests of its own
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side is tested elsewhere
     monkeypatch.setattr(speed, "TINY_ORDER", (("mlp_gan", 4), ("dcgan32", 3)))
     monkeypatch.setattr(speed, "DTYPES", ("bfloat16",))
     monkeypatch.setattr(speed, "TINY_OVERRIDES", ("generator.width=8", "discriminator.width=8", "microbatches=2"))
@@ -205,43 +205,43 @@ def test_rows_of_the_speed_table(tmp_path, monkeypatch):
 
 
 class Answers:
-    """Our side: it counts operations and is timed, and has no room for dcgan64."""
+    """A fake of our side, which runs out of memory on dcgan64."""
 
     def __init__(self):
         self.asked = []
 
-    def ask(self, question, *arguments, timeout):
-        self.asked.append((question, arguments[0]))
-        if question == "prepare" and arguments[0] == "dcgan64":
+    def ask(self, method, *arguments, timeout):
+        self.asked.append((method, arguments[0]))
+        if method == "prepare" and arguments[0] == "dcgan64":
             raise RuntimeError("Traceback ...\nXlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory")
-        prepared = speed.sides.Prepared({"ours": 0.5}, {}, (2, 3), 64)
-        return {"operations": 10**9, "prepare": prepared, "play": 0.5}[question]
+        prepared = speed.processes.Prepared({"ours": 0.5}, {}, (2, 3), 64)
+        return {"operations": 10**9, "prepare": prepared, "time_steps": 0.5}[method]
 
 
-def test_a_row_that_fails_leaves_the_others(tmp_path):
+def test_a_failing_row_does_not_affect_others(tmp_path):
     table = speed.Table(stage.Stage("speed", tmp_path, 600.0))
     table._ours, table._peak = Answers(), {"float32": 1e10, "bfloat16": 4e10}
     for name, dtype in (("dcgan64", "float32"), ("sngan", "float32"), ("sngan", "bfloat16")):
         table.time_row(speed.Row(name, 64, dtype), "ours")
-    assert table._ours.asked.count(("operations", "sngan")) == 1  # the same in every type
+    assert table._ours.asked.count(("operations", "sngan")) == 1  # the same for every dtype
     failed, *found = record_of(tmp_path, "speed")["rows"]
     assert "RESOURCE_EXHAUSTED" in failed["failure"]
     assert [line.split(":")[0] for line in table.failed] == ["dcgan64 batch 64 float32"]
-    # 64 images and 1e9 operations in half a second, where 1e10 and 4e10 a second are possible.
+    # 64 images and 1e9 operations in half a second, at peaks of 1e10 and 4e10 operations per second.
     assert [(row["system"], row["images_per_second"], row["share_of_peak"]) for row in found] == [
         ("sngan", 128.0, 0.2), ("sngan", 128.0, 0.05),
     ]  # fmt: skip
 
 
-def test_what_the_speed_table_says_of_pytorch():
+def test_the_speed_table_compares_to_the_fastest_pytorch_program():
     ours = {"system": "dcgan64", "batch": 64, "dtype": "float32", "program": "ours", "median_ms": 2.0,
             "images_per_second": 32000.0, "share_of_peak": 0.25}  # fmt: skip
     others = [ours | {"program": "fused", "median_ms": 5.0}, ours | {"program": "fused+compile", "median_ms": 3.0},
               ours | {"program": "fused", "dtype": "bfloat16", "median_ms": 1.0},
-              ours | {"program": "eager", "median_ms": 0.0, "failure": "refused"}]  # fmt: skip
+              ours | {"program": "eager", "median_ms": 0.0, "failure": "unsupported"}]  # fmt: skip
     others[-1].pop("median_ms")
     assert speed.headlines([ours, *others]) == [
-        "dcgan64 batch 64 float32: 2.00 ms, 25% of the product; PyTorch 3.00 (fused+compile): 1.50 times"
+        "dcgan64 batch 64 float32: 2.00 ms, 25% of the matrix product; PyTorch 3.00 (fused+compile): 1.50 times"
     ]
     line = "| `dcgan64` | 64 | float32 | 2.00 | 32,000 | 25% | 3.00 | fused+compile | 1.50 |"
     assert speed.markdown([ours, *others]).splitlines()[2:] == [line]
@@ -249,7 +249,7 @@ def test_what_the_speed_table_says_of_pytorch():
     assert len(set(speed.ORDER)) == len(speed.ORDER) == 2 * len(speed.systems.SYSTEMS)
 
 
-def test_compiled_variants_of_pytorch_s_come_after_all_others(tmp_path):
+def test_compiled_pytorch_variants_come_after_all_others(tmp_path):
     kept = stage.Stage("speed", tmp_path, 600.0)
     kept.note(our_platform="gpu")
     table = speed.Table(kept)
@@ -260,10 +260,10 @@ def test_compiled_variants_of_pytorch_s_come_after_all_others(tmp_path):
                          "dcgan64 batch 64 float32 fused+channels_last"]  # fmt: skip
     is_slow = ["compile" in name or "reduce_overhead" in name for name in names]
     assert is_slow == sorted(is_slow) and sum(is_slow) == 6
-    assert sum("reduce_overhead" in name for name in names) == 3  # of MLPs the order of axes says nothing
+    assert sum("reduce_overhead" in name for name in names) == 3  # the memory layout has no effect on MLPs
 
 
-def test_what_the_runs_are_given(tmp_path):
+def test_the_configs_of_the_runs(tmp_path):
     overrides, data = tutorials.settings("flag_gan", tiny=False, flags="")
     assert overrides["data.channels"] == 3 and overrides["data.name"] == "digits" and "64x64" in data
     assert overrides["steps"] == 16_000 and overrides["sample_every"] == 2000 and overrides["log_every"] == 400
@@ -274,14 +274,14 @@ def test_what_the_runs_are_given(tmp_path):
     assert config.batch_size == 512 and config.data.name == "stacked_mnist" and microbatches in r3gan.MICROBATCHES
 
 
-def test_a_run_that_fails_or_is_stopped_says_so(tmp_path):
+def test_a_run_that_fails_or_is_stopped_is_reported(tmp_path):
     ended = runs.launch(["--config=configs/none.py"], seconds=60.0, log=tmp_path / "log")
     assert ended.status == 2 and ended.failure.startswith(
         "exit status 2: error: --config=configs/none.py is not a file"
     )
     ended = runs.launch(["--config=configs/toy.py"], seconds=0.3, log=tmp_path / "log")
     assert ended.is_stopped and not ended.failure
-    assert runs.progress(tmp_path) == {"steps": 0} and runs.copy_pictures(tmp_path, tmp_path, "name") == {}
+    assert runs.progress(tmp_path) == {"steps": 0} and runs.copy_images(tmp_path, tmp_path, "name") == {}
 
 
 def test_progress_is_the_median_of_the_lines_after_the_first(tmp_path):
@@ -295,26 +295,26 @@ def test_progress_is_the_median_of_the_lines_after_the_first(tmp_path):
     found = runs.progress(tmp_path)
     assert found["steps"] == 40 and found["ms_per_step"] == pytest.approx(200.0)
     assert found["images_per_second"] == pytest.approx(5.0) and found["seconds_to_first_log"] == 9.0
-    (tmp_path / "checkpoints" / "43").mkdir(parents=True)  # where it was stopped between two lines
+    (tmp_path / "checkpoints" / "43").mkdir(parents=True)  # stopped between two log lines
     assert runs.progress(tmp_path)["steps"] == 43
 
 
-@pytest.mark.parametrize("name, pictures", [
+@pytest.mark.parametrize("name, run_names", [
     ("r3gan", ["r3gan"]),
     pytest.param("launch", [], marks=pytest.mark.slow),
     pytest.param("stacked_mnist", ["stacked_mnist"], marks=pytest.mark.slow),
     pytest.param("tutorials", [f"tutorials_{name}" for name in tutorials.TUTORIALS], marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_a_stage_of_runs_from_the_command_to_its_pictures(name, pictures, tmp_path, monkeypatch):
+def test_a_stage_of_runs_end_to_end(name, run_names, tmp_path, monkeypatch):
     monkeypatch.delenv("GAN_FLAGS", raising=False)
     monkeypatch.setenv("XLA_FLAGS", os.environ["GAN_TEST_XLA_FLAGS"])
     assert command.main([f"--out={tmp_path}", f"--stages={name}", "--tiny", "--seconds=600"]) == 0
     found = record_of(tmp_path, name)
     assert found["status"] == "passed" and found["headline"] and not found["dropped"]
-    for picture in pictures:
-        last = tmp_path / "runs" / picture / "samples" / "00000008.png"
-        assert (tmp_path / f"{picture}_samples.png").read_bytes() == last.read_bytes()
-        Image.open(tmp_path / f"{picture}_losses.png").close()
+    for run_name in run_names:
+        last = tmp_path / "runs" / run_name / "samples" / "00000008.png"
+        assert (tmp_path / f"{run_name}_samples.png").read_bytes() == last.read_bytes()
+        Image.open(tmp_path / f"{run_name}_losses.png").close()
     if name == "stacked_mnist":
         evaluated = found["rows"][-1]
         assert evaluated["last"]["modes"] >= 1 and evaluated["last"]["reverse_kl"] > 0

@@ -1,4 +1,4 @@
-"""experiments.plan: what is printed of a config is what is counted by hand, and what its compiled turn exchanges."""
+"""experiments.plan: estimates equal counts by hand, and the communication of the compiled step."""
 
 import dataclasses
 import re
@@ -35,16 +35,16 @@ def work():
     return work_of(*tiny())
 
 
-def test_a_turn_by_hand(work):
+def test_a_step_by_hand(work):
     # Products for an example. D's update: G forward, 24 + 32; D forward, 32 + 8, as many for the gradient of its
     # kernels and 8 for that of its hidden layer, twice. G's: G and D forward, D back to the pixels, 8 + 32, G's kernels
-    # and its hidden layer, 56 + 32; D on real images is nothing that its loss asks for.
+    # and its hidden layer, 56 + 32; its loss does not depend on real images.
     assert work.operations == {"float32": 2 * 16 * (56 + 2 * (40 + 40 + 8) + 56 + 40 + 40 + 56 + 32)}
     assert work.images == 16 and work.image_bytes == 4 and not work.is_resident
     assert work.gradients == GENERATOR + DISCRIMINATOR and work.statistics == 0
 
 
-def test_turns_of_more_updates_and_batch_statistics_by_hand():
+def test_steps_of_several_updates_with_batch_statistics_by_hand():
     small = ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4", "discriminator_steps=3"]
     config = load("configs/dcgan.py", small)
     work = work_of(config, data_of(config))
@@ -64,16 +64,16 @@ def test_a_row_by_hand(work):
     # Two hosts of two devices: 2 * 3/4 of 468 bytes, at the 100 * 2 bytes a second that go from one to the other.
     assert found.exchanged == pytest.approx(702) and found.exchange == pytest.approx(3.51)
     assert found.reading == pytest.approx(8 / 4)  # each reads 8 of the 16 images
-    # Parameters 468, twice that of moments and two counts, the average 272, step and images 8, the key 8.
+    # Parameters 468, twice that of moments and two counts, the EMA 272, step and images 8, the key 8.
     assert found.state_bytes == 468 + 2 * 468 + 8 + 272 + 16
-    # Of 68 numbers 17, of 49 one that cannot be split and 12.
-    assert found.parts_bytes == 468 + 4 * 2 * (17 + 13) + 8 + 4 * 17 + 16
+    # Of 68 numbers 17, of 49 one that cannot be sharded and 12.
+    assert found.sharded_state_bytes == 468 + 4 * 2 * (17 + 13) + 8 + 4 * 17 + 16
     assert found.saving == pytest.approx(1700 / 100 / 10)
-    assert found.turn == pytest.approx(found.compute + 3.51) and found.limit == "exchange"
+    assert found.step == pytest.approx(found.compute + 3.51) and found.limit == "exchange"
     # On one host: the link's own rate, and all 16 images.
     alone = row(config, work, 4, dataclasses.replace(machine, hosts_of=4), share=0.5, disk=100.0, read=4.0)
     assert alone.exchange == pytest.approx(0.702)
-    assert alone.turn == alone.reading == pytest.approx(4.0) and alone.limit == "reading"
+    assert alone.step == alone.reading == pytest.approx(4.0) and alone.limit == "reading"
     with pytest.raises(UserError, match="config.batch_size=16 is not divisible by the 3 devices"):
         row(config, work, 3, machine, share=0.5, disk=100.0, read=4.0)
 
@@ -89,10 +89,10 @@ def test_a_row_by_hand(work):
         pytest.param(8, ["shard_state=True"], GENERATOR + DISCRIMINATOR - 20, marks=pytest.mark.slow),
     ],
 )
-def test_the_compiled_turn_exchanges_what_is_planned(work, devices, overrides, split):
+def test_the_compiled_step_exchanges_the_planned_bytes(work, devices, overrides, split):
     found = exchanged_bytes(parse(compiled_text(*tiny(*overrides), meshes.first(devices))))
-    # XLA's compiler for CPUs adds up D's gradient over devices for the real and for the generated images, and then
-    # both; that for GPUs adds first. Beside gradients there are sums for the figures that are logged, of four bytes.
+    # XLA's compiler for CPUs sums D's gradient over devices for real and for generated images separately; that for
+    # GPUs adds them first. Besides gradients there are sums of the logged metrics, of four bytes each.
     planned = work.gradients + DISCRIMINATOR
     assert planned <= found.pop("all-reduce") <= planned + 64
     assert found.pop("all-gather", 0) == split
@@ -119,7 +119,7 @@ def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
     work = work_of(config, data)
     found = exchanged_bytes(parse(compiled_text(config, data, meshes.first(devices))))
     planned = work.gradients + 4 * 128  # D's twice, see above
-    # Forward a normalization adds up means and squares, [4] each, twice; back one number more than its parameters take.
+    # Forward, a normalization sums means and squares, [4] each, twice; backward, one number more than its parameters.
     statistics = 4 * (2 * 8 + 4)
     assert statistics <= work.statistics
     assert planned + statistics <= found.pop("all-reduce") <= planned + statistics + 64
@@ -146,6 +146,6 @@ def test_every_plan_in_the_documents_parses():
 )
 def test_a_mistake_is_one_line(flags, line, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["plan", *flags])
-    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX runs already
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX is already running
     assert main() == 2
     assert line in capsys.readouterr().err

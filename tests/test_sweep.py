@@ -1,4 +1,4 @@
-"""experiments.sweep: what an experiment file may say, what a study's figures are, and its workers."""
+"""experiments.sweep: what an experiment file may contain, the results of a study, and its workers."""
 
 import csv
 import html.parser
@@ -19,13 +19,14 @@ import runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
+from experiments.sweep import Experiment, cases, choice, integers, log_uniform, space, uniform
+from experiments.sweep.experiment import AUTO_POPULATION, config_flags, load_configs, load_experiment, trial_config
 from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
 from experiments import cli  # noqa: E402 (they need Optuna)
-from experiments import sweep as command  # noqa: E402
-from experiments.study import page, reading, size, storage, together, trial  # noqa: E402
+from experiments.sweep import __main__ as command  # noqa: E402
+from experiments.sweep import page, population, population_size, results, storage, trial  # noqa: E402
 
 BASE = "configs/dcgan.py"
 TINY = {name: value for name, value in runs.SMALL.items() if name not in ("log_every", "checkpoint_every", "steps")}
@@ -33,16 +34,16 @@ FILE = f'''"""Is a rate of 1e-2 too high?
 
 A test's question.
 """
-from experiments.study import Experiment, among, cases, log_uniform, uniform
+from experiments.sweep import Experiment, choice, cases, log_uniform, uniform
 
 EXPERIMENT = Experiment(
     base="configs/dcgan.py",
     fixed={ {name: value for name, value in TINY.items() if name != "generator.learning_rate"} },
-    space={{"generator.learning_rate": among(1e-3, 1e-2)}},
+    space={{"generator.learning_rate": choice(1e-3, 1e-2)}},
     seeds=(0, 1),
     minimize="training.generator_loss",
-    images=96,
-    reports=3,
+    budget_images=96,
+    num_reports=3,
 )
 '''
 
@@ -54,7 +55,7 @@ def at_the_root(monkeypatch):
 
 
 def experiment(**fields):
-    return Experiment(**{"base": BASE, "minimize": "fd", "reports": 5} | fields)
+    return Experiment(**{"base": BASE, "minimize": "fd", "num_reports": 5} | fields)
 
 
 def sweep(*arguments, **environment):
@@ -66,14 +67,14 @@ def sweep(*arguments, **environment):
     )  # fmt: skip
 
 
-def refused(worker):
-    """The one line with which a worker refuses."""
-    output, told = worker.communicate(timeout=60)
-    assert worker.returncode == 2, told
+def rejection(worker):
+    """The one line with which a worker rejects its arguments."""
+    output, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 2, errors
     assert not output
-    assert told.count("\n") == 1, told
-    assert told.startswith("error: ")
-    return told
+    assert errors.count("\n") == 1, errors
+    assert errors.startswith("error: ")
+    return errors
 
 
 def written(tmp_path, text=FILE):
@@ -83,21 +84,21 @@ def written(tmp_path, text=FILE):
     return path
 
 
-# What an experiment may say.
+# What an experiment may contain.
 
 
-def test_a_grid_has_every_combination_and_no_case_with_anothers_leaves():
+def test_a_grid_has_every_combination_and_no_case_with_fields_of_another():
     parts = {
-        "loss": among("hinge", "wasserstein"),
-        "penalty": cases({"none": {}, "gp": {"penalties.wgan_gp": among(1.0, 10.0), "discriminator_steps": 5}}),
+        "loss": choice("hinge", "wasserstein"),
+        "penalty": cases({"none": {}, "gp": {"penalties.wgan_gp": choice(1.0, 10.0), "discriminator_steps": 5}}),
         "microbatches": integers(1, 2),
     }
-    space.configured(experiment(space=parts))
+    load_configs(experiment(space=parts))
     found = list(space.grid(parts))
     assert len(found) == 2 * (1 + 2) * 2
     assert len({json.dumps(one, sort_keys=True) for one in found}) == len(found)
     assert sum("penalty=gp: penalties.wgan_gp" in one for one in found) == 2 * 2 * 2
-    changes = [space.settle(parts, lambda name, _, one=one: one[name]) for one in found]
+    changes = [space.resolve(parts, lambda name, _, one=one: one[name]) for one in found]
     assert all(("penalties.wgan_gp" in change) == (change.get("discriminator_steps") == 5) for change in changes)
     assert not any("penalty" in change for change in changes)
 
@@ -110,18 +111,18 @@ def test_a_grid_has_every_combination_and_no_case_with_anothers_leaves():
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=25, deadline=None)
-def test_what_optuna_draws_lies_in_the_space(low, factor, whole, values, seed):
+def test_settings_that_optuna_draws_are_in_the_space(low, factor, whole, values, seed):
     parts = {
-        "loss": among(*values),
+        "loss": choice(*values),
         "generator.learning_rate": log_uniform(low, low * factor),
         "augment.p": uniform(low, low * factor),
         "batch_size": integers(whole, 2 * whole),
-        "data.image_size": among((8, 8), (16, 16)),
+        "data.image_size": choice((8, 8), (16, 16)),
         "rule": cases({"a": {"top_k": uniform(0.5, 1.0)}, "b": {"weight_clip": 0.01}}),
     }
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    plan = experiment(space=parts, search="random", settings=1)
-    changes = storage.settle(study, plan, study.ask())
+    plan = experiment(space=parts, search="random", num_settings=1)
+    changes = storage.resolve(study, plan, study.ask())
     assert changes["loss"] in values
     assert low <= changes["generator.learning_rate"] <= low * factor
     assert low <= changes["augment.p"] <= low * factor
@@ -132,165 +133,167 @@ def test_what_optuna_draws_lies_in_the_space(low, factor, whole, values, seed):
 
 
 def test_a_trials_flags_make_its_config():
-    """What `gan.main` makes of the flags is the config that was meant, leaf by leaf."""
-    parts = {"loss": among("f_gan('kl')"), "data.image_size": among((8, 12)), "generator.batch_norm": among(False)}
-    plan = experiment(space=parts, images=6400, fixed={"evaluation.metrics": ("frechet", "kernel"), "top_k": 1})
-    base, config = space.configured(plan, ["latent.prior=uniform(-1, 1)", "batch_size=32"])
-    changes = space.settle(parts, lambda name, labels: labels[0])
-    meant = space.trial_config(plan, config, changes, seed=7)
+    """What `gan.main` makes of the flags is the expected config, field by field."""
+    parts = {"loss": choice("f_gan('kl')"), "data.image_size": choice((8, 12)), "generator.batch_norm": choice(False)}
+    plan = experiment(space=parts, budget_images=6400, fixed={"evaluation.metrics": ("frechet", "kernel"), "top_k": 1})
+    base, config = load_configs(plan, ["latent.prior=uniform(-1, 1)", "batch_size=32"])
+    changes = space.resolve(parts, lambda name, labels: labels[0])
+    expected = trial_config(plan, config, changes, seed=7)
     # 6,400 images of 32 in a batch are 200 steps, five reports of them one in 40.
-    assert (meant.steps, meant.evaluate_every, meant.checkpoint_every, meant.seed) == (200, 40, 40, 7)
+    assert (expected.steps, expected.evaluate_every, expected.checkpoint_every, expected.seed) == (200, 40, 40, 7)
     code = (
         "import sys, json; from absl import flags; from gan.cli.flags import CONFIG; flags.FLAGS(sys.argv);"
         "print(json.dumps(CONFIG.value.to_dict()))"
     )
-    flags = [f"--config={BASE}", *space.flags(base, meant)]
+    flags = [f"--config={BASE}", *config_flags(base, expected)]
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == json.loads(json.dumps(meant.to_dict()))
-    # And what a population makes of them, for each of its members.
-    parsed_config, folder = together.config_and_workdir(trial.command(BASE, "here", flags[1:])[3:])
-    assert (parsed_config.to_dict(), str(folder)) == (meant.to_dict(), "here")
+    assert json.loads(done.stdout) == json.loads(json.dumps(expected.to_dict()))
+    # And so does a population, for each of its members.
+    parsed_config, folder = population.config_and_workdir(trial.command(BASE, "here", flags[1:])[3:])
+    assert (parsed_config.to_dict(), str(folder)) == (expected.to_dict(), "here")
 
 
 def test_a_training_metric_is_reported_when_the_run_logs():
-    plan = experiment(minimize="", maximize="training.images_per_second", images=640, reports=4)
-    _, config = space.configured(plan)
-    meant = space.trial_config(plan, config, {"discriminator_steps": 2}, seed=0)
-    # 640 images, 2 batches of 64 in a turn: 5 steps; ceil(5 / 4) = 2.
-    assert (meant.steps, meant.log_every, meant.evaluate_every) == (5, 2, 0)
+    plan = experiment(minimize="", maximize="training.images_per_second", budget_images=640, num_reports=4)
+    _, config = load_configs(plan)
+    expected = trial_config(plan, config, {"discriminator_steps": 2}, seed=0)
+    # 640 images, 2 batches of 64 in a step: 5 steps; ceil(5 / 4) = 2.
+    assert (expected.steps, expected.log_every, expected.evaluate_every) == (5, 2, 0)
 
 
 @pytest.mark.parametrize(
-    "fields, told",
+    "fields, message",
     [
-        ({"space": {"generator.learning_rat": among(1e-3)}}, "nearest: 'generator.learning_rate'"),
+        ({"space": {"generator.learning_rat": choice(1e-3)}}, "nearest: 'generator.learning_rate'"),
         ({"fixed": {"los": "hinge"}}, "nearest: 'loss'"),
-        ({"space": {"loss": among("hinge", 3)}}, "loss=3 is no str"),
-        ({"space": {"batch_size": among(8.5)}}, "batch_size=8.5 is no int"),
-        ({"space": {"steps": uniform(1, 9)}, "search": "random", "settings": 2}, "steps=1.0 is no int"),
-        ({"space": {"generator.batch_norm": among(1)}}, "generator.batch_norm=1 is no bool"),
-        ({"space": {"batch_size": among(True)}}, "batch_size=True is no int"),
-        ({"space": {"loss": "hinge"}}, "stands in fixed"),
+        ({"space": {"loss": choice("hinge", 3)}}, "loss=3 is not of type str"),
+        ({"space": {"batch_size": choice(8.5)}}, "batch_size=8.5 is not of type int"),
+        ({"space": {"steps": uniform(1, 9)}, "search": "random", "num_settings": 2}, "steps=1.0 is not of type int"),
+        ({"space": {"generator.batch_norm": choice(1)}}, "generator.batch_norm=1 is not of type bool"),
+        ({"space": {"batch_size": choice(True)}}, "batch_size=True is not of type int"),
+        ({"space": {"loss": "hinge"}}, "belongs in fixed"),
         ({"space": {"loss": cases({"hinge": {}})}}, "a name of its own"),
         ({"space": {"a": cases({"b": {"los": "hinge"}})}}, "nearest: 'loss'"),
-        ({"space": {"loss": among("hinge")}, "fixed": {"loss": "hinge"}}, "set twice"),
-        ({"space": {"loss": among("hinge"), "a": cases({"b": {"loss": "minimax"}})}}, "set twice"),
-        ({"space": {"seed": among(1, 2)}}, "set by the sweep"),
-        ({"fixed": {"steps": 5}, "images": 100}, "set by the sweep"),
-        ({"reports": 0}, "evaluate_every is 0"),
+        ({"space": {"loss": choice("hinge")}, "fixed": {"loss": "hinge"}}, "set twice"),
+        ({"space": {"loss": choice("hinge"), "a": cases({"b": {"loss": "minimax"}})}}, "set twice"),
+        ({"space": {"seed": choice(1, 2)}}, "set by the sweep"),
+        ({"fixed": {"steps": 5}, "budget_images": 100}, "set by the sweep"),
+        ({"num_reports": 0}, "evaluate_every is 0"),
         ({"base": "configs/dcgam.py"}, "nearest: 'configs/dcgan.py'"),
-        ({"base": "configs/toy.py:ring8:x:y", "fixed": {"data.name": 3}}, "data.name=3 is no str"),
+        ({"base": "configs/toy.py:ring8:x:y", "fixed": {"data.name": 3}}, "data.name=3 is not of type str"),
     ],
 )
-def test_what_the_config_does_not_have_is_told(fields, told):
+def test_fields_that_do_not_fit_the_config_are_rejected(fields, message):
     with pytest.raises(UserError) as error:
-        space.configured(experiment(**fields))
-    assert told in str(error.value)
+        load_configs(experiment(**fields))
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "make, told",
+    "make, message",
     [
         (lambda: experiment(minimize=""), "one objective"),
         (lambda: experiment(maximize="precision"), "one objective"),
         (lambda: experiment(search="gird"), "nearest: 'grid'"),
         (lambda: experiment(prune="medium"), "nearest: 'median'"),
-        (lambda: experiment(search="tpe"), "how many settings"),
-        (lambda: experiment(settings=3), "no meaning"),
-        (lambda: experiment(space={"top_k": uniform(0, 1)}), "cannot exhaust"),
-        (lambda: experiment(seeds=(1, 1)), "none twice"),
+        (lambda: experiment(search="tpe"), "at least 1"),
+        (lambda: experiment(num_settings=3), "tries all settings"),
+        (lambda: experiment(space={"top_k": uniform(0, 1)}), "cannot enumerate"),
+        (lambda: experiment(seeds=(1, 1)), "no duplicates"),
         (lambda: experiment(seeds=()), "at least one"),
-        (lambda: experiment(images=1, seconds=1), "one budget"),
-        (lambda: experiment(seconds=1), "reports divides"),
-        (lambda: experiment(images=-1), "negative"),
+        (lambda: experiment(budget_images=1, budget_seconds=1), "one budget"),
+        (lambda: experiment(budget_seconds=1), "does not apply"),
+        (lambda: experiment(budget_images=-1), "negative"),
         (lambda: experiment(population=0), "population=0; expected: a whole number from 1 up, or 'auto'"),
         (lambda: experiment(population=True), "population=True; expected"),
         (lambda: experiment(population="many"), "population='many'; expected"),
-        (lambda: experiment(population=2, seconds=9, reports=0), "expected: population=1 or 'auto'"),
+        (lambda: experiment(population=2, budget_seconds=9, num_reports=0), "expected: population=1 or 'auto'"),
         (lambda: uniform(1, 1), "empty"),
         (lambda: uniform(0, math.inf), "no end"),
         (lambda: log_uniform(0, 1), "no logarithm"),
         (lambda: integers(0.5, 3), "whole"),
         (lambda: uniform("a", 1), "not of numbers"),
-        (among, "names no value"),
+        (choice, "has no values"),
         (lambda: cases({"a": 1}), "takes"),
     ],
 )
-def test_an_experiment_that_cannot_be_meant_is_refused(make, told):
-    with pytest.raises(UserError, match=re.escape(told)):
+def test_an_invalid_experiment_is_rejected(make, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         make()
 
 
-SHIPPED = [path for path in sorted((runs.ROOT / "experiments").glob("*.py")) if "EXPERIMENT = " in path.read_text()]
+SHIPPED = [
+    path for path in sorted((runs.ROOT / "experiments/studies").glob("*.py")) if "EXPERIMENT = " in path.read_text()
+]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_the_shipped_experiments_are_sound(path):
-    plan, question = space.load(str(path))
-    base, config = space.configured(plan)
+def test_the_shipped_experiments_are_valid(path):
+    plan, question = load_experiment(str(path))
+    base, config = load_configs(plan)
     assert question.splitlines()[0].endswith("?")
-    assert f"python -m experiments.sweep experiments/{path.name}" in question
+    assert f"python -m experiments.sweep experiments/studies/{path.name}" in question
     for parameters in space.grid(plan.space):
-        changes = space.settle(plan.space, lambda name, _, parameters=parameters: parameters[name])
-        assert space.flags(base, space.trial_config(plan, config, changes, 1))
+        changes = space.resolve(plan.space, lambda name, _, parameters=parameters: parameters[name])
+        assert config_flags(base, trial_config(plan, config, changes, 1))
 
 
-def test_the_experiment_of_the_document_is_sound(tmp_path):
+def test_the_experiment_of_the_document_is_valid(tmp_path):
     (block,) = re.findall(r"```python\n(.*?)```", (runs.ROOT / "docs" / "sweeps.md").read_text(), re.DOTALL)
-    plan, question = space.load(str(written(tmp_path, block)))
-    space.configured(plan)
+    plan, question = load_experiment(str(written(tmp_path, block)))
+    load_configs(plan)
     assert question == "Does R1 help, and at which weight?"
 
 
-# What its figures say.
+# The results of a study.
 
 
 def test_a_paired_difference_by_closed_form():
-    """Constant differences have no spread: the interval is the difference, whatever the seeds were."""
+    """Constant differences have no variance: the interval is the difference, for any seeds."""
     first, second = {0: 1.0, 1: 5.0, 2: 3.0, 3: 8.0, 4: 2.0, 5: 4.0}, {}
     second = {seed: value + 0.5 for seed, value in first.items()}
-    found = reading.paired(first, second)
+    found = results.paired(first, second)
     np.testing.assert_allclose([found.mean, found.low, found.high], -0.5)
     assert (found.n, found.verdict) == (6, "real")
-    few = reading.paired(first, {0: 1.5, 1: 5.5, 9: 0.0})
+    few = results.paired(first, {0: 1.5, 1: 5.5, 9: 0.0})
     assert (few.n, few.verdict) == (2, "too few seeds")
-    assert reading.paired(first, {0: 1.0}) is None
-    # Differences -1, 1, -1, 1, ...: their mean is 0, which the interval holds.
-    even = reading.paired(first, {seed: value + (-1) ** seed for seed, value in first.items()})
+    assert results.paired(first, {0: 1.0}) is None
+    # Differences -1, 1, -1, 1, ...: their mean 0 is in the interval.
+    even = results.paired(first, {seed: value + (-1) ** seed for seed, value in first.items()})
     assert even.mean == 0 and even.low < 0 < even.high
     assert even.verdict == "not shown"
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_true_mean_at_its_nominal_rate():
     """Of normal differences, n = 8: the plain percentile bootstrap covers 0.89, the widened one about 0.95."""
     random = np.random.default_rng(0)
     held = 0
     for _ in range(400):
-        found = reading.paired(dict(enumerate(random.normal(size=8))), dict.fromkeys(range(8), 0.0))
+        found = results.paired(dict(enumerate(random.normal(size=8))), dict.fromkeys(range(8), 0.0))
         held += found.low <= 0 <= found.high
     assert 0.92 <= held / 400 <= 0.975  # 400 trials: 0.95 within 2.5 standard errors of 0.011
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9), st.floats(-1e3, 1e3))
 @settings(max_examples=25, deadline=None)
-def test_a_comparison_turned_round_is_its_negative(values, shift):
+def test_a_comparison_in_reverse_is_its_negative(values, shift):
     first, second = dict(enumerate(values)), dict.fromkeys(range(len(values)), shift)
-    one, other = reading.paired(first, second), reading.paired(second, first)
+    one, other = results.paired(first, second), results.paired(second, first)
     np.testing.assert_allclose(one.mean, -other.mean, atol=1e-9)
     assert one.low <= one.high
     assert min(values) - shift - 1e-6 <= one.low and one.high <= max(values) - shift + 1e-6
 
 
 def made_up(tmp_path, **fields):
-    """A study of two settings and three seeds whose trials are told, not played: 1, 2, 3 and 11, 12, diverged."""
-    plan = experiment(space={"loss": among("hinge", "</script><b>")}, seeds=(0, 1, 2), **fields)
+    """A study of two settings and three seeds whose results are made up: 1, 2, 3 and 11, 12, diverged."""
+    plan = experiment(space={"loss": choice("hinge", "</script><b>")}, seeds=(0, 1, 2), **fields)
     study = storage.open_study(plan, {"base": "x"}, tmp_path)
     with storage.planning(tmp_path):
-        assert storage.plan(study, plan, tmp_path) == "play"
+        assert storage.plan(study, plan, tmp_path) == "run"
     for _ in range(6):
         asked = study.ask()
-        changes = storage.settle(study, plan, asked)
+        changes = storage.resolve(study, plan, asked)
         value = 1.0 + asked.user_attrs["seed"] + 10 * (changes["loss"] != "hinge")
         asked.set_user_attr("curve", [[100, 2 * value], [200, value]])
         if value == 13.0:
@@ -305,31 +308,31 @@ def test_tables_by_closed_form(tmp_path):
     plan, study = made_up(tmp_path)
     with storage.planning(tmp_path):
         assert storage.plan(study, plan, tmp_path) == "done"
-    found = reading.read(study, plan, "Which?", tmp_path)
+    found = results.read(study, plan, "Which?", tmp_path)
     assert [setting.mean for setting in found.settings] == [2.0, 11.5]
-    # sd of 1, 2, 3 is 1; of 11, 12: sqrt(1/2).
-    np.testing.assert_allclose([setting.sd for setting in found.settings], [1.0, math.sqrt(0.5)])
+    # The standard deviation of 1, 2, 3 is 1; of 11, 12 it is sqrt(1/2).
+    np.testing.assert_allclose([setting.std for setting in found.settings], [1.0, math.sqrt(0.5)])
     assert [setting.n for setting in found.settings] == [3, 2]
     pair = found.comparisons[0, 1]
     assert (pair.mean, pair.n, pair.verdict) == (-10.0, 2, "too few seeds")
     assert found.importances == {"loss": 1.0}
-    text = reading.markdown(found)
+    text = results.markdown(found)
     assert "| 0 | hinge | 2 ± 1 | 3 |" in text
     assert "| 11.5 ± 0.71 | 2 | 1 diverged |" in text
     assert "001-seed2: diverged: diverged: step 3: discriminator_loss is nan" in text
-    rows = list(csv.DictReader(reading.comma_separated(found).splitlines()))
+    rows = list(csv.DictReader(results.comma_separated(found).splitlines()))
     assert [row["fd_seed2"] for row in rows] == ["3.0", ""]
     assert [row["n"] for row in rows] == ["3", "2"]
 
 
-def test_more_is_better_turns_the_order(tmp_path):
+def test_maximize_reverses_the_order(tmp_path):
     plan, study = made_up(tmp_path, minimize="", maximize="precision")
-    found = reading.read(study, plan, "Which?", tmp_path)
+    found = results.read(study, plan, "Which?", tmp_path)
     assert [setting.mean for setting in found.settings] == [11.5, 2.0]
 
 
 class Page(html.parser.HTMLParser):
-    """What a page refers to, and the data in it."""
+    """The links of a page, and the data in it."""
 
     def __init__(self):
         super().__init__()
@@ -354,20 +357,20 @@ def test_the_page_holds_its_data_and_needs_no_network(tmp_path):
     from PIL import Image
 
     plan, study = made_up(tmp_path)
-    picture = tmp_path / "trials" / "000-seed0" / "samples" / "00000004.png"
-    picture.parent.mkdir(parents=True)
-    Image.fromarray(np.zeros((900, 900), np.uint8)).save(picture)
-    found = reading.read(study, plan, "Is <b> & </script> told?\n\nYes.", tmp_path)
+    image = tmp_path / "trials" / "000-seed0" / "samples" / "00000004.png"
+    image.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((900, 900), np.uint8)).save(image)
+    found = results.read(study, plan, "Is <b> & </script> shown?\n\nYes.", tmp_path)
     text = page.render(found, tmp_path)
     content, data = parsed(text)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
     assert content.links == []
-    assert "<title>Is &lt;b&gt; &amp; &lt;/script&gt; told?</title>" in text
+    assert "<title>Is &lt;b&gt; &amp; &lt;/script&gt; shown?</title>" in text
     assert data["question"] == found.question
     assert [setting["number"] for setting in data["settings"]] == [0, 1]
     assert data["settings"][1]["parameters"] == {"loss": "</script><b>"}
     first = next(run for run in data["runs"] if run["name"] == "000-seed0")
-    assert first["picture"] == "trials/000-seed0/samples/00000004.png"
+    assert first["samples"] == "trials/000-seed0/samples/00000004.png"
     assert first["thumbnail"].startswith("data:image/jpeg;base64,")
     assert first["curve"] == [[100, 2.0], [200, 1.0]]
     page.write(found, tmp_path)
@@ -375,18 +378,18 @@ def test_the_page_holds_its_data_and_needs_no_network(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_study_without_an_end_can_be_read(tmp_path):
-    plan = experiment(space={"loss": among("hinge")})
+def test_a_study_without_results_can_be_read(tmp_path):
+    plan = experiment(space={"loss": choice("hinge")})
     study = storage.open_study(plan, {"base": "x"}, tmp_path)
-    found = reading.read(study, plan, "Which?", tmp_path)
+    found = results.read(study, plan, "Which?", tmp_path)
     assert parsed(page.render(found, tmp_path))[1]["settings"] == []
-    assert "Which?" in reading.markdown(found)
+    assert "Which?" in results.markdown(found)
 
 
-# How workers share it.
+# How workers share a study.
 
 
-def test_an_objective_is_found_by_the_beginning_of_its_name(tmp_path):
+def test_an_objective_is_found_by_the_prefix_of_its_name(tmp_path):
     lines = [{"step": step, "fd_classifier": 9.0 - step, "kd_x": 1.0, "kd_x_std": 2.0} for step in (1, 2)]
     (tmp_path / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "fre')
     assert trial.reports(tmp_path, experiment()) == [(1, 8.0), (2, 7.0)]
@@ -398,19 +401,19 @@ def test_an_objective_is_found_by_the_beginning_of_its_name(tmp_path):
         trial.reports(tmp_path, experiment(minimize="fd_clasifier"))
 
 
-def test_training_time_is_the_runs_own(tmp_path):
-    # 10 steps of 0.5 s, then 20 of 0.25 s: 10 s, whatever starts and evaluations took.
+def test_training_time_excludes_start_up_and_evaluations(tmp_path):
+    # 10 steps of 0.5 s, then 20 of 0.25 s: 10 s, however long start-up and evaluations took.
     lines = [{"step": 10, "images": 80, "seconds": 31.0, "seconds_per_step": 0.5},
              {"step": 30, "images": 240, "seconds": 99.0, "seconds_per_step": 0.25}]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert trial.trained(tmp_path) == (240, 10.0)
+    assert trial.progress(tmp_path) == (240, 10.0)
 
 
 def test_settings_do_not_depend_on_the_workers(tmp_path):
-    """Two workers in turn draw what one draws alone, or several at once; each setting once and with every seed."""
-    plan = experiment(space={"top_k": uniform(0.1, 1)}, search="random", settings=3, seeds=(4, 5))
+    """Two workers draw the settings of one that asks one by one or for several; each setting once with each seed."""
+    plan = experiment(space={"top_k": uniform(0.1, 1)}, search="random", num_settings=3, seeds=(4, 5))
 
-    def drawn(folder, workers, most=1, alike=lambda changes, seed: True):
+    def drawn(folder, workers, most=1, is_compatible=lambda changes, seed: True):
         studies = [storage.open_study(plan, {"base": "x"}, folder) for _ in range(workers)]
         for number in range(100):
             study = studies[number % workers]
@@ -418,36 +421,36 @@ def test_settings_do_not_depend_on_the_workers(tmp_path):
                 if storage.plan(study, plan, folder) == "done":
                     break
                 asked = study.ask()
-                storage.settle(study, plan, asked)
-                others = storage.ask_alike(study, plan, alike) if most > 1 else ()
+                storage.resolve(study, plan, asked)
+                others = storage.ask_compatible(study, plan, is_compatible) if most > 1 else ()
                 taken = [asked, *itertools.islice(others, most - 1)]
             for asked in taken:
                 study.tell(asked, 1.0)
         trials = [one for one in studies[0].get_trials() if one.state != optuna.trial.TrialState.FAIL]
         assert len(trials) == 6
-        assert sorted(storage.standing(trials)) == [(number, seed) for number in range(3) for seed in (4, 5)]
-        return storage.settings(trials)
+        assert sorted(storage.current_trials(trials)) == [(number, seed) for number in range(3) for seed in (4, 5)]
+        return storage.settings_of(trials)
 
     settings = drawn(tmp_path / "one", 1)
     assert drawn(tmp_path / "two", 2) == settings
     assert drawn(tmp_path / "three", 1, most=5) == settings
-    # What cannot be played with the others is drawn all the same, and left to be asked for.
+    # A setting that is not compatible with the others is drawn all the same, and queued.
     assert drawn(tmp_path / "four", 2, 5, lambda changes, seed: changes["top_k"] > 0.5 and seed == 4) == settings
 
 
 @pytest.mark.parametrize("kind", ["journal", "database"])
-def test_a_dead_workers_trial_is_played_again(tmp_path, kind, monkeypatch):
+def test_the_trial_of_a_dead_worker_is_queued_again(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(storage, "HEARTBEAT_SECONDS", 1)
     url = "" if kind == "journal" else f"sqlite:///{tmp_path}/study.db"
     folder = tmp_path / "study"
-    plan = experiment(space={"loss": among("hinge", "minimax")})
+    plan = experiment(space={"loss": choice("hinge", "minimax")})
     study = storage.open_study(plan, {"base": "x"}, folder, url)
     with storage.planning(folder):
         storage.plan(study, plan, folder)
         dead = study.ask()
-        storage.settle(study, plan, dead)
+        storage.resolve(study, plan, dead)
     if kind == "database":
-        study._storage.record_heartbeat(dead._trial_id)  # its last
+        study._storage.record_heartbeat(dead._trial_id)  # its last one
         with storage.planning(folder):
             storage.plan(study, plan, folder)
         assert study.trials[dead.number].state == optuna.trial.TrialState.RUNNING
@@ -457,13 +460,13 @@ def test_a_dead_workers_trial_is_played_again(tmp_path, kind, monkeypatch):
             storage.plan(study, plan, folder)
             assert study.trials[dead.number].state == optuna.trial.TrialState.RUNNING
     with storage.planning(folder):
-        assert storage.plan(study, plan, folder) == "play"
+        assert storage.plan(study, plan, folder) == "run"
     assert study.trials[dead.number].state == optuna.trial.TrialState.FAIL
     waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
     assert sorted(storage.name_of(one) for one in waiting) == ["000-seed0", "001-seed0"]
 
 
-def test_seeds_can_be_added_and_crashed_trials_be_tried_again(tmp_path):
+def test_seeds_can_be_added_and_crashed_trials_retried(tmp_path):
     plan, study = made_up(tmp_path)
     more = experiment(space=plan.space, seeds=(0, 1, 2, 3))
     study = storage.open_study(more, {"base": "x"}, tmp_path)
@@ -476,28 +479,28 @@ def test_seeds_can_be_added_and_crashed_trials_be_tried_again(tmp_path):
         study.tell(crashed, state=optuna.trial.TrialState.FAIL)
         study.tell(study.ask(), 1.0)
         assert storage.plan(study, more, tmp_path) == "done"
-        storage.forget_failed(study)
-        assert storage.plan(study, more, tmp_path) == "play"
+        storage.retry_crashed(study)
+        assert storage.plan(study, more, tmp_path) == "run"
     assert storage.name_of(study.ask()) == "000-seed3"
 
 
-def test_another_study_is_refused_and_a_mistaken_objective_can_be_mended(tmp_path):
-    plan = experiment(space={"loss": among("hinge")})
+def test_another_study_is_rejected_and_a_wrong_objective_can_be_corrected(tmp_path):
+    plan = experiment(space={"loss": choice("hinge")})
     before = {"space: loss": "hinge", "minimize": "'fdd'"}
     study = storage.open_study(plan, before, tmp_path)
-    with pytest.raises(UserError, match="holds another study; space: loss: hinge -> minimax. Take another"):
+    with pytest.raises(UserError, match="holds another study; space: loss: hinge -> minimax; use a new --workdir"):
         storage.open_study(plan, before | {"space: loss": "minimax"}, tmp_path)
-    mended = before | {"minimize": "'fd'"}
-    study = storage.open_study(plan, mended, tmp_path)
+    corrected = before | {"minimize": "'fd'"}
+    study = storage.open_study(plan, corrected, tmp_path)
     study.enqueue_trial({})
     study.tell(study.ask(), 1.0)
     with pytest.raises(UserError, match="minimize: 'fd' -> 'kd'"):
         storage.open_study(plan, before | {"minimize": "'kd'"}, tmp_path)
     with pytest.raises(UserError, match="storage is the journal in its folder, not a database"):
-        storage.open_study(plan, mended, tmp_path, f"sqlite:///{tmp_path}/x.db")
-    (tmp_path / storage.JOURNAL).write_text("no journal\nand no more\n")
+        storage.open_study(plan, corrected, tmp_path, f"sqlite:///{tmp_path}/x.db")
+    (tmp_path / storage.JOURNAL).write_text("not a journal\nat all\n")
     with pytest.raises(UserError, match="study.journal cannot be opened"):
-        storage.open_study(plan, mended, tmp_path)
+        storage.open_study(plan, corrected, tmp_path)
 
 
 def test_a_database_has_one_folder_for_a_study(tmp_path):
@@ -507,70 +510,70 @@ def test_a_database_has_one_folder_for_a_study(tmp_path):
         storage.open_study(plan, {"base": "x"}, tmp_path / "two" / "name", url)
 
 
-def test_a_password_is_not_told():
+def test_a_password_is_not_printed():
     assert storage._without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert storage._without_password("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
 
 
-def test_the_command_refuses_in_one_line(tmp_path):
+def test_the_command_rejects_in_one_line(tmp_path):
     path, folder = written(tmp_path), tmp_path / "study"
     (tmp_path / "optuna.py").write_text("raise ModuleNotFoundError(\"No module named 'optuna'\", name='optuna')")
     workers = {
         "no file": sweep(tmp_path / "none.py"),
         "no flag": sweep(path, "--workdri=x"),
-        "no leaf": sweep(path, f"--workdir={folder}", "--override", "generator.widht=3"),
+        "no field": sweep(path, f"--workdir={folder}", "--override", "generator.widht=3"),
         "no database": sweep(path, f"--workdir={folder}", "--storage=postgresql://me:secret@nowhere.invalid/db"),
         "no optuna": sweep(path, f"--workdir={folder}", PYTHONPATH=str(tmp_path)),
         "no folder": sweep(path, "--workdir=/proc/no"),
     }
-    told = {name: refused(worker) for name, worker in workers.items()}
-    assert "is not a file" in told["no file"]
-    assert "--workdri=x" in told["no flag"]
-    assert "nearest: 'generator.width'" in told["no leaf"]
-    assert "cannot be opened" in told["no database"] and "secret" not in told["no database"]
-    assert "needs Optuna: pip install" in told["no optuna"]
-    assert "not writable" in told["no folder"]
+    errors = {name: rejection(worker) for name, worker in workers.items()}
+    assert "is not a file" in errors["no file"]
+    assert "--workdri=x" in errors["no flag"]
+    assert "nearest: 'generator.width'" in errors["no field"]
+    assert "cannot be opened" in errors["no database"] and "secret" not in errors["no database"]
+    assert "needs Optuna: pip install" in errors["no optuna"]
+    assert "not writable" in errors["no folder"]
 
 
-def acted(monkeypatch, tmp_path, act, groups=None, **fields):
-    """A study whose runs are acted: `act(value of the one parameter)` says what is reported, and how the run ends.
+def simulated(monkeypatch, tmp_path, simulate, groups=None, **fields):
+    """A study whose runs are simulated: `simulate(value of the one parameter)` returns its reports and exit status.
 
-    `groups`, a list, is given the values that were played together; more than three at once crash.
+    The values that were trained together are appended to `groups`. More than three at once crash.
     """
     calls = []
 
-    def play(runs, interruption):
+    def train(runs, stop_signal):
         if groups is not None:
-            groups.append([value_of(run.typed) for run in runs])
+            groups.append([value_of(run.command) for run in runs])
         if len(runs) > 3:
             return [trial.End(-9, False, "killed")] * len(runs)
-        return [play_one(*run) for run in runs]
+        return [train_one(*run) for run in runs]
 
-    def value_of(typed):
-        return float((re.search(r"top_k=([0-9.]+)", " ".join(typed)) or [0, 1])[1])  # 1 is the config's own
+    def value_of(command):
+        return float((re.search(r"top_k=([0-9.]+)", " ".join(command)) or [0, 1])[1])  # 1 is the config's default
 
-    def play_one(typed, folder, enough):
-        value = value_of(typed)
+    def train_one(command, folder, should_stop):
+        value = value_of(command)
         calls.append(value)
         folder.mkdir(parents=True, exist_ok=True)
-        reported, status = act(value)
-        for step, figure in enumerate(reported, 1):
-            for name, figures in {
-                "evaluations": {"fd_x": figure},
+        reported, status = simulate(value)
+        for step, value in enumerate(reported, 1):
+            for name, metrics in {
+                "evaluations": {"fd_x": value},
                 "metrics": {"images": 64 * step, "seconds_per_step": 10.0},
             }.items():
                 with open(folder / f"{name}.jsonl", "a") as lines:
-                    lines.write(json.dumps({"step": step} | figures) + "\n")
-            if enough():
+                    lines.write(json.dumps({"step": step} | metrics) + "\n")
+            if should_stop():
                 return trial.End(130, True, "saved")
-        return trial.End(status, False, "its last words")
+        return trial.End(status, False, "its last message")
 
-    monkeypatch.setattr(trial, "play", play)
+    monkeypatch.setattr(trial, "train", train)
     values = ", ".join(map(str, fields.pop("values")))
-    fields = {"base": BASE, "minimize": "fd", "reports": 3} | fields
+    fields = {"base": BASE, "minimize": "fd", "num_reports": 3} | fields
     rest = ", ".join(f"{name}={value!r}" for name, value in fields.items())
-    text = '"""Which?"""\nfrom experiments.study import Experiment, among\n'
-    text += f'EXPERIMENT = Experiment(space={{"top_k": among({values})}}, {rest})\n'
+    text = '"""Which?"""\nfrom experiments.sweep import Experiment, choice\n'
+    text += f'EXPERIMENT = Experiment(space={{"top_k": choice({values})}}, {rest})\n'
     monkeypatch.setattr(sys, "argv", ["", str(written(tmp_path, text)), f"--workdir={tmp_path / 'study'}"])
     with pytest.raises(SystemExit) as end:
         cli.run(command.main)
@@ -579,23 +582,23 @@ def acted(monkeypatch, tmp_path, act, groups=None, **fields):
 
 
 @pytest.mark.parametrize("prune", ["median", "halving"])
-def test_trials_that_do_badly_are_given_up(tmp_path, monkeypatch, prune):
+def test_bad_trials_are_pruned(tmp_path, monkeypatch, prune):
     """Each of nine settings reports its own constant; the later, the worse."""
     values = [round(0.1 * place, 1) for place in range(1, 10)]
-    status, rows, calls = acted(monkeypatch, tmp_path, lambda value: ([value] * 3, 0), values=values, prune=prune)
+    status, rows, calls = simulated(monkeypatch, tmp_path, lambda value: ([value] * 3, 0), values=values, prune=prune)
     assert status == 0
     assert calls == values
     done = [value for value, row in rows.items() if row["n"] == "1"]
-    # The median of others judges from the sixth on, all of them worse than it; halving from the second.
+    # The median prunes from the sixth trial on, halving from the second; all of these are worse.
     assert done == (values[:5] if prune == "median" else values[:1])
     assert all(row["remarks"] == "1 pruned" for value, row in rows.items() if value not in done)
 
 
-def test_what_is_good_is_not_pruned(tmp_path, monkeypatch):
-    """The same, the later the better: none is given up; of each its best report is its value."""
+def test_good_trials_are_not_pruned(tmp_path, monkeypatch):
+    """The same, the later the better: none is pruned; the value of each is its best report."""
     values = [round(0.1 * place, 1) for place in range(1, 10)]
     fields = {"minimize": "", "maximize": "fd", "best": True, "prune": "halving"}
-    _, rows, _ = acted(
+    _, rows, _ = simulated(
         monkeypatch, tmp_path, lambda value: ([value, value + 0.25, value - 0.05], 0), values=values, **fields
     )
     np.testing.assert_allclose(
@@ -603,113 +606,113 @@ def test_what_is_good_is_not_pruned(tmp_path, monkeypatch):
     )
 
 
-def test_how_a_trial_ends_badly_is_told(tmp_path, monkeypatch):
-    acts = {
+def test_failures_of_trials_are_reported(tmp_path, monkeypatch):
+    ends = {
         0.1: ([5.0, 4.0], 0),
         0.2: ([5.0], 3),  # diverged
         0.3: ([5.0], 1),  # crashed
         0.4: ([5.0, math.inf], 0),
         0.5: ([], -9),
     }
-    status, rows, calls = acted(monkeypatch, tmp_path, acts.get, values=acts)
-    assert (status, calls) == (0, list(acts))
-    assert [rows[value]["remarks"] for value in acts] == ["", "1 diverged", "1 crashed", "1 diverged", "1 crashed"]
+    status, rows, calls = simulated(monkeypatch, tmp_path, ends.get, values=ends)
+    assert (status, calls) == (0, list(ends))
+    assert [rows[value]["remarks"] for value in ends] == ["", "1 diverged", "1 crashed", "1 diverged", "1 crashed"]
     assert rows[0.1]["fd_mean"] == "4.0"
     text = (tmp_path / "study" / "table.md").read_text()
-    assert "001-seed0: diverged: its last words" in text
-    assert "004-seed0: crashed: exit -9: its last words" in text
+    assert "001-seed0: diverged: its last message" in text
+    assert "004-seed0: crashed: exit -9: its last message" in text
     assert "fd is inf" in text
-    # The same again plays nothing; with --retry, what crashed.
-    for flags, played in ([], []), (["--retry"], [0.3, 0.5]):
+    # The same command again trains nothing; with --retry, the trials that crashed.
+    for flags, retried in ([], []), (["--retry"], [0.3, 0.5]):
         calls.clear()
         monkeypatch.setattr(sys, "argv", sys.argv[:3] + flags)
         with pytest.raises(SystemExit) as end:
             cli.run(command.main)
-        assert (end.value.code, calls) == (0, played)
+        assert (end.value.code, calls) == (0, retried)
 
 
 def test_a_budget_of_seconds_stops_a_trial(tmp_path, monkeypatch):
-    """Ten seconds a step: the third ends 25 s."""
-    fields = {"values": [0.5], "seconds": 25.0, "reports": 0, "fixed": {"evaluate_every": 1}}
-    status, rows, _ = acted(monkeypatch, tmp_path, lambda value: ([9.0, 8.0, 7.0, 6.0], 0), **fields)
+    """Ten seconds a step: the third one exceeds 25 s."""
+    fields = {"values": [0.5], "budget_seconds": 25.0, "num_reports": 0, "fixed": {"evaluate_every": 1}}
+    status, rows, _ = simulated(monkeypatch, tmp_path, lambda value: ([9.0, 8.0, 7.0, 6.0], 0), **fields)
     assert status == 0
     assert (rows[0.5]["fd_mean"], rows[0.5]["seconds"]) == ("7.0", "30.0")
 
 
-def test_trials_that_are_one_game_are_played_together(tmp_path, monkeypatch):
-    """top_k=1 is another game than the others: no top-k at all."""
+def test_compatible_trials_are_trained_together(tmp_path, monkeypatch):
+    """top_k=1 is not compatible with the others: it means no top-k at all."""
     values, groups = [0.5, 0.7, 1.0, 0.9, 0.3], []
     fields = {"values": values, "seeds": (0, 1), "minimize": "", "maximize": "fd"}
-    acts = {value: ([value, 2 * value], 0) for value in values} | {0.9: ([0.1], 3)}
-    status, rows, _ = acted(monkeypatch, tmp_path / "three", acts.get, groups, population=3, **fields)
-    # Of the waiting ones, seed by seed, the first and those like it: 1 with its other seed.
+    ends = {value: ([value, 2 * value], 0) for value in values} | {0.9: ([0.1], 3)}
+    status, rows, _ = simulated(monkeypatch, tmp_path / "three", ends.get, groups, population=3, **fields)
+    # Of the queue, seed by seed, the first and those compatible with it: 1 with its other seed.
     assert groups == [[0.5, 0.7, 0.9], [1.0, 1.0], [0.3, 0.5, 0.7], [0.9, 0.3]]
     assert status == 0
     groups.clear()
-    _, alone, _ = acted(monkeypatch, tmp_path / "one", acts.get, groups, **fields)
+    _, alone, _ = simulated(monkeypatch, tmp_path / "one", ends.get, groups, **fields)
     assert groups == [[value] for value in 2 * values]
     assert rows == alone
     assert rows[0.9]["remarks"] == "2 diverged"
 
 
-def test_a_population_that_crashes_is_played_one_by_one(tmp_path, monkeypatch, capsys):
+def test_a_population_that_crashes_is_trained_one_by_one(tmp_path, monkeypatch, capsys):
     values, groups = [0.1, 0.2, 0.3, 0.4, 0.5], []
-    acts = {value: ([value], 1 if value == 0.2 else 0) for value in values}
-    _, rows, _ = acted(monkeypatch, tmp_path, acts.get, groups, values=values, population=4)
+    ends = {value: ([value], 1 if value == 0.2 else 0) for value in values}
+    _, rows, _ = simulated(monkeypatch, tmp_path, ends.get, groups, values=values, population=4)
     assert groups == [[0.1, 0.2, 0.3, 0.4], [0.1], [0.2], [0.3], [0.4], [0.5]]
     assert [rows[value]["remarks"] for value in values] == ["", "1 crashed", "", "", ""]
-    assert "one by one from here on; as a population: exit -9: killed" in capsys.readouterr().err
+    assert "the population crashed, exit -9: killed; trials now run one by one" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fields", [{"seconds": 25.0, "reports": 0}, {"fixed": {"data.on_device": "never"}}])
-def test_auto_is_one_by_one_where_seconds_count_or_data_are_streamed(tmp_path, monkeypatch, fields):
+@pytest.mark.parametrize("fields", [{"budget_seconds": 25.0, "num_reports": 0}, {"fixed": {"data.on_device": "never"}}])
+def test_auto_is_one_by_one_with_a_budget_of_seconds_or_streamed_data(tmp_path, monkeypatch, fields):
     groups = []
     fields = {"values": [0.1, 0.2], "population": "auto"} | fields
-    fields["fixed"] = fields.get("fixed", {}) | ({"evaluate_every": 1} if "seconds" in fields else {})
-    acted(monkeypatch, tmp_path, lambda value: ([value], 0), groups, **fields)
+    fields["fixed"] = fields.get("fixed", {}) | ({"evaluate_every": 1} if "budget_seconds" in fields else {})
+    simulated(monkeypatch, tmp_path, lambda value: ([value], 0), groups, **fields)
     assert groups == [[0.1], [0.2]]
 
 
-@pytest.mark.parametrize(("best", "played"), [(3, [[0.1, 0.2, 0.3], [0.4]]), (1, [[0.1], [0.2], [0.3], [0.4]])])
-def test_auto_is_what_the_machine_plays_best(tmp_path, monkeypatch, best, played):
+@pytest.mark.parametrize(("best", "expected"), [(3, [[0.1, 0.2, 0.3], [0.4]]), (1, [[0.1], [0.2], [0.3], [0.4]])])
+def test_auto_is_the_size_that_is_fastest(tmp_path, monkeypatch, best, expected):
     groups, asked = [], []
-    monkeypatch.setattr(trial, "best_together", lambda typed: asked.append(typed) or best)
-    acted(monkeypatch, tmp_path, lambda value: ([value], 0), groups, values=[0.1, 0.2, 0.3, 0.4], population="auto")
-    assert groups == played
+    monkeypatch.setattr(trial, "best_population", lambda command: asked.append(command) or best)
+    simulated(monkeypatch, tmp_path, lambda value: ([value], 0), groups, values=[0.1, 0.2, 0.3, 0.4], population="auto")
+    assert groups == expected
     assert len(asked) == 1
 
 
-def test_small_games_are_best_played_together_on_a_cpu():
+def test_small_networks_are_trained_together_on_a_cpu():
     """8x8 with width 4; 16x16 with 64: D's second layer has 4^2 * 64 * 128 * 4^2 * 64 = 1.3e8 products in each pass."""
-    assert size.best(runs.config()) == space.AUTO
+    assert population_size.best(runs.config()) == AUTO_POPULATION
     large = {"discriminator.width": 64, "generator.width": 64, "data.image_size": (16, 16), "batch_size": 64}
-    assert size.best(runs.config(**large)) == 1
-    assert size.best(runs.config(data__on_device="never")) == 1
+    assert population_size.best(runs.config(**large)) == 1
+    assert population_size.best(runs.config(data__on_device="never")) == 1
 
 
 @pytest.mark.slow
-def test_the_machine_is_asked_in_a_process_of_its_own(tmp_path):
-    typed = ["python", "-m", "gan.main", *runs.flags(tmp_path, {})]
-    assert trial.best_together(typed) == space.AUTO
-    assert trial.best_together([*typed, "--config.loss=none"]) == 1
+def test_the_population_size_is_chosen_in_a_process_of_its_own(tmp_path):
+    command = ["python", "-m", "gan.main", *runs.flags(tmp_path, {})]
+    assert trial.best_population(command) == AUTO_POPULATION
+    assert trial.best_population([*command, "--config.loss=none"]) == 1
 
 
 def test_members_end_as_runs_do(tmp_path):
-    """One that is given up at once, one that diverges: a process with two runs in it."""
+    """Two runs in one process: one is stopped at once, one diverges."""
     changes = [{}, {"seed": 1, "discriminator.learning_rate": 1e38}]
-    base, _ = space.configured(experiment())
+    base, _ = load_configs(experiment())
     members = [
-        trial.command(BASE, tmp_path / str(number), space.flags(base, runs.config(**change)))[3:]
+        trial.command(BASE, tmp_path / str(number), config_flags(base, runs.config(**change)))[3:]
         for number, change in enumerate(changes)
     ]
     done = subprocess.run(
-        [sys.executable, "-m", trial.TOGETHER], input=json.dumps(members) + "\n0\n", cwd=runs.ROOT,
+        [sys.executable, "-m", trial.POPULATION], input=json.dumps(members) + "\n0\n", cwd=runs.ROOT,
         env=os.environ | {"XLA_FLAGS": os.environ["GAN_TEST_XLA_FLAGS"]}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    given_up, (diverged, last_words) = json.loads(done.stdout)
-    assert (given_up, diverged) == ([130, ""], 3)
-    assert last_words.startswith("diverged: step ") and last_words.endswith("The last checkpoint stands")
+    stopped, (diverged, message) = json.loads(done.stdout)
+    assert (stopped, diverged) == ([130, ""], 3)
+    assert message.startswith("diverged: step ") and "last checkpoint" in message
     assert [line["step"] for line in runs.logged(tmp_path / "0")] == [4]
     assert runs.final_digests(tmp_path / "0")[0] == 4
     for number, change in enumerate(changes):
@@ -718,76 +721,76 @@ def test_members_end_as_runs_do(tmp_path):
 
 
 def test_a_study_without_a_value_says_so(tmp_path, monkeypatch, capsys):
-    status, _, _ = acted(monkeypatch, tmp_path, lambda value: ([], 2), values=[0.5])
+    status, _, _ = simulated(monkeypatch, tmp_path, lambda value: ([], 2), values=[0.5])
     assert status == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("came to a value; exit 2: its last words")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("has a value; exit 2: its last message")
 
 
-def test_an_objective_that_no_trial_reports_is_mended_in_the_file(tmp_path, monkeypatch, capsys):
-    status, _, _ = acted(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5], minimize="fdx")
+def test_an_objective_that_no_trial_reports_is_corrected_in_the_file(tmp_path, monkeypatch, capsys):
+    status, _, _ = simulated(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5], minimize="fdx")
     assert status == 2
     assert "no trial reports the objective 'fdx'; nearest: 'fd_x'" in capsys.readouterr().err.splitlines()[-1]
-    status, rows, _ = acted(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5])
+    status, rows, _ = simulated(monkeypatch, tmp_path, lambda value: ([3.0], 0), values=[0.5])
     assert (status, rows[0.5]["fd_mean"]) == (0, "3.0")
 
 
-def together_at_most(count, text=FILE):
-    return text.replace("reports=3", f"reports=3, population={count}")
+def with_population(count, text=FILE):
+    return text.replace("num_reports=3", f"num_reports=3, population={count}")
 
 
 @pytest.mark.slow  # a minute
-def test_a_study_of_populations_says_what_it_says_one_by_one(tmp_path):
+def test_a_study_of_populations_has_the_results_of_single_trials(tmp_path):
     rows = {}
     for count in (1, 3):
-        text = together_at_most(count, FILE.replace("among(1e-3, 1e-2)", "among(1e-3, 1e30)"))
+        text = with_population(count, FILE.replace("choice(1e-3, 1e-2)", "choice(1e-3, 1e30)"))
         worker = sweep(written(tmp_path, text), f"--workdir={tmp_path / str(count)}")
-        _, told = worker.communicate(timeout=300)
-        assert worker.returncode == 0, told
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors
         rows[count] = list(csv.DictReader((tmp_path / str(count) / "table.csv").open()))
     assert [row["remarks"] for row in rows[3]] == [row["remarks"] for row in rows[1]] == ["", "2 diverged"]
-    for name in ("mean", "sd", "seed0", "seed1"):
+    for name in ("mean", "std", "seed0", "seed1"):
         mine, alone = (float(rows[count][0][f"training.generator_loss_{name}"]) for count in (3, 1))
         np.testing.assert_allclose(mine, alone, rtol=2e-3, atol=1e-4)
-    # Three of the four together, the last one alone; each goes on alone as any run does.
+    # Three of the four are trained together, the last one alone; each can be resumed alone as any run.
     outputs = [(tmp_path / f"3/trials/{name}/output.txt").read_text() for name in ("000-seed1", "001-seed1")]
-    assert ["together with others" in output for output in outputs] == [True, False]
+    assert ["in one population with others" in output for output in outputs] == [True, False]
     run = tmp_path / "3/trials/000-seed1"
     typed = (run / "output.txt").read_text().splitlines()[0].removeprefix("$ ")
     longer = runs.command(*shlex.split(typed)[3:], "--config.steps=16")
-    _, told = longer.communicate(timeout=300)
-    assert longer.returncode == 0 and "going on from step 12 of 16" in told, told
+    _, errors = longer.communicate(timeout=300)
+    assert longer.returncode == 0 and "going on from step 12 of 16" in errors, errors
 
 
 @pytest.mark.slow  # half a minute, or two where one core is shared
 @pytest.mark.parametrize("population", [1, 2])
 def test_two_workers_complete_a_study_though_one_is_killed(tmp_path, population):
-    path, folder = written(tmp_path, together_at_most(population)), tmp_path / "study"
-    # Long enough to be killed within: the runs' pictures, drawn at every step, take the time.
+    path, folder = written(tmp_path, with_population(population)), tmp_path / "study"
+    # Samples at every step make the runs long enough to be killed.
     changes = ["--override", "sample_every=1"]
     first, second = (sweep(path, f"--workdir={folder}", *changes) for _ in range(2))
-    begun = time.monotonic()
+    start = time.monotonic()
     while not (checkpointed := sorted(folder.glob("trials/*/checkpoints/4"))):
-        assert time.monotonic() - begun < 300
+        assert time.monotonic() - start < 300
         time.sleep(0.05)
     run = checkpointed[0].parent.parent
     holder = int((folder / "leases" / run.name / ".lock").read_text())
     killed, other = (first, second) if holder == first.pid else (second, first)
     child = int((run / ".lock").read_text())
     os.kill(killed.pid, signal.SIGKILL)
-    os.kill(child, signal.SIGKILL)  # as where a machine dies
-    _, told = other.communicate(timeout=300)
+    os.kill(child, signal.SIGKILL)  # as when a machine fails
+    _, errors = other.communicate(timeout=300)
     killed.communicate()
-    assert other.returncode == 0, told
+    assert other.returncode == 0, errors
     rows = list(csv.DictReader((folder / "table.csv").open()))
     assert [row["n"] for row in rows] == ["2", "2"]
     assert len(list(folder.glob("trials/*"))) == 4
     assert "going on from step" in (run / "output.txt").read_text()
-    # The run that was cut off ends as one that nothing disturbed: its own command, in another folder.
+    # The killed run ends as an undisturbed one: its own command, in another folder.
     typed = (run / "output.txt").read_text().splitlines()[0].removeprefix("$ ")
     flags = [f"--config.{name}" for name in re.findall(r"--config\.([^=]+=(?:\([^)]*\)|[^ ']+))", typed)]
     alone = runs.command("--config=configs/dcgan.py", f"--workdir={tmp_path / 'alone'}", *flags)
-    _, told = alone.communicate(timeout=300)
-    assert alone.returncode == 0, told
+    _, errors = alone.communicate(timeout=300)
+    assert alone.returncode == 0, errors
     if population == 1:
         assert runs.final_digests(run) == runs.final_digests(tmp_path / "alone")
     mine, others = runs.logged(run)[-1], runs.logged(tmp_path / "alone")[-1]
@@ -799,33 +802,33 @@ def test_two_workers_complete_a_study_though_one_is_killed(tmp_path, population)
 
 @pytest.mark.slow  # half a minute
 @pytest.mark.parametrize("population", [1, 2])
-def test_a_worker_that_is_stopped_goes_on_and_trials_that_end_badly_are_told(tmp_path, population):
-    text = FILE.replace("among(1e-3, 1e-2)", "among(1e-3, 1e30)").replace("seeds=(0, 1)", "seeds=(0,)")
-    text = together_at_most(population, text).replace("images=96", "images=1600")
-    text = text.replace("reports=3", "reports=50")  # 200 turns, saved every 4
+def test_a_stopped_worker_resumes_and_failed_trials_are_reported(tmp_path, population):
+    text = FILE.replace("choice(1e-3, 1e-2)", "choice(1e-3, 1e30)").replace("seeds=(0, 1)", "seeds=(0,)")
+    text = with_population(population, text).replace("images=96", "images=1600")
+    text = text.replace("num_reports=3", "num_reports=50")  # 200 steps, saved every 4
     path, folder = written(tmp_path, text), tmp_path / "study"
     worker = sweep(path, f"--workdir={folder}", "--override", "sample_every=1")
-    begun = time.monotonic()
+    start = time.monotonic()
     while not list(folder.glob("trials/*/checkpoints/4")):
-        assert time.monotonic() - begun < 300
+        assert time.monotonic() - start < 300
         time.sleep(0.05)
     worker.send_signal(signal.SIGTERM)
-    _, told = worker.communicate(timeout=120)
-    assert worker.returncode == 128 + signal.SIGTERM, told
-    assert "the same command goes on from here" in told
+    _, errors = worker.communicate(timeout=120)
+    assert worker.returncode == 128 + signal.SIGTERM, errors
+    assert "the same command continues the study" in errors
     assert "SIGINT: saved at step" in (folder / "trials/000-seed0/output.txt").read_text()
     worker = sweep(path, f"--workdir={folder}", "--override", "sample_every=1")
-    _, told = worker.communicate(timeout=300)
-    assert worker.returncode == 0, told
+    _, errors = worker.communicate(timeout=300)
+    assert worker.returncode == 0, errors
     assert "going on from step" in (folder / "trials/000-seed0/output.txt").read_text()
     assert re.search(r"\| 0 \| 0.001 \| [0-9.]+ \| 1 \|", (folder / "table.md").read_text())
     assert "1 diverged" in (folder / "table.md").read_text()
-    # Another space is refused; an objective that no trial reports is found out, and the trials are kept.
+    # Another space is rejected. An objective that no trial reports is an error, and the trials are kept.
     path.write_text(text.replace("1e30", "1e-4"))
-    assert "holds another study" in refused(sweep(path, f"--workdir={folder}", "--override", "sample_every=1"))
+    assert "holds another study" in rejection(sweep(path, f"--workdir={folder}", "--override", "sample_every=1"))
     path.write_text(text.replace("generator_loss", "generator_los"))
     worker = sweep(path, f"--workdir={tmp_path / 'other'}")
-    _, told = worker.communicate(timeout=120)
+    _, errors = worker.communicate(timeout=120)
     assert worker.returncode == 2
-    assert "nearest: 'generator_loss'" in told.splitlines()[-1]
-    assert "Traceback" not in told
+    assert "nearest: 'generator_loss'" in errors.splitlines()[-1]
+    assert "Traceback" not in errors

@@ -10,7 +10,7 @@ import runs
 from PIL import Image
 
 from configs import toy
-from experiments import toy_losses
+from experiments.studies import toy_losses
 from gan import data, losses, state
 from gan.data import toys
 from gan.errors import UserError

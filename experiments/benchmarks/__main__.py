@@ -1,10 +1,11 @@
-"""How fast is all of it? The whole suite in one command: tables on the screen, and JSON files in a folder.
+"""Runs all benchmarks: prints tables and writes JSON files into a folder.
 
 python -m experiments.benchmarks
 python -m experiments.benchmarks --full --out=benchmarks
 
-One benchmark after the other, each a process of its own. Without `--full` in minutes: few rounds, three systems, no
-torch.compile. What needs PyTorch says so where there is none, the rest is run all the same, and the status is then 2.
+The benchmarks run one after the other, each in a process of its own. Without `--full` they take minutes: few rounds,
+three systems, no torch.compile. Without PyTorch, the benchmarks that need it report that, the others still run, and the
+exit status is 2.
 """
 
 import argparse
@@ -13,27 +14,27 @@ import sys
 from pathlib import Path
 
 SUITE = {
-    "turns": (
+    "step_time": (
         ["--configs", "configs/dcgan.py", "configs/toy.py", "--rounds=3"],
-        ["--configs", "configs/dcgan.py", "configs/toy.py", "--rounds=9", "--turns=20"],
+        ["--configs", "configs/dcgan.py", "configs/toy.py", "--rounds=9", "--steps=20"],
     ),
-    "against_torch": (
+    "compare_torch": (
         ["--systems", "mlp_gan", "conv_gan", "dcgan32", "--rounds=3", "--seconds=0.5", "--variants", "eager", "fused",
          "fused+one_thread", "fused+channels_last"],
         ["--rounds=7", "--seconds=2"],
     ),
-    "growth": (
+    "scaling": (
         ["--batch", "16", "64", "--width", "16", "64", "--resolution", "28", "32", "--rounds=2", "--seconds=0.5"],
         ["--rounds=5", "--bound=30"],
     ),
     "populations": (["--rounds=2", "--seconds=0.5"], ["--systems", "smooth_gan", "mlp_gan", "dcgan32"]),
     "run_costs": ([], ["--steps=1000", "--samples=10000"]),
 }  # fmt: skip
-"""The flags of each benchmark, short and full."""
+"""The modules of the benchmarks, and their flags without and with --full."""
 
 
 def main() -> int:
-    """Runs the suite; the worst of the benchmarks' exit statuses."""
+    """Runs the benchmarks. Returns the highest of their exit statuses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="all systems and variants, more rounds")
     parser.add_argument("--only", nargs="+", default=list(SUITE), choices=list(SUITE))

@@ -1,17 +1,17 @@
-"""How fast is a turn beside the same game in PyTorch, tuned as its users would, and beside what the machine can do?
+"""How fast is a training step, compared to an equivalent PyTorch model and to the speed of the machine?
 
 python -m experiments.benchmarks.compare_torch
 python -m experiments.benchmarks.compare_torch --systems dcgan32 dcgan64 --rounds 9 --seconds 2 --json=bench.json
 
-Ours and every variant of PyTorch's are played in turn, `--seconds` each, for several rounds: a row says the median,
-the least and the most of them. `times ours` is a program's median over ours. `of the machine` is its share of the
-fastest product of two large matrices that either side has shown in these rounds, with the operations of a turn
-counted from our program before compilation (see flops.py) for both sides alike. Each side has a process of its own
-(see processes.py); `--together` plays both in this one.
+Our program and every variant in PyTorch are timed alternately, `--seconds` each, for several rounds. A row has the
+median, minimum and maximum over rounds. `times ours` is a program's median divided by ours. `of the machine` is the
+rate of a program relative to the fastest product of two large matrices on either side in these rounds; the operations
+of a step are counted from our program before compilation (see operations.py) for both sides. Each side has a process
+of its own (see processes.py); `--together` runs both in this one.
 
-`--override compute_dtype=bfloat16` takes both sides to bfloat16, PyTorch's by autocast; the product of matrices then is
-one of bfloat16 too. In float32 both sides compute in TF32 on a GPU. What is in a row of PyTorch's: see torch_peers.py
-and torch_variants.py. It needs PyTorch: pip install -e '.[peers]'
+`--override compute_dtype=bfloat16` switches both sides to bfloat16, PyTorch by autocast, and the product of matrices as
+well. In float32 both sides use TF32 on a GPU. See torch/peers.py and torch/variants.py for the PyTorch programs. Needs
+PyTorch: pip install -e '.[peers]'
 """
 
 import argparse
@@ -23,23 +23,23 @@ from experiments import cli
 from experiments.benchmarks import processes, systems, timing
 
 MATRIX_SIDES = {"cpu": 2048}
-MATRIX_HELP = "side of the matrices that show the machine's rate; default: 2048 on a CPU, 8192 elsewhere"
+MATRIX_HELP = "size of the matrices that measure the machine's speed; default: 2048 on a CPU, else 8192"
 
 
 def main() -> None:
     """Parses the flags, times every system, prints its table and writes JSON."""
     arguments = parse()
     systems.need_torch()
-    place = processes.Here if arguments.together else processes.Apart
-    ours, torch = place(processes.Ours), place(processes.Torch)
+    process = processes.SameProcess if arguments.together else processes.OwnProcess
+    ours, torch = process(processes.Ours), process(processes.Torch)
     try:
         record = timing.machine() | {"ours": ours.ask("facts"), "torch": torch.ask("facts"), "systems": []}
         print(f"{record['cores']} cores; ours {record['ours']}; PyTorch's {record['torch']}")
         for system in arguments.systems:
             found = measure(ours, torch, system, arguments, arguments.override)
             record["systems"].append(found)
-            print(f"\n{told(found)}", flush=True)
-            timing.write(arguments.json, record)  # after each, for a long run that does not come to its end
+            print(f"\n{format_system(found)}", flush=True)
+            timing.write(arguments.json, record)  # after each system, in case the benchmark is stopped
     finally:
         ours.close()
         torch.close()
@@ -50,10 +50,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(systems.SYSTEMS)
     parser.add_argument("--systems", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--variants", nargs="+", default=[], help="of torch_variants.py; default: all that apply")
+    parser.add_argument("--variants", nargs="+", default=[], help="names of torch/variants.py; default: all that apply")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement, about")
-    parser.add_argument("--turns", type=int, default=0, help="of one measurement, in place of its seconds")
+    parser.add_argument("--seconds", type=float, default=1.0, help="approximate length of one measurement")
+    parser.add_argument("--steps", type=int, default=0, help="length of one measurement, instead of --seconds")
     parser.add_argument("--matrix", type=int, default=0, help=MATRIX_HELP)
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE of the config, for all systems")
     parser.add_argument("--together", action="store_true", help="both sides in one process")
@@ -62,18 +62,19 @@ def parse() -> argparse.Namespace:
 
 
 def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace, overrides: list[str]) -> dict:
-    """The record of one system: its programs, each with its times, and what they are set against."""
-    asked = (system, overrides, arguments.variants)
+    """Measures one system: returns the times of its programs and what they are compared to."""
     operations = ours.ask("operations", system, overrides)
-    prepared = {side: side.ask("prepare", *asked) for side in (ours, torch)}
+    prepared = {side: side.ask("prepare", system, overrides, arguments.variants) for side in (ours, torch)}
     mine, theirs = prepared[ours], prepared[torch]
     if theirs.seconds and mine.parameters != theirs.parameters:
         raise ValueError(f"{system} has {mine.parameters} parameters, and {theirs.parameters} in PyTorch")
-    plays = {
-        name: functools.partial(side.ask, "play", name) for side, found in prepared.items() for name in found.seconds
+    timers = {
+        name: functools.partial(side.ask, "time_steps", name)
+        for side, found in prepared.items()
+        for name in found.seconds
     }
     seconds = mine.seconds | theirs.seconds
-    turns = {name: arguments.turns or timing.steps_in(arguments.seconds, seconds[name]) for name in plays}
+    steps = {name: arguments.steps or timing.steps_in(arguments.seconds, seconds[name]) for name in timers}
     rates, dtype = [], systems.configured(system, overrides).compute_dtype
     size = arguments.matrix or matrix_size(ours.ask("facts")["platform"])
 
@@ -82,8 +83,8 @@ def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace, o
         return 0.0
 
     products = {side: functools.partial(product, side) for side in (ours, torch)}
-    measured = timing.alternate(plays | products, turns | dict.fromkeys(products, 1), arguments.rounds)
-    programs = [{"program": name, "turns": turns[name], **timing.spread(measured[name])} for name in plays]
+    measured = timing.alternate(timers | products, steps | dict.fromkeys(products, 1), arguments.rounds)
+    programs = [{"program": name, "steps": steps[name], **timing.spread(measured[name])} for name in timers]
     median = programs[0]["median_ms"]
     for row in programs:
         row["times_ours"] = row["median_ms"] / median
@@ -97,18 +98,18 @@ def measure(ours: Any, torch: Any, system: str, arguments: argparse.Namespace, o
         "compute_dtype": dtype,
         "matrix_rate": max(rates),
         "programs": programs,
-        "refused": theirs.refused,
+        "failed": theirs.failed,
         "best_torch_over_ours": min((row["times_ours"] for row in programs[1:]), default=None),
     }
 
 
 def matrix_size(platform: str) -> int:
-    """The side of matrices whose product is long beside its launch."""
+    """The size of matrices whose product takes much longer than its launch."""
     return MATRIX_SIDES.get(platform, 8192)
 
 
-def told(found: dict) -> str:
-    """A system's record as a table."""
+def format_system(found: dict) -> str:
+    """Formats the record of a system as a table."""
     rows = [
         (row["program"] if row["program"] == "ours" else f"PyTorch {row['program']}",
          f"{row['median_ms']:.2f}", f"{row['min_ms']:.2f}", f"{row['max_ms']:.2f}",
@@ -116,15 +117,15 @@ def told(found: dict) -> str:
          f"{row['times_ours']:.2f}", f"{100 * row['share_of_machine']:.1f}%")
         for row in found["programs"]
     ]  # fmt: skip
-    heads = ("program", "ms per turn: median", "min", "max", "images/s", "times ours", "of the machine")
+    heads = ("program", "ms per step: median", "min", "max", "images/s", "times ours", "of the machine")
     (generator, discriminator), best = found["parameters"], found["best_torch_over_ours"]
     lines = [
         f"{found['system']}: G {generator:,}, D {discriminator:,} parameters, {found['operations'] / 1e9:.3g} GFLOP "
-        f"a turn; the machine's product in {found['compute_dtype']} {found['matrix_rate'] / 1e9:.0f} GFLOP/s",
+        f"a step; matrix product in {found['compute_dtype']} {found['matrix_rate'] / 1e9:.0f} GFLOP/s",
         timing.table(heads, rows),
-        *(f"PyTorch {name} could not be played: {why}" for name, why in found["refused"].items()),
+        *(f"PyTorch {name} failed: {why}" for name, why in found["failed"].items()),
     ]
-    return "\n".join(lines + ([f"PyTorch's best takes {best:.2f} times as long as ours"] if best else []))
+    return "\n".join(lines + ([f"the fastest PyTorch program takes {best:.2f} times as long as ours"] if best else []))
 
 
 if __name__ == "__main__":

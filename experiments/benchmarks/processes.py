@@ -1,8 +1,8 @@
-"""How are our programs and PyTorch's kept out of each other's way? Each side has a process of its own, and a turn.
+"""Runs JAX and PyTorch in separate processes, one at a time, so that they do not disturb each other.
 
-XLA and PyTorch keep a pool of threads each, one a core, and a thread that has just worked may spin for a while in case
-that more comes. So a side plays only when it is told to, and waits on a pipe, without any load, while the other does.
-`Here` answers the same questions within this process, to see what that separation changes.
+XLA and PyTorch each have a pool of threads, one per core, and a thread that has just worked may spin for a while. So
+each side runs only when it is asked to, and otherwise waits on a pipe without any load. `SameProcess` answers the same
+requests within this process, to measure the effect of the separation.
 """
 
 import multiprocessing
@@ -10,136 +10,136 @@ import os
 import traceback
 from typing import Any, NamedTuple
 
-from experiments.benchmarks import torch_variants
 from experiments.benchmarks.systems import configured
+from experiments.benchmarks.torch import variants as torch_variants
 from gan.errors import UserError
 
 
 class Prepared(NamedTuple):
-    """What a side says of a system that it can now play."""
+    """A system that a side has compiled."""
 
     seconds: dict[str, float]
-    """Of a turn, once more after the first, by program."""
-    refused: dict[str, str]
-    """Of programs that cannot be played, why."""
+    """Of one step, by program."""
+    failed: dict[str, str]
+    """Error messages of programs that cannot be run."""
     parameters: tuple[int, int]
     """Of G and of D."""
     images: int
-    """Real images in a turn."""
+    """Real images of a step."""
 
 
 class Ours:
-    """Our side: one program for a system."""
+    """Our side: one program for each system."""
 
     def __init__(self):
-        from experiments.benchmarks import step_time  # JAX starts in the process that is timed
+        from experiments.benchmarks import program  # JAX starts in the process that is timed
 
-        self._step_time, self._plays = step_time, {}
+        self._program, self._timers = program, {}
 
     def operations(self, system: str, overrides: list[str]) -> int:
-        """Floating point operations of a turn, counted without compiling it."""
-        return self._step_time.build(configured(system, overrides)).operations()
+        """Floating point operations of a step, counted without compiling it."""
+        return self._program.build(configured(system, overrides)).operations()
 
     def prepare(self, system: str, overrides: list[str], variants: list[str]) -> Prepared:
-        """Compiles the turn of a system; `variants` are the other side's."""
-        program = self._step_time.build(configured(system, overrides))
-        self._plays.clear()
-        play = self._plays["ours"] = program.compile()
-        return Prepared({"ours": play(1)}, {}, program.parameters, program.images)
+        """Compiles the step of a system; `variants` are for the other side."""
+        program = self._program.build(configured(system, overrides))
+        self._timers.clear()
+        timer = self._timers["ours"] = program.compile()
+        return Prepared({"ours": timer(1)}, {}, program.parameters, program.images)
 
-    def play(self, program: str, turns: int) -> float:
-        """Plays so many turns; the seconds that one took."""
-        return self._plays[program](turns)
+    def time_steps(self, program: str, steps: int) -> float:
+        """Trains for a number of steps. Returns the seconds per step."""
+        return self._timers[program](steps)
 
     def matrix_rate(self, size: int, dtype: str) -> float:
-        """Operations a second of a product of two matrices [size, size]."""
-        return self._step_time.matrix_rate(size, dtype)
+        """Operations per second of a product of two matrices [size, size]."""
+        return self._program.matrix_rate(size, dtype)
 
     def facts(self) -> dict[str, Any]:
-        """What plays this side."""
-        return self._step_time.facts()
+        """The device and the versions of this side."""
+        return self._program.facts()
 
 
 class Torch:
-    """PyTorch's side: the variants of a system. One system at a time, as on ours."""
+    """PyTorch's side: the variants of one system at a time."""
 
     def __init__(self):
-        from experiments.benchmarks import torch_device, torch_peers
+        from experiments.benchmarks.torch import device, peers
 
-        self._device, self._peers, self._programs = torch_device, torch_peers, {}
+        self._device, self._peers, self._programs = device, peers, {}
 
     def prepare(self, system: str, overrides: list[str], variants: list[str]) -> Prepared:
-        """Builds, and compiles where that is the variant, the programs of a system; no variants: all that apply."""
+        """Builds the programs of a system, and compiles some of them; no variants: all that apply."""
         from gan import data
 
         config = configured(system, overrides)
         applicable = torch_variants.variants_of(config, self._device.DEVICE.type)
         variants = [name for name in variants if name in applicable] if variants else applicable
         self.release_memory()
-        self._programs, refused = self._peers.prepare(config, data.open_dataset(config.data).arrays()[0], variants)
+        self._programs, failed = self._peers.prepare(config, data.open_dataset(config.data).arrays()[0], variants)
         counts = {program.parameters for program in self._programs.values()}
-        seconds = {name: program.play(1) for name, program in self._programs.items()}
+        seconds = {name: program.time_steps(1) for name, program in self._programs.items()}
         images = config.batch_size * config.discriminator_steps
-        return Prepared(seconds, refused, counts.pop() if counts else (0, 0), images)
+        return Prepared(seconds, failed, counts.pop() if counts else (0, 0), images)
 
-    def play(self, program: str, turns: int) -> float:
-        """Plays so many turns; the seconds that one took."""
-        return self._programs[program].play(turns)
+    def time_steps(self, program: str, steps: int) -> float:
+        """Trains for a number of steps. Returns the seconds per step."""
+        return self._programs[program].time_steps(steps)
 
     def matrix_rate(self, size: int, dtype: str) -> float:
-        """Operations a second of a product of two matrices [size, size]."""
+        """Operations per second of a product of two matrices [size, size]."""
         return self._device.matrix_rate(size, dtype)
 
     def release_memory(self) -> None:
-        """Drops the programs, and gives back their device memory."""
+        """Deletes the programs and frees their device memory."""
         self._programs.clear()
         self._device.release_memory()
 
     def facts(self) -> dict[str, Any]:
-        """What plays this side."""
+        """The device and the versions of this side."""
         return self._device.facts()
 
 
-class Here:
+class SameProcess:
     """A side in this process."""
 
     def __init__(self, side: type):
         self._side = side()
 
-    def ask(self, question: str, *arguments: Any) -> Any:
-        """What the side's method of that name answers."""
-        return getattr(self._side, question)(*arguments)
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Calls the side's method of that name."""
+        return getattr(self._side, method)(*arguments)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
 
-class Apart:
+class OwnProcess:
     """A side in a process of its own, which waits without any load until it is asked."""
 
     def __init__(self, side: type):
-        # On a GPU two processes share its memory; on a CPU this is without meaning.
+        # On a GPU the two processes share its memory; on a CPU this has no effect.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        context = multiprocessing.get_context("spawn")  # a fork would inherit locks of threads that it does not have
+        context = multiprocessing.get_context("spawn")  # a fork would inherit locks of threads that do not exist there
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(side, theirs), daemon=True)
         self._process.start()
         theirs.close()
 
-    def ask(self, question: str, *arguments: Any, timeout: float | None = None) -> Any:
-        """What the side's method of that name answers.
+    def ask(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
+        """Calls the side's method of that name, and waits for its result.
 
-        Raises a `UserError` of the side's, `RuntimeError` with the traceback of whatever else failed there, and
-        `TimeoutError` where the answer takes longer than `timeout` seconds: the process has then been ended.
+        Raises a `UserError` of the side, `RuntimeError` with the traceback of any other failure there, and
+        `TimeoutError` if there is no result within `timeout` seconds; the process is then killed.
         """
-        self._pipe.send((question, arguments))
+        self._pipe.send((method, arguments))
         try:
             if timeout is not None and not self._pipe.poll(timeout):
                 self._process.kill()
-                raise TimeoutError(f"{question} had no answer within {timeout:.0f} s")
+                raise TimeoutError(f"{method} had no answer within {timeout:.0f} s")
             answer, failure = self._pipe.recv()
         except EOFError as error:
-            raise RuntimeError(f"{question}: the process ended, as one does that runs out of memory") from error
+            raise RuntimeError(f"{method}: the process died, perhaps because it ran out of memory") from error
         if isinstance(failure, UserError):
             raise failure
         if failure is not None:
@@ -153,15 +153,15 @@ class Apart:
 
 
 def _serve(side: type, pipe: Any) -> None:
-    player = side()
+    instance = side()
     while True:
         try:
-            question, arguments = pipe.recv()
+            method, arguments = pipe.recv()
         except EOFError:
             return
         try:
-            pipe.send((getattr(player, question)(*arguments), None))
+            pipe.send((getattr(instance, method)(*arguments), None))
         except UserError as error:
             pipe.send((None, error))
-        except Exception:  # told to whom asked, who decides what becomes of it
+        except Exception:  # raised again in the process that asked
             pipe.send((None, traceback.format_exc()))

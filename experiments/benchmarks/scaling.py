@@ -1,12 +1,12 @@
-"""How does the cost of a turn grow with the batch, the width and the resolution, ours and PyTorch's best?
+"""How does the time of a training step grow with batch size, width and resolution, here and in PyTorch?
 
 python -m experiments.benchmarks.scaling
-python -m experiments.benchmarks.scaling --batch 64 256 --width --resolution 32 64 128 --bound=20 --json=growth.json
+python -m experiments.benchmarks.scaling --batch 64 256 --width --resolution 32 64 128 --bound=20 --json=scaling.json
 
 A DCGAN of width 64 on batches of 64 images of 32x32x3, with one of the three changed at a time; an axis without values
-is left out. Each point is measured as compare_torch.py does, in fewer variants. A point whose slowest turn would take
-longer than `--bound` seconds, going by the one before it on its axis and the operations of both, is not begun, and that
-is said.
+is skipped. Each point is measured as in compare_torch.py, with fewer variants. A point is skipped, which is reported,
+if a step of its slowest program is predicted to take more than `--bound` seconds; the prediction scales the previous
+point of the axis by the operations.
 """
 
 import argparse
@@ -22,29 +22,29 @@ AXES = {
     "width": ((16, 32, 64, 128, 256), ("generator.width={0}", "discriminator.width={0}")),
     "resolution": ((28, 32, 64, 96, 128), ("data.image_size=({0}, {0})",)),
 }
-"""What grows: its values, and the fields of the config that are it."""
+"""The axes: default values, and the fields of the config that they set."""
 
 
 def main() -> None:
     """Parses the flags, measures point after point, prints a table and writes JSON."""
     arguments = parse()
     systems.need_torch()
-    ours, torch = processes.Apart(processes.Ours), processes.Apart(processes.Torch)
+    ours, torch = processes.OwnProcess(processes.Ours), processes.OwnProcess(processes.Torch)
     try:
         record = timing.machine() | {"ours": ours.ask("facts"), "torch": torch.ask("facts"), "points": []}
-        left_out = record["left_out"] = []
+        skipped = record["skipped"] = []
         for axis, (_, fields) in AXES.items():
             before = None
             for value in sorted(getattr(arguments, axis)):
                 overrides = [*arguments.override, *(field.format(value) for field in fields)]
-                seconds = foreseen(before, ours.ask("operations", SYSTEM, overrides))
+                seconds = predicted_seconds(before, ours.ask("operations", SYSTEM, overrides))
                 if seconds > arguments.bound:
-                    left_out.append(f"{axis} {value}: a turn would take about {seconds:.0f} s")
+                    skipped.append(f"{axis} {value}: a step would take about {seconds:.0f} s")
                     continue
                 try:
-                    before = compare_torch.fn(ours, torch, SYSTEM, arguments, overrides)
+                    before = compare_torch.measure(ours, torch, SYSTEM, arguments, overrides)
                 except RuntimeError as error:
-                    left_out.append(f"{axis} {value}: {str(error).strip().splitlines()[-1]}")
+                    skipped.append(f"{axis} {value}: {str(error).strip().splitlines()[-1]}")
                     break
                 record["points"].append({"axis": axis, "value": value} | before)
                 print(f"{axis} {value}", file=sys.stderr, flush=True)
@@ -54,8 +54,8 @@ def main() -> None:
         torch.close()
     timing.write(arguments.json, record)
     print(table(record["points"]))
-    for line in left_out:
-        print(f"left out: {line}")
+    for line in skipped:
+        print(f"skipped: {line}")
 
 
 def parse() -> argparse.Namespace:
@@ -63,19 +63,19 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for axis, (values, _) in AXES.items():
         parser.add_argument(f"--{axis}", nargs="*", type=int, default=list(values))
-    parser.add_argument("--variants", nargs="+", default=["fused", "fused+channels_last"], help="of torch_variants.py")
-    parser.add_argument("--bound", type=float, default=10.0, help="seconds that the slowest turn of a point may take")
+    parser.add_argument("--variants", nargs="+", default=["fused", "fused+channels_last"], help="of torch/variants.py")
+    parser.add_argument("--bound", type=float, default=10.0, help="seconds that a step of the slowest program may take")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement, about")
-    parser.add_argument("--turns", type=int, default=0, help="of one measurement, in place of its seconds")
+    parser.add_argument("--seconds", type=float, default=1.0, help="approximate length of one measurement")
+    parser.add_argument("--steps", type=int, default=0, help="length of one measurement, instead of --seconds")
     parser.add_argument("--matrix", type=int, default=0, help=compare_torch.MATRIX_HELP)
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE of the config, for all points")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def foreseen(before: dict | None, operations: int) -> float:
-    """Seconds that a turn of the slowest program may take, by the point before; 0 where there is none."""
+def predicted_seconds(before: dict | None, operations: int) -> float:
+    """The predicted seconds of a step of the slowest program, from the previous point; 0 if there is none."""
     if before is None:
         return 0.0
     slowest = max(row["median_ms"] for row in before["programs"]) / 1000
@@ -83,7 +83,7 @@ def foreseen(before: dict | None, operations: int) -> float:
 
 
 def table(points: list[dict]) -> str:
-    """Points as a table: ours beside the variant of PyTorch's with the least median."""
+    """Formats the points as a table: our program and the fastest variant of PyTorch."""
     rows = []
     for point in points:
         mine, *theirs = point["programs"]

@@ -1,7 +1,7 @@
-"""Which games are timed? Each a config file and what is changed in it, by name.
+"""The systems that the benchmarks time, by name: a config file each, and the fields that are changed in it.
 
-All of them are played on the bundled digits, brought to the size and the channels that the system is made for: real
-images, the same on every machine.
+All of them are trained on the bundled digits, resized to the image size and channels of the system: real images, which
+are the same on every machine.
 """
 
 import importlib.util
@@ -35,8 +35,8 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "r3gan": ("configs/r3gan.py",),
     "stylegan2": ("configs/stylegan2.py",),
 }
-"""The five tutorial systems, DCGAN at its authors' widths with and without a penalty of second order, and the networks
-that came later: at the sizes that their configs have for two cores, SNGAN and WGAN-GP at width 64, none conditional."""
+"""The five tutorial systems, DCGAN at its authors' widths with and without R1, and later networks, all unconditional,
+at the small sizes of their configs for CPUs; SNGAN and WGAN-GP have width 64."""
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -51,6 +51,6 @@ def configured(system: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def need_torch() -> None:
-    """Raises `UserError` where there is no PyTorch to compare with."""
+    """Raises `UserError` if PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise UserError("PyTorch is not installed; to compare with it: pip install -e '.[peers]'")

@@ -1,6 +1,6 @@
-"""How are programs timed beside each other? In rounds: each plays for a while, then the next, over and over.
+"""Times several programs alternately: in each round every program runs for a while.
 
-So a drift of the machine's speed meets all of them alike. Every measurement ends when its last result is there.
+So a drift of the machine's speed affects all of them alike. A measurement ends when its last result is computed.
 """
 
 import json
@@ -13,32 +13,32 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-Play = Callable[[int], float]
-"""Plays so many turns, and returns the seconds that one took."""
+StepTimer = Callable[[int], float]
+"""Trains for a number of steps, and returns the seconds per step."""
 
 
-def alternate(plays: Mapping[str, Play], turns: Mapping[str, int], rounds: int) -> dict[str, list[float]]:
-    """The seconds a turn of each program, a number for each round; it plays `turns[name]` in a round."""
-    seconds = {name: [] for name in plays}
+def alternate(timers: Mapping[str, StepTimer], steps: Mapping[str, int], rounds: int) -> dict[str, list[float]]:
+    """The seconds per step of each program, one value for each round of `steps[name]` steps."""
+    seconds = {name: [] for name in timers}
     for _ in range(rounds):
-        for name, play in plays.items():
-            seconds[name].append(play(turns[name]))
+        for name, timer in timers.items():
+            seconds[name].append(timer(steps[name]))
     return seconds
 
 
 def steps_in(seconds: float, seconds_per_step: float) -> int:
-    """Whole turns that fill about so many seconds, at least one."""
+    """The number of steps that take about so many seconds, at least one."""
     return max(1, round(seconds / seconds_per_step))
 
 
 def best_rate(product: Callable[[], Any], operations: float, repeats: int = 5) -> float:
-    """Operations a second of the fastest of a few calls, after one that is not timed."""
+    """The operations per second of the fastest of a few calls, after one that is not timed."""
     product()
     fastest = float("inf")
     for _ in range(repeats):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         product()
-        fastest = min(fastest, time.perf_counter() - begun)
+        fastest = min(fastest, time.perf_counter() - start)
     return operations / fastest
 
 
@@ -49,7 +49,7 @@ def spread(seconds: Iterable[float]) -> dict[str, float]:
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Rows under their heads: the first column to the left, the others to the right."""
+    """Formats rows as a text table: the first column is left-aligned, the others right-aligned."""
     cells = [list(map(str, heads)), *(list(map(str, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 
@@ -61,13 +61,13 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the times were taken on."""
+    """The machine, the version of Python and the command."""
     return {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(),
             "command": " ".join(sys.orig_argv)}  # fmt: skip
 
 
 def write(path: Path | None, record: dict) -> None:
-    """Writes a record as JSON, where a file is asked for."""
+    """Writes a record as JSON; nothing if there is no path."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")

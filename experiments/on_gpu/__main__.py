@@ -1,4 +1,4 @@
-"""Checks and measures this code on a GPU within minutes, and writes what it finds.
+"""Checks and benchmarks this code on a GPU within minutes, and writes the results.
 
 python -m experiments.on_gpu --out=DIR
 python -m experiments.on_gpu --out=DIR --stages=parity,speed --seconds=300
@@ -7,15 +7,15 @@ python -m experiments.on_gpu --out=DIR --flags=FOLDER
 The stages, in this order:
 
   parity         convolutions with their derivatives, and a step of each network, against the CPU
-  speed          milliseconds a step of every system of the benchmarks, PyTorch beside it where it is installed
+  speed          step times of every system of the benchmarks, and of PyTorch if it is installed
   tutorials      the five tutorials at full length, with their samples
-  stacked_mnist  configs/stacked_mnist.py to its end, with modes and KL
-  r3gan          R3GAN's StackedMNIST preset for the time that is left: images a second, and memory
+  stacked_mnist  configs/stacked_mnist.py at full length, with modes and KL
+  r3gan          R3GAN's StackedMNIST preset for the remaining time: images per second, and memory
   launch         seconds to a run's first steps, with an empty compilation cache and with a full one
 
-Each writes DIR/STAGE.json as it goes, its pictures, and DIR/STAGE.log; DIR/summary.json says how all of them ended.
-What does not fit into the seconds is dropped from the end, and listed as dropped. MNIST is read through TFDS_DATA_DIR.
-The exit status is 0 where every stage that ran passed, 1 where one failed, 2 for a mistake in the flags.
+Each writes DIR/STAGE.json after each result, its images, and DIR/STAGE.log; DIR/summary.json lists how all of them
+ended. Stages at the end for which there is no time are dropped, and listed as dropped. MNIST is read from
+TFDS_DATA_DIR. The exit status is 0 if every stage that ran passed, 1 if one failed, 2 for a mistake in the flags.
 """
 
 import time
@@ -29,23 +29,23 @@ from typing import NoReturn  # noqa: E402
 
 from experiments import cli  # noqa: E402
 from experiments.on_gpu import driver  # noqa: E402
-from experiments.on_gpu.driver import LEAST_SECONDS, StageSpec  # noqa: E402
+from experiments.on_gpu.driver import MIN_SECONDS, StageSpec  # noqa: E402
 from gan.errors import UserError, nearest  # noqa: E402
 
 STAGES = {
     "parity": StageSpec("experiments.on_gpu.parity", seconds=90.0),
-    "speed": StageSpec("experiments.on_gpu.speed", seconds=130.0, least=30.0),
-    "tutorials": StageSpec("experiments.on_gpu.tutorials", seconds=190.0, least=40.0),
-    "stacked_mnist": StageSpec("experiments.on_gpu.stacked_mnist", seconds=290.0, least=120.0),
-    "r3gan": StageSpec("experiments.on_gpu.r3gan", seconds=240.0, least=150.0),  # it compiles for a minute or more
-    "launch": StageSpec("experiments.on_gpu.launch", seconds=110.0, least=60.0),
+    "speed": StageSpec("experiments.on_gpu.speed", seconds=130.0, min_seconds=30.0),
+    "tutorials": StageSpec("experiments.on_gpu.tutorials", seconds=190.0, min_seconds=40.0),
+    "stacked_mnist": StageSpec("experiments.on_gpu.stacked_mnist", seconds=290.0, min_seconds=120.0),
+    "r3gan": StageSpec("experiments.on_gpu.r3gan", seconds=240.0, min_seconds=150.0),  # compiles for a minute
+    "launch": StageSpec("experiments.on_gpu.launch", seconds=110.0, min_seconds=60.0),
 }
 
 FLAGS_HELP = "images for flag_gan; default: the variable GAN_FLAGS, else the bundled digits"
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake as the other experiments do."""
+    """Reports mistakes as the other experiments do."""
 
     def error(self, message: str) -> NoReturn:
         """Raises a `UserError`."""
@@ -53,9 +53,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the flags, runs the stages, prints how they ended; the exit status."""
+    """Parses the flags, runs the stages and prints how they ended. Returns the exit status."""
     given = parse(arguments)
-    chosen = {name: STAGES[name]._replace(**({"least": 0.0} if given.tiny else {})) for name in given.stages}
+    chosen = {name: STAGES[name]._replace(**({"min_seconds": 0.0} if given.tiny else {})) for name in given.stages}
     flags = [*(["--tiny"] if given.tiny else []), *([f"--flags={given.flags}"] if given.flags else [])]
     try:
         ended = driver.run_all(chosen, given.out, seconds=given.seconds, started=STARTED, flags=flags)
@@ -66,22 +66,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The flags. Raises `UserError` for a stage that there is not, and for a folder or seconds of no use."""
+    """Parses the flags. Raises `UserError` for an unknown stage, a missing folder or too few seconds."""
     parser = Parser(prog="python -m experiments.on_gpu", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, help="the folder of records, pictures and logs")
-    parser.add_argument("--stages", default=",".join(STAGES), help="names with commas between them; default: all")
-    parser.add_argument("--seconds", type=float, default=480.0, help="of wall time for everything")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for records, images and logs")
+    parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated names; default: all")
+    parser.add_argument("--seconds", type=float, default=480.0, help="wall time of all stages together")
     parser.add_argument("--flags", default=os.environ.get("GAN_FLAGS", ""), metavar="FOLDER", help=FLAGS_HELP)
-    parser.add_argument("--tiny", action="store_true", help="everything at tiny sizes, to try the command on a CPU")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the command on a CPU")
     given = parser.parse_args(arguments)
     names = [name for name in given.stages.split(",") if name]
     for name in names or [given.stages]:
         if name not in STAGES:
             raise UserError(f"--stages: {name!r} is unknown{nearest(name, STAGES)}; expected: {', '.join(STAGES)}")
     given.stages = [name for name in STAGES if name in names]
-    if not given.seconds >= LEAST_SECONDS:
-        raise UserError(f"--seconds={given.seconds:g}: a stage needs at least {LEAST_SECONDS:g}")
+    if not given.seconds >= MIN_SECONDS:
+        raise UserError(f"--seconds={given.seconds:g}: a stage needs at least {MIN_SECONDS:g}")
     if given.flags and not Path(given.flags).is_dir():
         raise UserError(f"--flags={given.flags} is not a folder")
     given.flags = given.flags and str(Path(given.flags).absolute())

@@ -1,7 +1,7 @@
-"""Runs stages one after the other within a budget of seconds, each in a process of its own that can be ended.
+"""Runs stages one after the other within a time budget, each in a process of its own that can be killed.
 
-A stage has the time that it needs at most, or what is left. So the first stages are whole, and the budget is kept by
-dropping the last ones; a stage that fails, hangs or dies takes nothing from the others but its time.
+A stage gets the time that it needs at most, or the remaining time. So the first stages run completely, and the budget
+is kept by dropping the last ones. A stage that fails, hangs or dies costs the others nothing but its time.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ from gan.io import workdir
 from gan.io.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
-LEAST_SECONDS = 10.0
-"""No stage is started with less time than this."""
+MIN_SECONDS = 10.0
+"""No stage is started with less remaining time than this."""
 
 GRACE_SECONDS = 5.0
-"""Between the signal that asks a stage to end and the one that ends it."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 class StageSpec(NamedTuple):
     """A stage that can be run."""
 
     module: str
-    """Its `run(stage)` is called."""
+    """The module whose `run(stage)` is called."""
     seconds: float
-    """What it needs at most on an H100; more where the budget is larger than all stages need."""
-    least: float = 0.0
-    """With less it would show nothing, and is dropped."""
+    """The time limit on an H100. It grows if the budget exceeds the sum of all limits."""
+    min_seconds: float = 0.0
+    """With less remaining time the stage is dropped."""
 
 
 class Ended(NamedTuple):
@@ -58,8 +58,8 @@ def run_all(
 
     Args:
       specs: the stages by name, in their order.
-      out: the folder of all records, pictures and logs; made if there is none.
-      flags: what every stage's process is given besides.
+      out: the folder for all records, images and logs; created if it does not exist.
+      flags: further flags of every stage's process.
     """
     out.mkdir(parents=True, exist_ok=True)
     stretch = max(1.0, seconds / sum(spec.seconds for spec in specs.values()))
@@ -68,9 +68,9 @@ def run_all(
         left = seconds - (time.monotonic() - started)
         is_last = index == len(specs) - 1
         limit = left if is_last else min(left, stretch * spec.seconds)
-        if limit < max(LEAST_SECONDS, spec.least):
-            (out / f"{name}.json").unlink(missing_ok=True)  # of an earlier command
-            ended.append(Ended(name, "dropped", 0.0, f"{max(left, 0.0):.0f} s were left of {seconds:.0f}", [], []))
+        if limit < max(MIN_SECONDS, spec.min_seconds):
+            (out / f"{name}.json").unlink(missing_ok=True)  # left by an earlier command
+            ended.append(Ended(name, "dropped", 0.0, f"{max(left, 0.0):.0f} s remained of {seconds:.0f}", [], []))
         else:
             print(f"{name}: at most {limit:.0f} s; its log is {out / name}.log", flush=True)
             ended.append(run_one(name, spec.module, out, limit, flags))
@@ -83,7 +83,7 @@ def run_all(
 
 
 def gpus() -> list[str]:
-    """Name, memory and driver of each GPU of NVIDIA's; none where its tool is not there."""
+    """Name, memory and driver of each NVIDIA GPU; none if nvidia-smi is missing."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         found = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
@@ -93,10 +93,10 @@ def gpus() -> list[str]:
 
 
 def run_one(name: str, module: str, out: Path, limit: float, flags: Sequence[str] = ()) -> Ended:
-    """Runs one stage in its own process group, which is ended after `limit` seconds; how it ended."""
+    """Runs one stage in a process group of its own, which is killed after `limit` seconds. Returns how it ended."""
     path, start = out / f"{name}.json", time.monotonic()
     path.unlink(missing_ok=True)
-    # What the stage knows of is shorter, so that it comes to an end by itself.
+    # The stage is given less time, so that it ends by itself.
     command = [sys.executable, "-m", "experiments.on_gpu.stage", f"--name={name}", f"--module={module}",
                f"--out={out.absolute()}", f"--seconds={limit - GRACE_SECONDS - limit / 20:.1f}", *flags]  # fmt: skip
     with open(out / f"{name}.log", "w") as log:
@@ -107,7 +107,7 @@ def run_one(name: str, module: str, out: Path, limit: float, flags: Sequence[str
             status = process.wait(limit - GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             status = None
-        finally:  # also where this process is interrupted: nothing that a stage started is left behind
+        finally:  # also if this process is interrupted, so that no process of a stage remains
             end_group(process)
     record = _read(path)
     failure = _failure(record, status, limit)
@@ -121,7 +121,7 @@ def run_one(name: str, module: str, out: Path, limit: float, flags: Sequence[str
 
 
 def environment() -> dict[str, str]:
-    """The environment of a stage: this project on the path, and the CPU too where JAX_PLATFORMS names a device."""
+    """The environment of a stage: this project on PYTHONPATH, and the CPU in JAX_PLATFORMS besides a device."""
     variables = dict(os.environ)
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH", "")]))
     platforms = variables.get("JAX_PLATFORMS", "")
@@ -131,7 +131,7 @@ def environment() -> dict[str, str]:
 
 
 def end_group(process: subprocess.Popen) -> None:
-    """Ends a process and all that it started: asks them to, and after GRACE_SECONDS makes them."""
+    """Ends the process group of a process: SIGTERM, and SIGKILL after GRACE_SECONDS."""
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -142,7 +142,7 @@ def end_group(process: subprocess.Popen) -> None:
 
 
 def _is_group_alive(group: int, seconds: float) -> bool:
-    """Whether a process of the group is still there after at most so many seconds."""
+    """Whether a process of the group is still alive after at most so many seconds."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -157,26 +157,26 @@ def _is_group_alive(group: int, seconds: float) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:  # the process ended before it wrote anything
+    except FileNotFoundError:  # the process died before it wrote anything
         return {}
 
 
 def _failure(record: Mapping[str, Any], status: int | None, limit: float) -> str:
-    """One line for a stage that failed, by its record and its process's exit status (None: it had to be ended)."""
+    """Why a stage failed, from its record and its exit status (None: it was killed); "" if it passed."""
     if record.get("failure"):
         return record["failure"]
     if status is None:
-        return f"it was ended at its limit of {limit:.0f} s"
+        return f"it was killed at its limit of {limit:.0f} s"
     if status < 0:
-        hint = ", as the system does where memory runs out" if -status == signal.SIGKILL else ""
-        return f"it was ended by {signal.Signals(-status).name}{hint}"
+        hint = ", perhaps because memory ran out" if -status == signal.SIGKILL else ""
+        return f"it was killed by {signal.Signals(-status).name}{hint}"
     if status or record.get("status") != "passed":
         return f"its process ended with status {status} before the stage did"
     return ""
 
 
 def table(ended: Sequence[Ended]) -> str:
-    """The stages as they are printed."""
+    """Formats the stages as a table."""
     rows = []
     for stage in ended:
         lines = [stage.failure, *stage.headline, *([f"{len(stage.dropped)} dropped"] if stage.dropped else [])]

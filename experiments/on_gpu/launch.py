@@ -1,7 +1,7 @@
-"""Seconds from a launch to its first steps, with nothing compiled before and again, and what a flag of XLA's changes.
+"""Seconds from a launch to its first steps, with an empty compilation cache and with a full one, and with an XLA flag.
 
 A run's steps are a loop in one compiled function, and XLA leaves loops out of its command buffers (CUDA graphs) by
-default. The variant `loop_in_command_buffer` puts them in: a flag that no run sets until it is shown to help here.
+default. The variant `loop_in_command_buffer` includes them: a flag that no run sets unless it is shown to help here.
 """
 
 import os
@@ -22,7 +22,7 @@ TINY = {"generator.width": 4, "discriminator.width": 4, "batch_size": 8}
 
 
 def run(stage: Stage) -> None:
-    """Launches each variant twice, the second time with the first one's compiled programs."""
+    """Launches each variant twice, the second time with the compilation cache of the first."""
     log = stage.out / f"{stage.name}_run.log"
     runs.remove(log)
     stage.note(config=CONFIG, targets=TARGETS, variants=VARIANTS)
@@ -47,13 +47,14 @@ def run(stage: Stage) -> None:
 def _launched(stage: Stage, name: str, flag: str, cache: Path, log: Path) -> dict[str, Any]:
     folder = stage.out / "runs" / name
     runs.remove(folder)
-    overrides = runs.paced(40 if stage.tiny else STEPS) | {"sample_every": 0} | (TINY if stage.tiny else {})
+    overrides = runs.rarely_interrupted(40 if stage.tiny else STEPS) | {"sample_every": 0}
+    overrides |= TINY if stage.tiny else {}
     variables = {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute())}
     if flag:
         variables["XLA_FLAGS"] = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), flag)))
     seconds = stage.left() - runs.GRACE_SECONDS / 2
     ended, found = runs.train(CONFIG, overrides, folder, seconds=seconds, log=log, variables=variables)
-    stopped = "its time was over" if ended.is_stopped else ""
+    stopped = "the time was over" if ended.is_stopped else ""
     return {"failure": ended.failure or stopped, "status": ended.status, "seconds": ended.seconds, **found}
 
 

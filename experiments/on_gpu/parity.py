@@ -1,12 +1,12 @@
-"""Do convolutions, their derivatives, and a step of each network give the same numbers on a GPU as on the CPU?
+"""Compares convolutions, their derivatives and a step of each network on a GPU to the CPU.
 
-Convolutions are compared with float64 on the CPU, in float32 without TF32 ("highest"), in float32 as JAX computes it by
-default, and in bfloat16 with the same rounded operands. An error is the largest difference over the largest number of
-the reference. Steps are compared with float32 on the CPU, by the gradients of both players, the batch statistics, and
-the metrics; an error is the norm of the difference over the norm of the reference.
+Convolutions are compared to float64 on the CPU: in float32 without TF32 ("highest"), in float32 with JAX's default
+precision, and in bfloat16 with the same rounded operands. An error is the largest difference divided by the largest
+value of the reference. Steps are compared to float32 on the CPU, by the gradients of both players, the batch
+statistics, and the metrics; an error is the norm of the difference divided by the norm of the reference.
 
-On a GPU cuDNN's algorithms are those of its heuristics, and not those that XLA finds to be fastest: to look for them
-for several programs at once took more time than the stage has. XLA compares the results of all that it tries.
+On a GPU cuDNN's algorithms are chosen by heuristics, not by autotuning: autotuning several programs at once took more
+time than the stage has. XLA itself compares the results of all algorithms that it tries.
 """
 
 import concurrent.futures
@@ -30,38 +30,38 @@ from gan import game as rules
 from gan.game import Game
 from gan.parallel import compilation
 
-LEAST_SECONDS = 5.0
+MIN_SECONDS = 5.0
 
 
 class Mode(NamedTuple):
-    """How the device computes."""
+    """A dtype and a precision."""
 
     dtype: str
     precision: str
-    """Of products and convolutions, as `jax.default_matmul_precision` has it; "default" is JAX's own."""
+    """Of products and convolutions: a value of `jax.default_matmul_precision`, or "default" for JAX's default."""
 
 
 MODES = (Mode("float32", "highest"), Mode("float32", "default"), Mode("bfloat16", "default"))
 
 TOLERANCES: Mapping[Mode, Mapping[str, float]] = {
-    # Sums in another order. Algorithms by transforms lose digits: 1.7e-4 for a 5x5 kernel's gradient on an H200.
+    # Another order of sums. Transform-based algorithms lose digits: 1.7e-4 for a 5x5 kernel's gradient on an H200.
     MODES[0]: {"value": 5e-5, "first derivatives": 5e-4, "second derivatives": 5e-4},
-    # TF32 rounds each operand by 2^-11 of itself at most.
+    # TF32 rounds each operand by a relative 2^-11 at most.
     MODES[1]: {"value": 2e-3, "first derivatives": 2e-3, "second derivatives": 1e-2},
-    # bfloat16 rounds by 2^-8: a result once, or twice where it is a sum of parts; second derivatives at every layer.
+    # bfloat16 rounds by 2^-8: a result once, or twice if it is a sum; second derivatives in every layer.
     MODES[2]: {"value": 2**-7, "first derivatives": 2**-7, "second derivatives": 2**-5},
 }
-"""Of convolutions."""
+"""The tolerances of convolutions."""
 
 STEP_TOLERANCE = 1e-3
-"""Of a step in float32 without TF32: sums in another order, and rectifiers whose inputs are zero but for rounding.
+"""The tolerance of a step in float32 without TF32: another order of sums, and ReLUs whose inputs are almost zero.
 
-In the other modes the tolerance is what bfloat16 on the CPU differs from float32 by, three times that for bfloat16.
+In the other modes the tolerance is the difference between bfloat16 and float32 on the CPU, times three for bfloat16.
 """
 
 
 def run(stage: Stage) -> None:
-    """Compares everything, several programs being compiled at once; fails where an error is above its tolerance."""
+    """Runs all comparisons, several at once. Fails if an error exceeds its tolerance."""
     compilation.enable_compilation_cache(data.cache.cache_folder() / "programs")
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     stage.note(device=device.device_kind, platform=device.platform, jax=jax.__version__, reference="cpu")
@@ -69,7 +69,7 @@ def run(stage: Stage) -> None:
     families = parity_cases.TINY_FAMILIES if stage.tiny else parity_cases.FAMILIES
     jobs = [(case.name, functools.partial(compare_case, case, device, cpu)) for case in cases]
     networks = {name: Network(family, device, cpu) for name, family in families.items()}
-    for modes in ((MODES[0], MODES[2]), (MODES[1],)):  # what is compiled last is what the least is learned from
+    for modes in ((MODES[0], MODES[2]), (MODES[1],)):  # the most informative modes first
         jobs += [
             (f"step of {name}, {describe_modes(modes)}", functools.partial(compare_step, name, network, modes))
             for name, network in networks.items()
@@ -82,7 +82,7 @@ def run(stage: Stage) -> None:
         (row for row in rows if "error" in row), key=lambda row: row["error"] / row["tolerance"], default=None
     )
     lines = [f"{len(rows) - len(failed)} of {len(rows)} comparisons within their tolerance"]
-    stage.headline(*lines, *([f"nearest to it: {describe(nearest)}"] if nearest and not failed else []))
+    stage.headline(*lines, *([f"closest to it: {describe(nearest)}"] if nearest and not failed else []))
     if failed:
         raise StageFailed(
             "; ".join(map(describe, failed[:5])) + (f"; and {len(failed) - 5} more" if failed[5:] else "")
@@ -90,19 +90,19 @@ def run(stage: Stage) -> None:
 
 
 def _done(stage: Stage, name: str, job: Callable[[], list[dict[str, Any]]]) -> None:
-    if stage.left() < LEAST_SECONDS and not stage.tiny:
+    if stage.left() < MIN_SECONDS and not stage.tiny:
         stage.drop(name)
         return
     try:
         rows = job()
-    except Exception as error:  # one comparison's failure is its own
+    except Exception as error:  # other comparisons are not affected
         rows = [{"what": name, "failure": failure_of(error), "passed": False}]
     for row in rows:
         stage.add(**row)
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """A row in a few words."""
+    """Describes a row in one line."""
     if "error" not in row:
         return f"{row['what']}: {row['failure']}"
     mode = f"{row['dtype']} {row['precision']}"
@@ -110,22 +110,22 @@ def describe(row: Mapping[str, Any]) -> str:
 
 
 def row_of(what: str, quantity: str, mode: Mode, error: float, tolerance: float) -> dict[str, Any]:
-    """A comparison as it is recorded. What is not a number passes no tolerance."""
+    """The record of a comparison. NaN never passes."""
     return {"what": what, "quantity": quantity, **mode._asdict(), "error": error, "tolerance": tolerance,
             "passed": bool(error <= tolerance)}  # fmt: skip
 
 
 def compare_case(case: Case, device: jax.Device, cpu: jax.Device) -> list[dict[str, Any]]:
-    """A convolution and its derivatives to the second order, in every mode."""
+    """Compares a convolution and its derivatives up to the second order, in every mode."""
     rows, operands, references = [], {}, {}
     for dtype in {mode.dtype for mode in MODES}:
         operands[dtype] = [np.asarray(array).astype(dtype) for array in case.operands()]
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):
             widened = [operand.astype(np.float64) for operand in operands[dtype]]
-            references[dtype] = computed(case.quantities, widened, cpu)
+            references[dtype] = compute(case.quantities, widened, cpu)
     for mode in MODES:
         expected = references[mode.dtype]
-        found = with_precision(mode, functools.partial(computed, case.quantities, operands[mode.dtype], device))
+        found = with_precision(mode, functools.partial(compute, case.quantities, operands[mode.dtype], device))
         rows += [
             row_of(case.name, quantity, mode, largest_error(found[quantity], expected[quantity]), tolerance)
             for quantity, tolerance in TOLERANCES[mode].items()
@@ -133,8 +133,8 @@ def compare_case(case: Case, device: jax.Device, cpu: jax.Device) -> list[dict[s
     return rows
 
 
-def computed(function: Callable, arguments: Any, device: jax.Device, **options: Any) -> Any:
-    """`function(*arguments)` compiled for a device and computed there, as NumPy arrays."""
+def compute(function: Callable, arguments: Any, device: jax.Device, **options: Any) -> Any:
+    """Computes `function(*arguments)` on a device, compiled. Returns NumPy arrays."""
     placed = jax.device_put(tuple(arguments), device)
     if device.platform == "gpu":
         options["xla_gpu_autotune_level"] = 0
@@ -143,7 +143,7 @@ def computed(function: Callable, arguments: Any, device: jax.Device, **options: 
 
 
 def with_precision(mode: Mode, work: Callable[[], Any]) -> Any:
-    """What `work` returns with products and convolutions in a mode's precision."""
+    """Calls `work` with products and convolutions in a mode's precision."""
     if mode.precision == "default":
         return work()
     with jax.default_matmul_precision(mode.precision):
@@ -151,7 +151,7 @@ def with_precision(mode: Mode, work: Callable[[], Any]) -> Any:
 
 
 def largest_error(found: Any, expected: Any) -> float:
-    """The largest over a tree's leaves of max |found - expected| / max |expected|; NaN where one is not finite."""
+    """The largest over a tree's leaves of max |found - expected| / max |expected|; NaN if one is not finite."""
     errors = jax.tree.map(
         lambda a, b: np.max(np.abs(a.astype(np.float64) - b)) / np.max(np.abs(b)), found, expected
     )  # fmt: skip
@@ -159,14 +159,14 @@ def largest_error(found: Any, expected: Any) -> float:
 
 
 def norm_error(found: Any, expected: Any) -> float:
-    """|found - expected| / |expected| over all leaves of a tree; |found| where what is expected is all zero."""
+    """|found - expected| / |expected| over all leaves of a tree; |found| if `expected` is all zero."""
     pairs = [(np.float64(a), np.float64(b)) for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True)]
     difference = np.sqrt(sum(np.sum(np.square(a - b)) for a, b in pairs))
     return float(difference / (np.sqrt(sum(np.sum(np.square(b)) for _, b in pairs)) or 1.0))
 
 
 class Network:
-    """A network, where it is computed, and its step on the CPU in both types, computed when it is first asked for."""
+    """A network, its device, and the results of its step on the CPU, which are computed on first use."""
 
     def __init__(self, family: tuple[str, ...], device: jax.Device, cpu: jax.Device):
         self._family, self._device, self._cpu = family, device, cpu
@@ -174,26 +174,26 @@ class Network:
         self._kept: tuple[Any, dict[str, Any]] | None = None
 
     def references(self) -> tuple[Any, dict[str, Any]]:
-        """The arguments of the step, and what it computes of them on the CPU, by type."""
+        """Returns the arguments of the step, and its results on the CPU by dtype."""
         with self._lock:
             if self._kept is None:
-                # The CPU's own optimizations take most of its compilation, and move no number that is compared.
+                # Optimizations take most of the CPU's compile time, and do not affect the results.
                 quick = {} if self._cpu == self._device else {"xla_backend_optimization_level": 0}
                 arguments, found = initial(self._family, self._cpu), {}
                 for dtype in {mode.dtype for mode in MODES}:
                     with jax.default_matmul_precision("highest"):
-                        found[dtype] = computed(step_of(self._family, dtype), arguments, self._cpu, **quick)
+                        found[dtype] = compute(step_of(self._family, dtype), arguments, self._cpu, **quick)
                 self._kept = arguments, found
             return self._kept
 
     def found(self, mode: Mode, arguments: Any) -> dict[str, Any]:
-        """What the step computes on the device."""
+        """The results of the step on the device."""
         step = step_of(self._family, mode.dtype)
-        return with_precision(mode, functools.partial(computed, step, arguments, self._device))
+        return with_precision(mode, functools.partial(compute, step, arguments, self._device))
 
 
 def compare_step(name: str, network: Network, modes: Sequence[Mode]) -> list[dict[str, Any]]:
-    """One step of a network, both players at rest: its gradients, statistics and metrics, in some modes."""
+    """Compares one step of a network with learning rates of 0: gradients, statistics and metrics, in some modes."""
     arguments, references = network.references()
     rows = []
     for mode in modes:
@@ -208,46 +208,46 @@ def compare_step(name: str, network: Network, modes: Sequence[Mode]) -> list[dic
 
 
 def describe_modes(modes: Sequence[Mode]) -> str:
-    """Their names."""
+    """The names of modes."""
     return ", ".join(" ".join(mode) for mode in modes)
 
 
 def built(family: tuple[str, ...], dtype: str = "float32") -> tuple[ConfigDict, Game, schedules.Schedules]:
-    """A network's config, its game and its numbers.
+    """Builds a network's config, game and schedules.
 
-    The optimizers are gradient descent with momentum and a rate of 0: what they keep after one step is the gradient,
-    and the second player meets the first as it was.
+    The optimizers are SGD with momentum and a learning rate of 0: after one step their state is the gradient, and the
+    parameters are unchanged.
     """
     path, *changes = family
-    config = systems.load(path, [*changes, *parity_cases.AT_REST, f"compute_dtype={dtype}"])
+    config = systems.load(path, [*changes, *parity_cases.WITHOUT_UPDATES, f"compute_dtype={dtype}"])
     shape = (*config.data.image_size, config.data.channels)
     game = rules.build(config, image_shape=shape, num_classes=parity_cases.CLASSES)
     return config, game, schedules.build(config)
 
 
 def initial(family: tuple[str, ...], cpu: jax.Device) -> tuple[state.TrainState, dict[str, np.ndarray]]:
-    """A state and a step's batches, made on the CPU whatever they are used on."""
-    config, game, course = built(family)
-    numbers = np.random.default_rng(0)
+    """Creates a state and the batches of a step, always on the CPU."""
+    config, game, schedule = built(family)
+    rng = np.random.default_rng(0)
     size = (game.discriminator.steps, config.batch_size)
     batches = {
-        "image": numbers.uniform(*game.output.image_range, (*size, *game.image_shape)).astype(np.float32),
-        "label": numbers.integers(0, parity_cases.CLASSES, size, np.int32),
+        "image": rng.uniform(*game.output.image_range, (*size, *game.image_shape)).astype(np.float32),
+        "label": rng.integers(0, parity_cases.CLASSES, size, np.int32),
         "row": np.broadcast_to(np.arange(config.batch_size, dtype=np.int32), size),
     }
     with jax.default_device(cpu):
-        return jax.jit(functools.partial(state.create, game, course(0)))(0), batches
+        return jax.jit(functools.partial(state.create, game, schedule(0)))(0), batches
 
 
 def step_of(family: tuple[str, ...], dtype: str) -> Callable:
-    """A function of `initial`'s arrays to what is compared of the state after one step."""
-    _, game, course = built(family, dtype)
+    """A function from the arrays of `initial` to the quantities that are compared after one step."""
+    _, game, schedule = built(family, dtype)
 
     def step(before: state.TrainState, batches: dict) -> dict[str, Any]:
-        after, metrics = steps.train_step(before, batches, course(before.images), game=game)
+        after, metrics = steps.train_step(before, batches, schedule(before.images), game=game)
         return {
-            "gradients of D": _numbers(after.discriminator.opt_state),
-            "gradients of G": _numbers(after.generator.opt_state),
+            "gradients of D": _floats(after.discriminator.opt_state),
+            "gradients of G": _floats(after.generator.opt_state),
             "batch statistics": (after.discriminator.batch_stats, after.generator.batch_stats),
             "metrics": metrics,
         }
@@ -255,5 +255,5 @@ def step_of(family: tuple[str, ...], dtype: str) -> Callable:
     return step
 
 
-def _numbers(tree: Any) -> list[jax.Array]:
+def _floats(tree: Any) -> list[jax.Array]:
     return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]

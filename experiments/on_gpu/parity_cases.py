@@ -1,4 +1,4 @@
-"""What is compared between a GPU and the CPU: convolutions of every kind that the networks have, and every network."""
+"""The cases of experiments.on_gpu.parity: convolutions of every kind that the networks use, and every network."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class Case(NamedTuple):
 
     name: str
     size: tuple[int, int]
-    """H, W of what it reads."""
+    """H, W of the input."""
     kernel: tuple[int, int]
     channels: int
     features: int
@@ -26,17 +26,17 @@ class Case(NamedTuple):
     groups: int = 1
     is_transposed: bool = False
     members: int = 0
-    """So many images and kernels under `vmap`, as a population has them; 0: no `vmap`."""
+    """The number of images and kernels under `vmap`, as in a population; 0: no `vmap`."""
 
     def operands(self) -> tuple[np.ndarray, np.ndarray]:
         """An image N(0, 1) and a kernel N(0, 1 / fan-in), the same in every process."""
-        numbers = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         inner, outer = self.channels // self.groups, self.features
-        if self.is_transposed:  # the kernel is that of the convolution whose transpose this is
+        if self.is_transposed:  # the kernel is that of the transposed convolution
             inner, outer = self.features // self.groups, self.channels
         members = (self.members,) if self.members else ()
-        image = numbers.standard_normal((*members, 4, *self.size, self.channels))
-        kernel = numbers.standard_normal((*members, *self.kernel, inner, outer))
+        image = rng.standard_normal((*members, 4, *self.size, self.channels))
+        kernel = rng.standard_normal((*members, *self.kernel, inner, outer))
         return image, kernel / math.sqrt(math.prod(self.kernel) * self.channels / self.groups)
 
     def apply(self, image: Array, kernel: Array) -> Array:
@@ -49,25 +49,25 @@ class Case(NamedTuple):
         return jax.vmap(one)(image, kernel) if self.members else one(image, kernel)
 
     def quantities(self, image: Array, kernel: Array) -> dict[str, Array | tuple[Array, Array]]:
-        """The result; its derivatives in both operands, along a fixed direction; and those of a squared slope.
+        """The result, its derivatives for both operands along a fixed direction, and second derivatives.
 
-        The last are the gradients of |d s / d image|^2 with s the sum of tanh(y): what R1 asks of a layer.
+        The latter are the gradients of |d s / d image|^2, with s the sum of tanh(y), as R1 needs them.
         """
         value, vjp_fn = jax.vjp(self.apply, image, kernel)
         direction = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
-        # Rounded to bfloat16's 7 bits, so that it is the same in every type.
+        # Rounded to bfloat16's 7 bits, so that it is the same in every dtype.
         direction = jax.lax.reduce_precision(direction, 8, 7).astype(value.dtype)
 
-        def slopes(image: Array, kernel: Array) -> Array:
-            # Half precision is for the convolution alone: what is compared is its rounding, and not that of a tanh.
+        def squared_gradient_norm(image: Array, kernel: Array) -> Array:
+            # Only the convolution is in half precision: its rounding is compared, not that of tanh.
             wide = jnp.promote_types(value.dtype, jnp.float32)
-            slope = jax.grad(lambda image: jnp.sum(jnp.tanh(self.apply(image, kernel).astype(wide))))(image)
-            return jnp.sum(jnp.square(slope.astype(wide)))
+            gradient = jax.grad(lambda image: jnp.sum(jnp.tanh(self.apply(image, kernel).astype(wide))))(image)
+            return jnp.sum(jnp.square(gradient.astype(wide)))
 
         return {
             "value": value,
             "first derivatives": vjp_fn(direction),
-            "second derivatives": jax.grad(slopes, (0, 1))(image, kernel),
+            "second derivatives": jax.grad(squared_gradient_norm, (0, 1))(image, kernel),
         }
 
 
@@ -102,12 +102,12 @@ TINY_CASES = (
 
 CLASSES = 10
 
-AT_REST = tuple(
+WITHOUT_UPDATES = tuple(
     f"{player}.{field}"
     for player in ("generator", "discriminator")
     for field in ("optimizer=sgd", "learning_rate=0.0", "beta1=0.5", "weight_decay=0.0")
 ) + ("discriminator_steps=1", "generator_steps=1", "batch_size=8")
-"""Changes to every config that is compared."""
+"""Changes to every compared config: SGD with a learning rate of 0."""
 
 GREY, COLOR = "data.channels=1", "data.channels=3"
 
@@ -129,7 +129,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "stylegan2": ("configs/stylegan2.py", COLOR, "data.image_size=(16, 16)", "generator.widths=(32, 32, 16)",
                   "discriminator.widths=(32, 32, 16)", "penalties.path_length=2.0"),
 }  # fmt: skip
-"""A config for each network, at sizes that are quick to compile."""
+"""A config for each network, at sizes that compile quickly."""
 
 TINY_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "dcgan with R1": (

@@ -1,6 +1,6 @@
-"""R3GAN's StackedMNIST preset for the time that is left: images a second, and the memory of the device.
+"""Trains R3GAN's StackedMNIST preset for the remaining time: images per second, and device memory.
 
-The run is trained in this process, so that JAX can be asked for the memory that it used.
+The run is trained in this process, so that JAX can report the memory that it used.
 """
 
 import os
@@ -21,7 +21,7 @@ from gan.errors import UserError
 CONFIG = "configs/r3gan.py:stacked_mnist"
 OVERRIDES = ("log_every=5", "sample_every=50", "checkpoint_every=0")
 MICROBATCHES = ("auto", "16")
-"""The first that a config takes: what fits the device, or parts of 32 of its 512 images, for 80 GB."""
+"""The first value that the config allows is used: what fits the device, or 16 of 32 images each, for 80 GB."""
 
 TINY_CONFIG = "configs/r3gan.py"
 TINY = ("steps=8", "batch_size=8", "log_every=1", "sample_every=4", "data.image_size=(16, 16)",
@@ -29,15 +29,15 @@ TINY = ("steps=8", "batch_size=8", "log_every=1", "sample_every=4", "data.image_
         *(f"{player}.{field}" for player in ("generator", "discriminator")
           for field in ("widths=(8, 8)", "blocks=1", "group_width=4")))  # fmt: skip
 SAVING_SECONDS = 10.0
-"""Kept for the checkpoint that a stopped run saves."""
+"""Time reserved for the checkpoint that a stopped run saves."""
 
 SAMPLING_SECONDS = 2.0
-"""How often the record is brought up to date."""
+"""How often the record is updated."""
 
 
 def run(stage: Stage) -> None:
-    """Trains until the time is over, and records speed and memory while it does."""
-    # This process has the device for itself.
+    """Trains until the time is over, and records speed and memory meanwhile."""
+    # This process does not share the device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
     import jax
 
@@ -55,7 +55,7 @@ def run(stage: Stage) -> None:
     stage.note(config=TINY_CONFIG if stage.tiny else CONFIG, device=device.device_kind, batch_size=config.batch_size,
                microbatches=microbatches, jax=jax.__version__)  # fmt: skip
     stage.add(what="training", steps=0)
-    signal.signal(signal.SIGTERM, _too_early)  # the run itself takes over once it can be stopped
+    signal.signal(signal.SIGTERM, _too_early)  # the run installs its own handler
     is_done = threading.Event()
     watch = threading.Thread(target=_watch, args=(stage, folder, device, config.steps, is_done), daemon=True)
     watch.start()
@@ -64,8 +64,8 @@ def run(stage: Stage) -> None:
     finally:
         is_done.set()
         watch.join()
-    row = reached(folder, device, config.steps)
-    stage.replace_last(**row, status=status, **runs.copy_pictures(folder, stage.out, stage.name))
+    row = progress_of(folder, device, config.steps)
+    stage.replace_last(**row, status=status, **runs.copy_images(folder, stage.out, stage.name))
     stage.headline(describe(row, config.batch_size, microbatches))
     if status not in (0, runs.STOPPED):
         raise StageFailed(f"training ended with status {status}")
@@ -74,7 +74,7 @@ def run(stage: Stage) -> None:
 
 
 def configured(*, tiny: bool) -> tuple[ConfigDict, str]:
-    """The preset's config, and the microbatches that it was given."""
+    """The preset's config, and its number of microbatches."""
     for microbatches in MICROBATCHES:
         given = ("2" if microbatches.isdecimal() else microbatches) if tiny else microbatches
         try:
@@ -86,11 +86,11 @@ def configured(*, tiny: bool) -> tuple[ConfigDict, str]:
                 raise
         else:
             return config, given
-    raise AssertionError("the last is returned or raised")
+    raise AssertionError("the last value is returned or raised")
 
 
-def reached(folder: Path, device: Any, steps: int) -> dict[str, Any]:
-    """How far the run is, how fast, and what it holds of the device's memory."""
+def progress_of(folder: Path, device: Any, steps: int) -> dict[str, Any]:
+    """The step of the run, its speed and its device memory."""
     memory = device.memory_stats() or {}  # a CPU has none
     kept = {name: memory[name] for name in ("peak_bytes_in_use", "bytes_in_use", "bytes_limit") if name in memory}
     return {"what": "training", "steps_wanted": steps, **runs.progress(folder), **kept}
@@ -98,7 +98,7 @@ def reached(folder: Path, device: Any, steps: int) -> dict[str, Any]:
 
 def describe(row: dict[str, Any], batch_size: int, microbatches: str) -> str:
     """The line of the summary."""
-    peak = f"{row['peak_bytes_in_use'] / 2**30:.1f} GiB at most" if "peak_bytes_in_use" in row else "memory unknown"
+    peak = f"{row['peak_bytes_in_use'] / 2**30:.1f} GiB at peak" if "peak_bytes_in_use" in row else "memory unknown"
     speed = f"{row['images_per_second']:.0f} images/s" if "images_per_second" in row else "no speed yet"
     return f"batch {batch_size}, microbatches {microbatches}: {row['steps']} steps, {speed}, {peak}"
 
@@ -108,10 +108,10 @@ def _too_early(*_: object) -> None:
 
 
 def _watch(stage: Stage, folder: Path, device: Any, steps: int, is_done: threading.Event) -> None:
-    """Brings the record up to date until the time is over, then asks the run to stop."""
+    """Updates the record until the time is over, then stops the run."""
     reserve = min(SAVING_SECONDS, stage.record["seconds_given"] / 4)
     while not is_done.wait(min(SAMPLING_SECONDS, max(0.1, stage.left() - reserve))):
-        stage.replace_last(**reached(folder, device, steps))
+        stage.replace_last(**progress_of(folder, device, steps))
         if stage.left() < reserve:
             os.kill(os.getpid(), signal.SIGTERM)
             return

@@ -1,4 +1,4 @@
-"""Runs of `python -m gan.main` as a user launches them, ended in time, and what they leave behind."""
+"""Launches `python -m gan.main` as a user does, stops it in time, and reads its results."""
 
 import json
 import os
@@ -15,32 +15,32 @@ from typing import Any, NamedTuple
 from experiments.on_gpu.driver import ROOT
 
 GRACE_SECONDS = 10.0
-"""A run that is stopped saves a checkpoint first; after so many seconds it is ended."""
+"""A stopped run saves a checkpoint first; after so many seconds it is killed."""
 
 STOPPED = 128 + signal.SIGTERM
 ON_DIGITS = {"data.name": "digits", "data.split": "train"}
-"""Fields that put the bundled digits in the place of a config's data."""
+"""Fields that replace a config's data by the bundled digits."""
 
 
 class Launch(NamedTuple):
     """How a launch of `gan.main` ended."""
 
     status: int | None
-    """Its exit status; None where it had to be ended."""
+    """The exit status; None if it was killed."""
     seconds: float
     is_stopped: bool
-    """Whether it was asked to stop, for its time was over."""
+    """Whether it was stopped because the time was over."""
     failure: str
-    """One line; empty where it came to its end, or stopped when it was asked to."""
+    """One line; "" if it ended by itself, or stopped as asked."""
 
 
 def launch(flags: Sequence[str], *, seconds: float, log: Path, variables: Mapping[str, str] | None = None) -> Launch:
-    """Runs `gan.main` with these flags for at most so many seconds, then stops it; its lines are added to `log`.
+    """Runs `gan.main` for at most `seconds`, then stops it. Its output is appended to `log`.
 
     `variables` are added to the environment.
     """
     command = [sys.executable, "-m", "gan.main", *flags]
-    # Two runs share a device.
+    # Several runs may share a device.
     variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ | dict(variables or {})
     start, is_stopped = time.monotonic(), False
     with open(log, "a+") as lines:
@@ -51,14 +51,16 @@ def launch(flags: Sequence[str], *, seconds: float, log: Path, variables: Mappin
         except subprocess.TimeoutExpired:
             status, is_stopped = _stop(process), True
         lines.seek(first)
-        said = [line.strip() for line in lines.read().splitlines() if line.strip()]
-    # Before its first step, a run that is asked to stop simply ends.
+        printed = [line.strip() for line in lines.read().splitlines() if line.strip()]
+    # Before its first step a run has no handler of the signal.
     expected = (STOPPED, -signal.SIGTERM) if is_stopped else ()
     failure = ""
     if status is None:
-        failure = f"it did not stop within {GRACE_SECONDS:g} s of its signal"
+        failure = f"it did not stop within {GRACE_SECONDS:g} s of SIGTERM"
     elif status not in (0, *expected):
-        line = next((line for line in reversed(said) if line.startswith(("error:", "diverged:"))), (said or [""])[-1])
+        line = next(
+            (line for line in reversed(printed) if line.startswith(("error:", "diverged:"))), (printed or [""])[-1]
+        )
         failure = f"exit status {status}: {line}"
     return Launch(status, round(time.monotonic() - start, 1), is_stopped, failure)
 
@@ -82,15 +84,15 @@ def train(
     log: Path,
     variables: Mapping[str, str] | None = None,
 ) -> tuple[Launch, dict[str, Any]]:
-    """Trains a config in `folder` for at most so many seconds; how that ended, and what `progress` says of it."""
+    """Trains a config in `folder` for at most `seconds`. Returns how it ended, and its `progress`."""
     flags = [f"--config={config}", f"--workdir={folder}"]
     flags += [f"--config.{field}={_text(value)}" for field, value in overrides.items()]
     ended = launch(flags, seconds=seconds, log=log, variables=variables)
     return ended, progress(folder)
 
 
-def paced(steps: int) -> dict[str, int]:
-    """Fields for a run of so many steps that seldom stops to log or draw, and saves at its end alone."""
+def rarely_interrupted(steps: int) -> dict[str, int]:
+    """Fields for a run that rarely logs or samples, and saves only at its end."""
     return {
         "steps": steps,
         "log_every": max(1, steps // 40),
@@ -100,7 +102,7 @@ def paced(steps: int) -> dict[str, int]:
 
 
 def progress(folder: Path) -> dict[str, Any]:
-    """How far the run in `folder` came, and how fast: the median over its log lines but the first."""
+    """The last step of the run in `folder`, and its speed: the median over all log lines but the first."""
     path = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     saved = [int(entry.name) for entry in (folder / "checkpoints").glob("*") if entry.name.isdigit()]
@@ -114,8 +116,8 @@ def progress(folder: Path) -> dict[str, Any]:
     return found
 
 
-def copy_pictures(folder: Path, out: Path, name: str) -> dict[str, Any]:
-    """Copies a run's last grid of samples and its losses to `out/NAME_*.png`; their names, and the grid's step."""
+def copy_images(folder: Path, out: Path, name: str) -> dict[str, Any]:
+    """Copies a run's last samples and losses to `out/NAME_*.png`. Returns their names and the samples' step."""
     found = {}
     grids = sorted((folder / "samples").glob("*.png"))
     if grids:
@@ -128,7 +130,7 @@ def copy_pictures(folder: Path, out: Path, name: str) -> dict[str, Any]:
 
 
 def remove(*paths: Path) -> None:
-    """Removes what an earlier command left there: a run's folder would be resumed."""
+    """Removes files and folders of an earlier command; a run's folder would be resumed."""
     for path in paths:
         if path.is_dir():
             shutil.rmtree(path)

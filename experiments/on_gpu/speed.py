@@ -1,9 +1,9 @@
-"""Milliseconds a step of every system of the benchmarks, and PyTorch's beside them where it is installed.
+"""Step times of every system of the benchmarks, and of its equivalents in PyTorch if that is installed.
 
-First comes what says most: each system in both types, ours and PyTorch's variants that need no compiler. Then, with the
-time that is left, PyTorch's compiled variants of the same rows in the same order. Each row is compiled and timed with
-nothing beside it: XLA chooses cuDNN's algorithms by timing them on the device. Each side has a process of its own,
-which is started anew where it dies or takes too long.
+The most informative rows come first: each system in both dtypes, ours and the PyTorch variants that are not compiled.
+Then, in the remaining time, the compiled PyTorch variants of the same rows. Nothing else runs while a row is compiled
+and timed, since XLA chooses cuDNN's algorithms by timing them on the device. Each side has a process of its own, which
+is restarted if it dies or takes too long.
 """
 
 import functools
@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from experiments.benchmarks import processes, systems, timing, torch_variants
+from experiments.benchmarks import processes, systems, timing
 from experiments.benchmarks.compare_torch import matrix_size
+from experiments.benchmarks.torch import variants
 from experiments.on_gpu.stage import Stage, StageFailed, failure_of
 
 ROUNDS = 3
@@ -30,19 +31,19 @@ ORDER = (
 """Systems and batches, the most informative first."""
 
 SLOWER = frozenset({"eager", "foreach", "fused+one_thread"})
-"""Variants that are not timed here: `fused` is the same with fewer launches."""
+"""Variants that are skipped: `fused` is the same with fewer kernel launches."""
 
-LEAST_SECONDS = 15.0
-"""Less time than this does for no row of ours; a compiled variant of PyTorch's needs more."""
+MIN_SECONDS = 15.0
+"""The time that a row needs at least; a compiled variant of PyTorch needs more."""
 
-LEAST_SECONDS_COMPILED = 40.0
+MIN_SECONDS_COMPILED = 40.0
 
 TINY_ORDER = (("dcgan32", 8), ("mlp_gan", 4))
 TINY_OVERRIDES = ("generator.width=8", "discriminator.width=8")
 
 
 class Row(NamedTuple):
-    """What is timed: a system with a batch, in a type."""
+    """A row of the table: a system, a batch size and a dtype."""
 
     system: str
     batch: int
@@ -58,19 +59,19 @@ class Row(NamedTuple):
 
 
 class Side:
-    """A process that runs one side, started anew when it is asked after it has died."""
+    """A process that runs one side. It is restarted on the next request after it has died."""
 
     def __init__(self, kind: type):
         self._kind, self._process = kind, None
 
-    def ask(self, question: str, *arguments: Any, timeout: float) -> Any:
-        """What the side answers; raises what `processes.Apart.ask` does."""
+    def ask(self, method: str, *arguments: Any, timeout: float) -> Any:
+        """Calls a method of the side; raises what `processes.OwnProcess.ask` raises."""
         if self._process is None:
-            self._process = processes.Apart(self._kind)
+            self._process = processes.OwnProcess(self._kind)
         try:
-            return self._process.ask(question, *arguments, timeout=max(timeout, 1.0))
+            return self._process.ask(method, *arguments, timeout=max(timeout, 1.0))
         except (RuntimeError, TimeoutError, OSError):
-            self.close()  # it may be dead, and after an error its memory may be full
+            self.close()  # it may have died, or its memory may be full
             raise
 
     def close(self) -> None:
@@ -81,7 +82,7 @@ class Side:
 
 
 class Table:
-    """Times rows on both sides, and records them as they come."""
+    """Times rows on both sides and records each of them."""
 
     def __init__(self, stage: Stage):
         self.stage, self.rows, self.failed = stage, [], []
@@ -90,8 +91,8 @@ class Table:
         self._parameters: dict[Row, tuple[int, int]] = {}
         self._peak: dict[str, float] = {}
 
-    def begin(self) -> None:
-        """Notes what is compared, and how fast each side multiplies matrices."""
+    def start(self) -> None:
+        """Records what is compared, and how fast each side multiplies matrices."""
         stage = self.stage
         facts = self._ours.ask("facts", timeout=stage.left())
         stage.note(**{f"our_{name}": value for name, value in facts.items()}, torch="not installed")
@@ -106,7 +107,7 @@ class Table:
         stage.note(peak_product=self._peak, matrix_size=size, rounds=ROUNDS)
 
     def time_row(self, row: Row, program: str) -> None:
-        """Times a row by our program, "ours", or by a variant of PyTorch's."""
+        """Times a row with our program, "ours", or with a variant of PyTorch."""
         self._record(row, program, functools.partial(self._prepare_and_time, row, program))
 
     def _record(self, row: Row, program: str, measure: Callable[[], dict[str, Any]]) -> None:
@@ -116,7 +117,7 @@ class Table:
         except TimeoutError as error:
             self.stage.drop(f"{row.label()} {program}: {error}")
             return
-        except Exception as error:  # one row's failure is its own
+        except Exception as error:  # other rows are not affected
             entry["failure"] = failure_of(error)
             if program == "ours":
                 self.failed.append(f"{row.label()}: {entry['failure']}")
@@ -129,11 +130,11 @@ class Table:
         side, start = self._ours if program == "ours" else self._torch, time.monotonic()
         asked = (row.system, row.overrides(self.stage.tiny))
         where = (row.system, row.batch)
-        if program == "ours" and where not in self._operations:  # the same in every type
+        if program == "ours" and where not in self._operations:  # the same for every dtype
             self._operations[where] = side.ask("operations", *asked, timeout=self.stage.left())
         prepared = side.ask("prepare", *asked, [program], timeout=self.stage.left())
-        if prepared.refused:
-            return {"refused": prepared.refused[program]}
+        if prepared.failed:
+            return {"failure": prepared.failed[program]}
         ready = time.monotonic() - start
         found = self._timed(row, side, program, prepared.seconds[program], prepared)
         return found | {"seconds_to_prepare": round(ready, 1)}
@@ -144,9 +145,9 @@ class Table:
         if self._parameters.setdefault(row, prepared.parameters) != prepared.parameters:
             raise ValueError(f"{prepared.parameters} parameters, and {self._parameters[row]} on the other side")
         steps = timing.steps_in(0.02 if self.stage.tiny else SECONDS_PER_ROUND, estimate)
-        found = timing.spread(side.ask("play", program, steps, timeout=self.stage.left()) for _ in range(ROUNDS))
+        found = timing.spread(side.ask("time_steps", program, steps, timeout=self.stage.left()) for _ in range(ROUNDS))
         found |= {"images_per_second": 1000 * prepared.images / found["median_ms"], "steps_per_round": steps}
-        if operations := self._operations.get((row.system, row.batch)):  # unknown where our side failed
+        if operations := self._operations.get((row.system, row.batch)):  # unknown if our side failed
             rate = 1000 * operations / found["median_ms"]
             found |= {"share_of_peak": rate / self._peak[row.dtype], "gflop": operations / 1e9}
         return found
@@ -158,20 +159,20 @@ class Table:
 
 
 def run(stage: Stage) -> None:
-    """Times everything that there is time for, and writes the table `speed.md` as it grows."""
+    """Times as many rows as there is time for, and updates the table `speed.md` after each."""
     from gan import data
 
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(data.cache.cache_folder() / "programs"))
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")  # the rest of the device is PyTorch's
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")  # PyTorch gets the rest
     table = Table(stage)
     try:
-        table.begin()
+        table.start()
         rows = [Row(*where, dtype) for where in (TINY_ORDER if stage.tiny else ORDER) for dtype in DTYPES]
-        for what, least, job in plan(table, rows):
-            if stage.left() < (0.0 if stage.tiny else least):
-                stage.drop(what)
+        for name, needed, measure in plan(table, rows):
+            if stage.left() < (0.0 if stage.tiny else needed):
+                stage.drop(name)
             else:
-                job()
+                measure()
     finally:
         table.close()
     if table.failed:
@@ -179,26 +180,26 @@ def run(stage: Stage) -> None:
 
 
 def plan(table: Table, rows: Sequence[Row]) -> Iterator[tuple[str, float, Callable[[], None]]]:
-    """(what, seconds that it needs at least, what to do) of everything, in its order."""
+    """Yields (name, the seconds that it needs at least, function) of all measurements in order."""
     device = "cpu" if table.stage.record["facts"]["our_platform"] == "cpu" else "cuda"
 
     def of_torch(rows: Sequence[Row], *, compiled: bool) -> Iterator[tuple[str, float, Callable[[], None]]]:
-        if not table.has_torch or (compiled and table.stage.tiny):  # a compiler takes longer than all else that is tiny
+        if not table.has_torch or (compiled and table.stage.tiny):  # compiling takes too long for a tiny run
             return
         for row in rows:
-            for name in torch_variants.variants_of(systems.configured(row.system), device):
-                if name not in SLOWER and torch_variants.is_compiled(name) == compiled:
-                    least = LEAST_SECONDS_COMPILED if compiled else LEAST_SECONDS
-                    yield f"{row.label()} {name}", least, functools.partial(table.time_row, row, name)
+            for name in variants.variants_of(systems.configured(row.system), device):
+                if name not in SLOWER and variants.is_compiled(name) == compiled:
+                    needed = MIN_SECONDS_COMPILED if compiled else MIN_SECONDS
+                    yield f"{row.label()} {name}", needed, functools.partial(table.time_row, row, name)
 
     for row in rows:
-        yield row.label(), LEAST_SECONDS, functools.partial(table.time_row, row, "ours")
+        yield row.label(), MIN_SECONDS, functools.partial(table.time_row, row, "ours")
         yield from of_torch([row], compiled=False)
     yield from of_torch(rows, compiled=True)
 
 
-def compared(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Each of our rows that was timed, with the fastest of PyTorch's."""
+def with_fastest_torch(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Each timed row of ours, with the fastest one of PyTorch."""
     timed = [row for row in rows if "median_ms" in row]
 
     def best(ours: dict[str, Any]) -> dict[str, Any] | None:
@@ -210,31 +211,31 @@ def compared(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str,
 
 
 def headlines(rows: list[dict[str, Any]]) -> list[str]:
-    """A line of the summary for each row of ours."""
+    """The lines of the summary: one for each row of ours."""
     lines = []
-    for ours, best in compared(rows):
-        beside = (
-            f"; PyTorch {best['median_ms']:.2f} ({best['program']}): {_ratio(ours, best):.2f} times" if best else ""
-        )
+    for ours, best in with_fastest_torch(rows):
+        torch = f"; PyTorch {best['median_ms']:.2f} ({best['program']}): {_ratio(ours, best):.2f} times" if best else ""
         name = Row(*(ours[field] for field in Row._fields)).label()
-        lines.append(f"{name}: {ours['median_ms']:.2f} ms, {100 * ours['share_of_peak']:.0f}% of the product{beside}")
+        lines.append(
+            f"{name}: {ours['median_ms']:.2f} ms, {100 * ours['share_of_peak']:.0f}% of the matrix product{torch}"
+        )
     return lines
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table for docs/benchmarks.md."""
     lines = [
-        "| system | batch | type | ms a step | images/s | of the product | PyTorch's best, ms | its variant | ratio |",
+        "| system | batch | dtype | ms a step | images/s | of the product | PyTorch, ms | variant | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for ours, best in compared(rows):
-        beside = (f"{best['median_ms']:.2f}", best["program"], f"{_ratio(ours, best):.2f}") if best else ("", "", "")
+    for ours, best in with_fastest_torch(rows):
+        torch = (f"{best['median_ms']:.2f}", best["program"], f"{_ratio(ours, best):.2f}") if best else ("", "", "")
         cells = (f"`{ours['system']}`", ours["batch"], ours["dtype"], f"{ours['median_ms']:.2f}",
-                 f"{ours['images_per_second']:,.0f}", f"{100 * ours['share_of_peak']:.0f}%", *beside)  # fmt: skip
+                 f"{ours['images_per_second']:,.0f}", f"{100 * ours['share_of_peak']:.0f}%", *torch)  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _ratio(ours: dict[str, Any], best: dict[str, Any]) -> float:
-    """Above 1: ours is faster."""
+    """The ratio of step times; above 1: ours is faster."""
     return best["median_ms"] / ours["median_ms"]

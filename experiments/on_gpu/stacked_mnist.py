@@ -1,4 +1,4 @@
-"""configs/stacked_mnist.py to its end, then how many of the thousand modes it serves, and their reverse KL."""
+"""Trains configs/stacked_mnist.py, then counts the covered modes of 1,000, and computes the reverse KL."""
 
 import json
 from typing import Any
@@ -9,10 +9,10 @@ from experiments.on_gpu.stage import Stage, StageFailed
 
 CONFIG = "configs/stacked_mnist.py"
 EVALUATION_SECONDS = 80.0
-"""Kept for the evaluation: a classifier of digits is trained first."""
+"""Time reserved for the evaluation, which trains a classifier of digits first."""
 
 PUBLISHED = {"modes": 1000, "reverse_kl": 0.029}
-"""Of R3GAN: Huang et al. 2024, arXiv:2501.05441, on StackedMNIST."""
+"""R3GAN: Huang et al. 2024, arXiv:2501.05441, on StackedMNIST."""
 
 TINY = {"generator.width": 4, "discriminator.width": 4, "batch_size": 8, "evaluation.num_samples": 32, **runs.ON_DIGITS}
 
@@ -20,14 +20,17 @@ TINY = {"generator.width": 4, "discriminator.width": 4, "batch_size": 8, "evalua
 def run(stage: Stage) -> None:
     """Trains, evaluates, and records both."""
     config = systems.load(CONFIG)
-    overrides = runs.paced(8 if stage.tiny else config.steps) | (TINY if stage.tiny else {})
+    overrides = runs.rarely_interrupted(8 if stage.tiny else config.steps)
+    overrides |= TINY if stage.tiny else {}
     folder, log = stage.out / "runs" / stage.name, stage.out / f"{stage.name}_run.log"
     runs.remove(folder, log)
     stage.note(config=CONFIG, data=overrides.get("data.name", config.data.name), published=PUBLISHED)
-    kept = min(EVALUATION_SECONDS, stage.left() / 3)
-    ended, found = runs.train(CONFIG, overrides, folder, seconds=stage.left() - kept - runs.GRACE_SECONDS / 2, log=log)
+    reserved = min(EVALUATION_SECONDS, stage.left() / 3)
+    ended, found = runs.train(
+        CONFIG, overrides, folder, seconds=stage.left() - reserved - runs.GRACE_SECONDS / 2, log=log
+    )
     trained = {"steps_wanted": overrides["steps"], "status": ended.status, "seconds": ended.seconds, **found}
-    stage.add(what="training", failure=ended.failure, **trained, **runs.copy_pictures(folder, stage.out, stage.name))
+    stage.add(what="training", failure=ended.failure, **trained, **runs.copy_images(folder, stage.out, stage.name))
     line = f"{found['steps']} of {overrides['steps']} steps in {ended.seconds:.0f} s"
     stage.headline(f"{line}, not evaluated")
     if ended.failure:
@@ -36,7 +39,7 @@ def run(stage: Stage) -> None:
         stage.drop(f"steps {found['steps']} to {overrides['steps']}")
     evaluated = runs.launch(["--mode=evaluate", f"--workdir={folder}"], seconds=stage.left(), log=log)
     if evaluated.failure or evaluated.is_stopped:
-        raise StageFailed(f"evaluation: {evaluated.failure or 'its time was over'}")
+        raise StageFailed(f"evaluation: {evaluated.failure or 'the time was over'}")
     metrics = metrics_of(json.loads((folder / "evaluation.json").read_text()))
     stage.add(what="evaluation", failure="", seconds=evaluated.seconds, **metrics)
     last = metrics["last"]
@@ -47,7 +50,7 @@ def run(stage: Stage) -> None:
 
 
 def metrics_of(record: dict[str, Any]) -> dict[str, Any]:
-    """What `evaluation.json` says of the last checkpoint, and of real images in the place of samples."""
+    """The metrics of the last checkpoint in `evaluation.json`, and those of real images."""
     last = record["checkpoints"]["last"]
     return {
         "step": last["step"],

@@ -1,14 +1,14 @@
-"""One stage, in a process of its own: what it is given, what it records, and how it ends.
+"""A stage in a process of its own: its inputs, its record, and how it ends.
 
-A stage is a module with `run(stage)`. It adds rows to its record, which is written after each of them, so that whatever
-ends the process leaves the rows that were measured. The driver starts it as
+A stage is a module with `run(stage)`. It adds rows to its record, which is written after each row, so that no result is
+lost if the process dies. The driver starts it as
 
 python -m experiments.on_gpu.stage --name=NAME --module=MODULE --out=DIR --seconds=SECONDS [--tiny] [--flags=DIR]
 """
 
 import time
 
-STARTED = time.monotonic()  # before slow imports: a stage's seconds count from here
+STARTED = time.monotonic()  # before slow imports, which count as time of the stage
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
@@ -24,15 +24,15 @@ from gan.errors import UserError, machine_failure  # noqa: E402
 from gan.io.atomic import write_json  # noqa: E402
 
 TRACEBACK_LINES = 12
-"""Of a failure's traceback, the last ones, that are kept."""
+"""The number of last lines of a traceback that are recorded."""
 
 
 class StageFailed(Exception):
-    """A stage came to its end and what it found is not as it should be. The message is one line."""
+    """The result of a stage is not as expected. The message is one line."""
 
 
 class Stage:
-    """What a stage is given, and its record `OUT/NAME.json`. Rows may be added by several threads."""
+    """The inputs of a stage, and its record `OUT/NAME.json`. Rows may be added by several threads."""
 
     def __init__(self, name: str, out: Path, seconds: float, *, tiny: bool = False, flags: str = ""):
         self.name, self.out, self.tiny, self.flags = name, out, tiny, flags
@@ -45,36 +45,36 @@ class Stage:
         self.write()
 
     def left(self) -> float:
-        """Seconds until the stage should have come to its end; negative once it is late."""
+        """The remaining seconds of the stage; negative if it is late."""
         return self._end - time.monotonic()
 
     def add(self, **row: Any) -> None:
-        """Records a row, prints it into the stage's log, and writes the record."""
+        """Adds a row to the record, and prints it into the stage's log."""
         with self._lock:
             self.record["rows"].append(row)
             self._write()
         print(json.dumps(row), flush=True)
 
     def replace_last(self, **row: Any) -> None:
-        """Replaces the last row, of something that is still under way."""
+        """Replaces the last row, for a measurement in progress."""
         with self._lock:
             self.record["rows"][-1:] = [row]
             self._write()
 
     def drop(self, what: str) -> None:
-        """Records that something was not done because the time is over."""
+        """Records that something was not done for lack of time."""
         with self._lock:
             self.record["dropped"].append(what)
             self._write()
 
     def note(self, **facts: Any) -> None:
-        """Records what holds for all rows, such as the device."""
+        """Records facts that hold for all rows, such as the device."""
         with self._lock:
             self.record["facts"] |= facts
             self._write()
 
     def headline(self, *lines: str) -> None:
-        """What the summary says of the stage; replaces what was said before."""
+        """Sets the lines of the summary."""
         with self._lock:
             self.record["headline"] = list(lines)
             self._write()
@@ -96,11 +96,11 @@ class Stage:
 
 
 def failure_of(error: BaseException) -> str:
-    """One line for what a stage, or a row of it, failed of."""
+    """One line that describes an error of a stage or of a row."""
     if isinstance(error, UserError | StageFailed):
         return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # A process that answers another one sends its traceback, whose last line says what happened.
+    # An error of another process is its traceback, whose last line is the message.
     line = lines[-1 if lines and lines[0].startswith("Traceback") else 0] if lines else ""
     return machine_failure(error) or f"{type(error).__name__}: {line}"[:400]
 
@@ -111,10 +111,10 @@ def tail_of(text: str) -> str:
 
 
 def run(stage: Stage, module: str) -> int:
-    """Runs a stage to its end; its exit status: 0 passed, 1 failed."""
+    """Runs a stage. Returns its exit status: 0 passed, 1 failed."""
     try:
         importlib.import_module(module).run(stage)
-    except Exception as error:  # recorded for whoever reads the record; the next stage runs all the same
+    except Exception as error:  # recorded; the next stage runs all the same
         stage.end("failed", failure_of(error), tail_of(traceback.format_exc()))
         traceback.print_exc()
         return 1
@@ -123,7 +123,7 @@ def run(stage: Stage, module: str) -> int:
 
 
 def main() -> int:
-    """Parses the flags that the driver gives, and runs the stage."""
+    """Parses the flags of the driver, and runs the stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for flag in ("--name", "--module", "--out"):
         parser.add_argument(flag, required=True)
@@ -137,6 +137,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from experiments.on_gpu import stage as imported  # the module that stages import, and not a copy of it
+    from experiments.on_gpu import stage as imported  # the module that stages import, not a copy of it
 
     sys.exit(imported.main())

@@ -1,4 +1,4 @@
-"""The five tutorials at full length, as a user runs them, two at a time: flag_gan beside the small ones."""
+"""Trains the five tutorials at full length, two at a time: flag_gan in parallel to the small ones."""
 
 import concurrent.futures
 from pathlib import Path
@@ -9,11 +9,11 @@ from experiments.on_gpu import runs
 from experiments.on_gpu.stage import Stage, StageFailed
 
 TUTORIALS = ("flag_gan", "conv_gan", "mlp_gan", "smooth_gan", "vanilla_gan")
-"""In the order in which they begin: the one that takes longest, then the others by their length."""
+"""In the order in which they start: the longest first."""
 
 AT_ONCE = 2
-LEAST_SECONDS = 20.0
-"""Less time than this does for no run."""
+MIN_SECONDS = 20.0
+"""No run is started with less time than this."""
 
 TINY = {
     "flag_gan": {"generator.channels": (4, 4, 4), "discriminator.channels": (4, 4)},
@@ -25,7 +25,7 @@ TINY = {
 
 
 def run(stage: Stage) -> None:
-    """Trains each of them, and copies their last samples and losses."""
+    """Trains each tutorial, and copies its last samples and losses."""
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
         rows = list(threads.map(lambda name: train(stage, name), TUTORIALS))
     stage.headline(*(describe(row) for row in rows if row))
@@ -35,8 +35,8 @@ def run(stage: Stage) -> None:
 
 
 def train(stage: Stage, name: str) -> dict[str, Any] | None:
-    """Trains one tutorial for as long as there is time, and records how far it came; None where there was none."""
-    if stage.left() < (0.0 if stage.tiny else LEAST_SECONDS):
+    """Trains one tutorial for the remaining time, and records its progress. Returns None if there was no time."""
+    if stage.left() < (0.0 if stage.tiny else MIN_SECONDS):
         stage.drop(name)
         return None
     overrides, data = settings(name, tiny=stage.tiny, flags=stage.flags)
@@ -47,7 +47,7 @@ def train(stage: Stage, name: str) -> dict[str, Any] | None:
     )
     row = {"tutorial": name, "data": data, "steps_wanted": overrides["steps"], "status": ended.status,
            "failure": ended.failure, "seconds": ended.seconds, **found,
-           **runs.copy_pictures(folder, stage.out, f"{stage.name}_{name}")}  # fmt: skip
+           **runs.copy_images(folder, stage.out, f"{stage.name}_{name}")}  # fmt: skip
     stage.add(**row)
     if not ended.failure and row["steps"] < overrides["steps"]:
         stage.drop(f"{name} from step {row['steps']} of {overrides['steps']}")
@@ -55,15 +55,15 @@ def train(stage: Stage, name: str) -> dict[str, Any] | None:
 
 
 def settings(name: str, *, tiny: bool, flags: str) -> tuple[dict[str, Any], str]:
-    """The fields in which a tutorial is run otherwise than its config says, and a line on its data."""
+    """The fields that are changed in a tutorial's config, and a description of its data."""
     config = systems.load(f"configs/{name}.py")
-    overrides = runs.paced(8 if tiny else config.steps)
+    overrides = runs.rarely_interrupted(8 if tiny else config.steps)
     if tiny:
         overrides |= TINY[name] | {"batch_size": 4}
     if name == "flag_gan" and flags:
-        return overrides | {"data.dir": flags}, f"the images of {Path(flags).name}, as the config has them"
+        return overrides | {"data.dir": flags}, f"the images of {Path(flags).name}, as in the config"
     if name == "flag_gan":
-        # Of digits there is no color; with three channels the step has the size that color flags would have.
+        # Digits are grey; three channels make a step as expensive as with color flags.
         return overrides | runs.ON_DIGITS | {"data.channels": 3}, "no --flags: bundled digits at 64x64, 3 channels"
     if tiny:
         return overrides | runs.ON_DIGITS, "bundled digits"

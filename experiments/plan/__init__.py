@@ -1,14 +1,14 @@
-"""What would a config cost on so many accelerators, and what limits it? Arithmetic on its shapes, nothing is trained.
+"""Estimates what a config costs on a number of accelerators, and what limits it, from shapes. Nothing is trained.
 
 python -m experiments.plan --config=configs/r3gan.py:cifar10
 python -m experiments.plan --config=configs/biggan.py:imagenet128 --classes=1000 --examples=1281167 --on=tpu_v4
 python -m experiments.plan --config=configs/dcgan.py:mnist --override batch_size=2048 --devices 1 2 4 8 --check 4
 python -m experiments.plan --config=configs/dcgan.py --override compute_dtype=bfloat16 --compile=h100
 
-A turn's seconds are those of its arithmetic, plus those of its exchange between devices, or else those of reading its
-images or of saving checkpoints, which go on beside it, where one of these is longer. docs/scaling.md says what stands
-in the table, where the machines' figures come from, and what is left out.
+A step takes the time of its arithmetic plus that of its communication between devices, or the time of reading its
+images or of saving checkpoints, which run in parallel, if one of these is longer. docs/scaling.md explains the table,
+the sources of the machines' rates, and what is not modeled.
 
-`--compile` adds what the compiled step needs and does on an accelerator that does not have to be there: memory and
-whether it fits, convolutions, exchanges between devices, compile time.
+`--compile` adds what the compiled step needs on an accelerator that need not be present: memory and whether it fits,
+convolutions, communication between devices, compile time.
 """

@@ -1,7 +1,7 @@
-"""A config's step, compiled: for devices that are here, or ahead of time for accelerators that are not.
+"""Compiles the step of a config: for devices that are present, or ahead of time for accelerators that are not.
 
-Ahead of time the program is the one that a run compiles there, but for what XLA finds out by trying (autotuning): on a
-GPU the algorithms of cuDNN and cuBLAS, whose scratch memory is not known here, and the tiles of Triton's kernels.
+Ahead of time, the program is the one that a run compiles there, except for what XLA autotunes: on a GPU the algorithms
+of cuDNN and cuBLAS, whose scratch memory is not known here, and the tiles of Triton kernels.
 """
 
 import dataclasses
@@ -22,18 +22,20 @@ from experiments.plan.convolutions import Convolution, convolutions
 from experiments.plan.targets import OPTIONS, Target
 from experiments.plan.work import Data, program
 from gan.errors import UserError
+from gan import build
 from gan.parallel import compilation, sharding
-from gan.train import loop, memory
+from gan.train import memory
+from gan.train.setup import with_sharded_updates
 
-TAKEN = {"cuda": 0.75, "tpu": 1.0}
-"""The share of a device's memory that JAX takes by default, and "auto" microbatches have to fit into."""
+MEMORY_SHARE = {"cuda": 0.75, "tpu": 1.0}
+"""The share of a device's memory that JAX allocates by default, which limits "auto" microbatches."""
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What a compiled step needs and does. Bytes are those of one device."""
+    """The properties of a compiled step. Bytes are those of one device."""
 
     device: str
     devices: int
@@ -43,40 +45,40 @@ class Compiled:
     """State and images."""
     temporary_bytes: int
     output_bytes: int
-    """Beside the state, which lies where the argument was."""
+    """Without the state, which reuses the memory of the argument."""
     limit_bytes: float | None
-    """The device's memory, or None where MACHINES does not know it."""
+    """The device's memory, or None if it is not in MACHINES."""
     convolutions: Counter[Convolution]
     collectives: Counter[str]
     rejection: str = ""
-    """What the compiler said, if it made no program."""
+    """The compiler's message, if it failed."""
     text: str = ""
-    """The program, as XLA prints it."""
+    """The HLO of the compiled program."""
     microbatches: int = 1
 
     @property
     def total_bytes(self) -> int:
-        """Of arguments, temporary arrays and outputs."""
+        """The sum of arguments, temporary arrays and outputs."""
         return self.argument_bytes + self.temporary_bytes + self.output_bytes
 
     @property
     def fits(self) -> bool:
-        """Whether one device has so much memory; libtpu makes no program that does not fit."""
+        """Whether the step fits into the memory of a device; libtpu does not compile a step that does not."""
         return not self.rejection and (self.limit_bytes is None or self.total_bytes <= self.limit_bytes)
 
 
 def compile_ahead(config: ConfigDict, data: Data, target: Target, devices: Sequence[jax.Device]) -> Compiled:
-    """Compiles a config's step for the devices of a target, and reads what became of it.
+    """Compiles a config's step for the devices of a target, and reads its properties.
 
-    With "auto" microbatches it is the step with the number that a run would choose there, by default as JAX is.
+    With "auto" microbatches, their number is the one that a run would choose there with JAX's default settings.
 
-    Raises `UserError` where the devices do not divide the batch, or the step is wrapped by `pmap`.
+    Raises `UserError` if the devices do not divide the batch, or if the config uses `pmap`.
     """
     if config.parallel != "jit":
         raise UserError(f"--compile is for config.parallel='jit', not {config.parallel!r}")
     mesh = sharding.device_mesh(devices)
     sharding.check_batch(config.batch_size, mesh)
-    if config.microbatches != memory.AUTO:
+    if config.microbatches != build.AUTO:
         return _compile(config, data, target, mesh)
     if target.memory_bytes is None:
         raise UserError(
@@ -88,7 +90,7 @@ def compile_ahead(config: ConfigDict, data: Data, target: Target, devices: Seque
         return memory.Footprint(compiled.argument_bytes, compiled.output_bytes, compiled.temporary_bytes), compiled
 
     step, _ = program(config, data)
-    taken = memory.Device(int(TAKEN[target.platform] * target.memory_bytes))
+    taken = memory.Device(int(MEMORY_SHARE[target.platform] * target.memory_bytes))
     fit = memory.choose(
         step.keywords["game"], batch_size=config.batch_size, devices=mesh.size, attempt=attempt, device=taken
     )
@@ -96,7 +98,7 @@ def compile_ahead(config: ConfigDict, data: Data, target: Target, devices: Seque
 
 
 def _compile(config: ConfigDict, data: Data, target: Target, mesh: Mesh) -> Compiled:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     lowered = lower_step(config, data, mesh)
     lowered_at = time.perf_counter()
     try:
@@ -119,7 +121,7 @@ def _compile(config: ConfigDict, data: Data, target: Target, mesh: Mesh) -> Comp
     return Compiled(
         device=mesh.devices.flat[0].device_kind,
         devices=mesh.size,
-        lower_seconds=lowered_at - begun,
+        lower_seconds=lowered_at - start,
         compile_seconds=compile_seconds,
         limit_bytes=target.memory_bytes,
         microbatches=config.microbatches,
@@ -128,43 +130,40 @@ def _compile(config: ConfigDict, data: Data, target: Target, mesh: Mesh) -> Comp
 
 
 def lower_step(config: ConfigDict, data: Data, mesh: Mesh) -> jax.stages.Lowered:
-    """The step as a run on streamed data compiles it for these devices: in its loop, the state donated."""
-    turn, (state, arrays, rows, hyperparams) = program(config, data)
-    game = loop.for_devices(turn.keywords["game"], config, mesh)
+    """Lowers the step as a run with streamed data does for these devices: in its loop, with a donated state."""
+    step, (state, arrays, rows, hyperparams) = program(config, data)
+    game = with_sharded_updates(step.keywords["game"], shard_state=config.shard_state, mesh=mesh)
     layout = sharding.state_sharding(state, mesh, sharded=config.shard_state)
-    steps = compilation.jit_steps(functools.partial(turn, game=game), mesh, data_axis=1, max_steps=1, layout=layout)
+    steps = compilation.jit_steps(
+        functools.partial(step, game=game), mesh, data_axis=1, max_steps=1, layout=layout
+    )
     return steps.lower(state, arrays, np.int32(1), rows, hyperparams)
 
 
 def compiled_text(config: ConfigDict, data: Data, mesh: Mesh) -> str:
-    """The program of a config's step, as it is compiled for devices that are here."""
+    """The HLO of a config's step, compiled for devices that are present."""
     if config.parallel == "jit":
         return lower_step(config, data, mesh).compile().as_text()
-    turn, (state, arrays, _, hyperparams) = program(config, data)
+    step, (state, arrays, _, hyperparams) = program(config, data)
     steps = compilation.compile_steps(
-        turn,
-        mesh,
-        wrapper=config.parallel,
-        batch_size=config.batch_size,
-        data_axis=1,
-        max_steps=1,
-        hyperparams=hyperparams,
+        step, mesh, wrapper=config.parallel, batch_size=config.batch_size, data_axis=1, max_steps=1,
+        hyperparams=hyperparams
     )
     given = sharding.abstract((state, arrays), (sharding.replicated(mesh), sharding.split_rows(mesh, 1)))
     return jax.jit(lambda state, data: steps(state, data, 1)).lower(*given).compile().as_text()
 
 
 def _argument_bytes(lowered: jax.stages.Lowered, config: ConfigDict, mesh: Mesh) -> int:
-    """What a device holds of the state and of the images that a step is given."""
+    """The bytes of the state and of the images of a step on one device."""
     state, arrays, *_ = lowered.args_info[0]
     layout = sharding.state_sharding(state, mesh, sharded=config.shard_state)
     return sharding.bytes_per_device((state, arrays), (layout, sharding.split_rows(mesh, 1)))
 
 
 def _rejected(error: Exception, argument_bytes: int) -> dict:
-    """The fields of `Compiled` for a step that libtpu made no program of, since it needs more memory than there is.
+    """The fields of `Compiled` for a step that libtpu did not compile, because it needs too much memory.
 
-    libtpu says how much, of arguments, temporary arrays and outputs together, in two ways.
+    libtpu reports the sum of arguments, temporary arrays and outputs in one of two ways.
     """
     text = " ".join(str(error).split())
     total = re.search(r"HBM, the total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)", text) or re.search(
@@ -183,8 +182,8 @@ def _rejected(error: Exception, argument_bytes: int) -> dict:
     }
 
 
-def printed(name: str, compiled: Compiled) -> str:
-    """What a compiled step needs and does, for people."""
+def format_compiled(name: str, compiled: Compiled) -> str:
+    """Formats the properties of a compiled step."""
     arguments, temporary, outputs, total = (
         f"{size / 2**30:,.2f}"
         for size in (compiled.argument_bytes, compiled.temporary_bytes, compiled.output_bytes, compiled.total_bytes)
@@ -200,15 +199,15 @@ def printed(name: str, compiled: Compiled) -> str:
         f"{'fits' if compiled.fits else 'does not fit'}",
     ]
     if compiled.rejection:
-        return "\n".join([*lines, f"no program was made: {compiled.rejection}"])
+        return "\n".join([*lines, f"compilation failed: {compiled.rejection}"])
     rows = [(*found, count) for found, count in sorted(compiled.convolutions.items())]
-    lines.append(timing.table(("convolution", "type", "groups", "calls"), rows) if rows else "no convolutions")
+    lines.append(timing.table(("convolution", "dtype", "groups", "calls"), rows) if rows else "no convolutions")
     exchanges = ", ".join(f"{count} {kind}" for kind, count in sorted(compiled.collectives.items()))
     return "\n".join([*lines, f"exchanges between devices: {exchanges or 'none'}"])
 
 
 def record(compiled: Compiled) -> dict:
-    """The same as JSON holds it, without the program."""
+    """The JSON record of a compiled step, without its HLO."""
     found = [{**found._asdict(), "count": count} for found, count in sorted(compiled.convolutions.items())]
     fields = {
         field.name: getattr(compiled, field.name) for field in dataclasses.fields(compiled) if field.name != "text"

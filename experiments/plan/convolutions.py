@@ -1,30 +1,30 @@
-"""The convolutions of a compiled program: of which kind, in which type, with how many groups.
+"""Finds the convolutions of a compiled program: their kind, dtype and number of groups.
 
-On a GPU a convolution is a call of cuDNN, which XLA's rewriter makes of the program's own convolutions:
+On a GPU a convolution is a call of cuDNN, to which XLA's rewriter converts the program's convolutions:
 
 * `forward`: `__cudnn$convForward` and, with what follows them, `__cudnn$convBiasActivationForward` and
-  `__cudnn$convForwardGraph`. A weight gradient may become one too, with the other array as its dilated kernel
-  (`rhs_dilate`): that is no more work.
-* `dilated_forward`: the same on images that were dilated with zeros, stride^2 times the work of `backward_input`, which
-  it should have been. cuDNN has no such calls, so XLA writes the zeros out: a `pad` with padding between the elements
-  (`padding=0_0_0x2_2_1x2_2_1x0_0_0` is low_high_interior of each axis), nearly always inside a fusion, stands before
-  the call, with nothing but conversions and moves between. A window with `lhs_dilate` would say the same.
+  `__cudnn$convForwardGraph`. A weight gradient may become one as well, with the other array as its dilated kernel
+  (`rhs_dilate`), at the same cost.
+* `dilated_forward`: a forward call on images that were dilated with zeros, stride^2 times the work of `backward_input`,
+  which it should have been. cuDNN has no such calls, so XLA materializes the zeros: a `pad` with interior padding
+  (`padding=0_0_0x2_2_1x2_2_1x0_0_0` is low_high_interior of each axis), nearly always inside a fusion, precedes the
+  call, with only conversions and data movement in between. A window with `lhs_dilate` has the same meaning.
 * `backward_input`: `__cudnn$convBackwardInput`. `backward_filter`: `__cudnn$convBackwardFilter`.
-* `unfused`: a convolution that no call was made of. One in a fusion that cuDNN compiles (`__cudnn$fusion`) is a call,
-  and says itself which (`convolution_kind=fprop`, `dgrad` or `wgrad`).
+* `unfused`: a convolution that was not converted to a call. One in a fusion that cuDNN compiles (`__cudnn$fusion`) is a
+  call, whose kind is an attribute (`convolution_kind=fprop`, `dgrad` or `wgrad`).
 
-On a TPU all of them stay `convolution` instructions, and so do products of matrices. XLA writes the groups of either as
-one more axis of the window, of size n with stride n - 1 and dilation n and no padding, so that each position meets
-itself alone. What is left of a product is no window, or one that covers the contracted axes; it is known by its
-`op_name`, which ends in dot_general, or by having no other axis. Of the convolutions
+On a TPU all of them are `convolution` instructions, and so are products of matrices. XLA expresses groups of either as
+one more axis of the window, of size n with stride n - 1 and dilation n and no padding, so that each position is paired
+with itself only. A product has no other axes of the window, or only contracted ones; it is recognized by its `op_name`,
+which ends in dot_general, or by having no other axis. Of the convolutions
 
 * `backward_filter` sums over examples: the images' leading axis is the features of the convolution
   (`dim_labels=f01b_i01o->01bf`), or `batch_group_count` is above 1;
-* `backward_input` has a dilated image (`lhs_dilate`), which TPUs multiply without the zeros, or, without stride, a
-  reversed kernel (`rhs_reversal`);
+* `backward_input` has a dilated image (`lhs_dilate`), whose zeros TPUs skip, or, without stride, a reversed
+  kernel (`rhs_reversal`);
 * `forward` are all others.
 
-The type is that of the first operand: that of the result says nothing of how fast a convolution is. The groups are
+The dtype is that of the first operand; that of the result does not determine the speed. The groups are
 `feature_group_count` or `batch_group_count`, times the sizes of such axes.
 """
 
@@ -42,16 +42,16 @@ CALLS = {
     "__cudnn$convBackwardInput": "backward_input",
     "__cudnn$convBackwardFilter": "backward_filter",
 }
-"""cuDNN's calls by their targets in the program."""
+"""Kinds of cuDNN's calls by their targets."""
 FUSED = {"fprop": "forward", "dgrad": "backward_input", "wgrad": "backward_filter"}
 """`convolution_kind` of a convolution in a fusion that cuDNN compiles."""
 TYPES = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64"}
 MOVES = ("bitcast", "convert", "copy", "get-tuple-element", "reshape", "transpose")
-"""What leaves zeros between the elements of an image where they are."""
+"""Opcodes that keep the zeros between the elements of an image."""
 
 
 class Convolution(NamedTuple):
-    """What is counted of a convolution."""
+    """The counted properties of a convolution."""
 
     kind: str
     dtype: str
@@ -69,7 +69,7 @@ class Axis(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """How many, if the axis pairs each position with itself alone, else 1."""
+        """The number of groups, if the axis pairs each position with itself only, else 1."""
         is_pairing = self.size == self.lhs_dilate == self.stride + 1 and not (self.is_padded or self.is_reversed)
         return self.size if is_pairing else 1
 
@@ -118,7 +118,7 @@ def _groups(instruction: Instruction) -> int:
 
 
 def _window(instruction: Instruction) -> list[Axis]:
-    """The axes of `window={size=3x3 stride=2x2 pad=0_1x0_1 lhs_dilate=2x2 rhs_reversal=1x1}`, but for its defaults."""
+    """Parses `window={size=3x3 stride=2x2 pad=0_1x0_1 lhs_dilate=2x2 rhs_reversal=1x1}` with defaults."""
     fields = dict(field.split("=") for field in instruction.braces("window").split())
     sizes = fields.get("size", "").split("x") if fields else []
 
@@ -128,15 +128,14 @@ def _window(instruction: Instruction) -> list[Axis]:
     columns = (all_axes(name, default) for name, default in
                (("stride", "1"), ("pad", "0_0"), ("lhs_dilate", "1"), ("rhs_reversal", "0")))  # fmt: skip
     return [
-        Axis(int(size), int(stride), pad != "0_0", int(dilate), turned == "1")
-        for size, stride, pad, dilate, turned in zip(sizes, *columns, strict=True)
+        Axis(int(size), int(stride), pad != "0_0", int(dilate), reverse == "1")
+        for size, stride, pad, dilate, reverse in zip(sizes, *columns, strict=True)
     ]
 
 
 def _has_zeros(program: Program, computation: str, name: str) -> bool:
-    """Whether an array was padded between its elements, and only moved or converted since."""
-    place = 0
-    """Of a tuple's arrays."""
+    """Whether an array has interior padding, and was only moved or converted afterwards."""
+    place = 0  # of the array in a tuple
     while True:
         instruction = program.computations[computation][name]
         if instruction.opcode == "pad":

@@ -1,4 +1,4 @@
-"""Reads the text of a compiled program (HLO, as XLA prints it) and what its devices send each other."""
+"""Parses the HLO text of a compiled program, and counts the communication between its devices."""
 
 import dataclasses
 import functools
@@ -19,28 +19,28 @@ class Instruction:
     shape: str
     opcode: str
     arguments: str
-    """Between the parentheses: names of other instructions, or a constant, or the number of a parameter."""
+    """The text in parentheses: names of other instructions, a constant, or the number of a parameter."""
     attributes: str
     is_root: bool
 
     @property
     def operands(self) -> list[str]:
-        """The names of the instructions that it reads."""
+        """The names of its input instructions."""
         return re.findall(r"%([\w.-]+)", self.arguments)
 
     def braces(self, attribute: str) -> str:
-        """What stands in `attribute={...}`, or ""."""
+        """The value of `attribute={...}`, or ""."""
         found = re.search(rf"\b{attribute}=\{{(.*?)\}}", self.attributes)
         return found[1] if found else ""
 
     def word(self, attribute: str) -> str:
-        """What stands behind `attribute=`, without its quotes or the `%` of a name, or ""."""
+        """The value of `attribute=...`, without quotes or the `%` of a name, or ""."""
         found = re.search(rf'\b{attribute}=(?:"([^"]*)"|%?([^\s,}}]+))', self.attributes)
         return (found[1] or found[2]) if found else ""
 
     @property
     def called(self) -> str:
-        """The computation that a fusion or a call stands for, or ""."""
+        """The computation that a fusion or a call calls, or ""."""
         return self.word({"fusion": "calls", "call": "to_apply"}.get(self.opcode, "none"))
 
 
@@ -52,13 +52,13 @@ class Program:
     entry: str
 
     def instructions(self) -> Iterator[Instruction]:
-        """Of all computations."""
+        """Yields the instructions of all computations."""
         for computation in self.computations.values():
             yield from computation.values()
 
     @functools.cached_property
     def callers(self) -> dict[str, tuple[str, Instruction]]:
-        """For each computation that a fusion or a call stands for: where that is, and the fusion or the call."""
+        """For each called computation: the name of the caller, and its fusion or call instruction."""
         return {
             instruction.called: (name, instruction)
             for name, computation in self.computations.items()
@@ -68,7 +68,7 @@ class Program:
 
 
 def parse(text: str) -> Program:
-    """The program that `compiled.as_text()` prints."""
+    """Parses the text of `compiled.as_text()`."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", {}
     for line in text.splitlines():
@@ -83,18 +83,18 @@ def parse(text: str) -> Program:
 
 
 def collectives(program: Program) -> Counter[str]:
-    """How many exchanges of each kind between devices stand in a program; one in a loop counts once.
+    """Counts the collectives of a program by kind; one in a loop counts once.
 
-    An exchange that goes on beside other work is two instructions, `-start` and `-done`: the first counts.
+    An asynchronous collective is two instructions, `-start` and `-done`, and counts once.
     """
     names = (instruction.opcode.removesuffix("-start") for instruction in program.instructions())
     return Counter(name for name in names if name in COLLECTIVES)
 
 
 def exchanged_bytes(program: Program) -> Counter[str]:
-    """The bytes of all arrays that a program for CPUs exchanges, by the kind of exchange.
+    """The bytes of all arrays that the collectives of a program for CPUs exchange, by kind.
 
-    What is inside a loop is counted as often as the loop runs, of branches the one that exchanges most.
+    Collectives in a loop count once for each iteration; of the branches of a conditional, the largest counts.
     """
 
     @functools.cache
@@ -117,13 +117,13 @@ def exchanged_bytes(program: Program) -> Counter[str]:
 
 
 def _printed_bytes(shapes: str) -> int:
-    """Of `f32[4,8]{1,0}`, or of `(f32[4]{0}, s32[])`."""
+    """The bytes of shapes such as `f32[4,8]{1,0}` or `(f32[4]{0}, s32[])`."""
     arrays = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
     return sum(_ITEMS[dtype] * math.prod(int(size) for size in sizes.split(",") if size) for dtype, sizes in arrays)
 
 
 def _closing(text: str) -> int:
-    """Where the parenthesis is closed that was opened just before `text`."""
+    """The index of the parenthesis that closes one opened just before `text`."""
     depth = 1
     for place, character in enumerate(text):
         depth += (character == "(") - (character == ")")

@@ -1,4 +1,4 @@
-"""The accelerators that a plan knows, by their published figures."""
+"""Published rates and memory sizes of accelerators."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """An accelerator, its links, and what it hangs on. Rates are a second's."""
+    """An accelerator, its links and its host. Rates are per second."""
 
     operations: Mapping[str, float]
-    """Of products, at most, by the type of the numbers, as JAX multiplies them by default."""
+    """Peak floating point operations by dtype, at JAX's default precision."""
     link_bytes: float
-    """What a device can send to others of its host, or of its pod, while it receives as much."""
+    """What a device can send to others of its host or pod, while it receives as much."""
     network_bytes: float
-    """What a host can send to other hosts for each of its devices."""
+    """What a host can send to other hosts, per device."""
     hosts_of: int
-    """Devices on a host."""
+    """Devices of a host."""
     memory_bytes: float
-    """Of a device."""
+    """Memory of a device."""
     source: str
 
 
@@ -43,4 +43,4 @@ MACHINES: Mapping[str, Machine] = {
         "4096)",
     ),
 }  # fmt: skip
-"""Published figures."""
+"""Machines by the names of --on."""

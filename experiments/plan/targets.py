@@ -1,6 +1,6 @@
-"""What a step can be compiled for: GPUs of one host, or a slice of TPUs, none of which has to be there.
+"""Targets to compile a step for: GPUs of one host, or a slice of TPUs. None of them need be present.
 
-JAX's plugins compile for a described device (`jax.experimental.topologies`) with no driver and no device.
+JAX's plugins compile for a described device (`jax.experimental.topologies`) without a driver or a device.
 """
 
 import dataclasses
@@ -17,46 +17,46 @@ from experiments.plan.machines import MACHINES
 from gan.errors import UserError
 
 GPUS = {"h100": Path(__file__).with_name("h100.txtpb")}
-"""Descriptions of GPUs, as XLA prints them where there is one (`GpuTargetConfigProto`)."""
+"""Descriptions of GPUs, which XLA prints on a machine that has one (`GpuTargetConfigProto`)."""
 TPUS = {"v4": "tpu_v4", "v5e": "tpu_v5e"}
-"""Which machine of MACHINES a generation of TPUs is, by libtpu's name for it."""
+"""The machine of MACHINES for each TPU generation, by libtpu's name."""
 EXPECTED = (
     f"expected {', '.join(GPUS)}, h100x2 to h100x{MACHINES['h100'].hosts_of} (GPUs of one host), or a slice of TPUs as "
     f"libtpu names it (v5e:2x2, v4:2x2x1, v5p:2x2x1)"
 )
 OPTIONS = {
-    "cuda": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},  # both need a device to try things on
+    "cuda": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},  # both need a device for autotuning
     "tpu": {},
 }
-"""XLA's, for a device that is only described: given to one compilation, and set in no environment variable."""
+"""XLA options for a device that is only described, passed to each compilation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What `--compile` names."""
+    """A target of `--compile`."""
 
     name: str
     platform: str
     """"cuda" or "tpu"."""
     machine: str
-    """In MACHINES, or "" for TPUs that are not in it."""
+    """A name of MACHINES, or "" for TPUs that are not in it."""
     gpus: int
 
     @property
     def memory_bytes(self) -> float | None:
-        """Of one device, or None where MACHINES does not know it."""
+        """Of one device, or None if it is not in MACHINES."""
         return MACHINES[self.machine].memory_bytes if self.machine else None
 
 
 def plugin_is_installed(platform: str) -> bool:
-    """Whether JAX's plugin for "cuda" or "tpu" is: `pip install '.[cuda]'` or `'.[tpu]'` in a checkout."""
+    """Whether JAX's plugin for "cuda" or "tpu" is installed: `pip install '.[cuda]'` or `'.[tpu]'` in a checkout."""
     if platform == "tpu":
         return importlib.util.find_spec("libtpu") is not None
     return any(plugin.name.startswith("xla_cuda") for plugin in importlib.metadata.entry_points(group="jax_plugins"))
 
 
 def target_of(name: str) -> Target:
-    """What `--compile=NAME` names. Raises `UserError` for no such thing, or where its plugin is not installed."""
+    """The target of `--compile=NAME`. Raises `UserError` if it is unknown, or if its plugin is not installed."""
     if ":" in name:
         target = Target(name, "tpu", TPUS.get(name.partition(":")[0], ""), 0)
     else:
@@ -66,27 +66,27 @@ def target_of(name: str) -> Target:
             raise UserError(f"--compile={name} is unknown: {EXPECTED}")
     if not plugin_is_installed(target.platform):
         raise UserError(
-            f"--compile={name} needs JAX's plugin for {target.platform.upper()}, though no such device: "
+            f"--compile={name} needs JAX's plugin for {target.platform.upper()}, but no device: "
             f"pip install '.[{target.platform}]' in a checkout"
         )
     return target
 
 
 def describe(target: Target) -> list[jax.Device]:
-    """The devices of a target, none of which has to be there.
+    """The devices of a target, which need not be present.
 
-    Before JAX has run anything: its plugins read the environment once, when they are loaded.
+    To be called before JAX runs anything: its plugins read the environment once, when they are loaded.
     """
-    jax.config.update("jax_platforms", "cpu")  # devices that are here are not asked
-    jax.config.update("jax_enable_compilation_cache", False)  # a program that is found takes no time to compile
-    # There may be no driver to check; libtpu complains where it cannot tell which host this is, and where another
-    # process has loaded it, though neither takes a device.
+    jax.config.update("jax_platforms", "cpu")  # devices that are present are not used
+    jax.config.update("jax_enable_compilation_cache", False)  # a cached program takes no time to compile
+    # There may be no CUDA driver to check. libtpu fails if it cannot find out which host this is, and if another
+    # process has loaded it, although neither uses a device.
     for name, value in (("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1"), ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
                         ("TPU_WORKER_HOSTNAMES", "localhost"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):  # fmt: skip
         os.environ.setdefault(name, value)
     try:
         if target.platform == "tpu":
-            # JAX shows the two cores of a v4 as one device, libtpu does where it is asked to.
+            # JAX shows the two cores of a v4 as one device; libtpu does so on request.
             cores = {"chip_config_name": "megacore"} if target.machine == "tpu_v4" else {}
             return list(topologies.get_topology_desc(target.name, "tpu", **cores).devices)
         description = GPUS[target.machine].read_text()
@@ -97,4 +97,4 @@ def describe(target: Target) -> list[jax.Device]:
     except jax.errors.JaxRuntimeError as error:
         if "INVALID_ARGUMENT" not in str(error):
             raise
-        raise UserError(f"--compile={target.name} is unknown: {EXPECTED}; libtpu says: {error}") from error
+        raise UserError(f"--compile={target.name} is unknown: {EXPECTED}; libtpu: {error}") from error

@@ -1,4 +1,4 @@
-"""What a turn sends between devices, and how long each thing takes that could limit it."""
+"""The communication of a step, and the time of everything that could limit it."""
 
 import argparse
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from gan.parallel import sharding
 
 
 class Row(NamedTuple):
-    """A turn on so many devices: bytes, and seconds of each thing that could limit it."""
+    """A step on a number of devices: bytes, and the seconds of everything that could limit it."""
 
     devices: int
     batch: int
@@ -22,16 +22,16 @@ class Row(NamedTuple):
     """Bytes that each device sends."""
     exchange: float
     reading: float
-    """Seconds that a host needs to read its share of a turn's images; 0 where they are resident."""
+    """Seconds that a host needs to read its share of a step's images; 0 if they are resident."""
     saving: float
-    """Seconds of saving that fall to a turn."""
+    """Seconds of saving, per step."""
     state_bytes: int
     """Of each device."""
-    parts_bytes: int
+    sharded_state_bytes: int
     """The same with config.shard_state."""
 
     @property
-    def turn(self) -> float:
+    def step(self) -> float:
         """Seconds."""
         return max(self.compute + self.exchange, self.reading, self.saving)
 
@@ -44,21 +44,21 @@ class Row(NamedTuple):
 def row(
     config: ConfigDict, work: Work, devices: int, machine: Machine, *, share: float, disk: float, read: float
 ) -> Row:
-    """A turn on so many devices, whose products run at that share of their published rate.
+    """Estimates a step on a number of devices, whose products achieve `share` of the published rate.
 
-    `disk` are the bytes a second that all hosts together can save, `read` the images a second that one host can make
-    ready; 0: any number.
+    `disk` is the bytes per second that all hosts together can save, `read` the images per second that one host can
+    read and decode; 0: unlimited.
     """
     mesh = AbstractMesh((devices,), (sharding.AXIS,))
     sharding.check_batch(config.batch_size, mesh)
     hosts = -(-devices // machine.hosts_of)
-    whole, parts = (
-        sharding.bytes_per_device(work.state, sharding.state_sharding(work.state, mesh, sharded=in_parts))
-        for in_parts in (False, True)
+    replicated, sharded = (
+        sharding.bytes_per_device(work.state, sharding.state_sharding(work.state, mesh, sharded=is_sharded))
+        for is_sharded in (False, True)
     )
     every = config.checkpoint_every or config.steps
-    # In each half of a ring, adding up and handing round, a device sends (n - 1) / n of the bytes. With shard_state the
-    # second half hands round the parts of the parameters: as many.
+    # In each half of a ring all-reduce, a device sends (n - 1) / n of the bytes. With shard_state, the second half is
+    # an all-gather of the parameters: as many bytes.
     exchanged = 2 * (devices - 1) / devices * (work.gradients + work.statistics)
     link = min(machine.link_bytes, machine.network_bytes * machine.hosts_of) if hosts > 1 else machine.link_bytes
     return Row(
@@ -68,43 +68,45 @@ def row(
         exchanged=exchanged,
         exchange=exchanged / link,
         reading=0.0 if work.is_resident or not read else work.images / hosts / read,
-        saving=whole / disk / every,
-        state_bytes=whole,
-        parts_bytes=parts,
+        saving=replicated / disk / every,
+        state_bytes=replicated,
+        sharded_state_bytes=sharded,
     )
 
 
-def told(config: ConfigDict, work: Work, flags: argparse.Namespace, on: str, machine: Machine, rows: list[Row]) -> str:
-    """The plan as it is printed."""
+def format_plan(
+    config: ConfigDict, work: Work, flags: argparse.Namespace, on: str, machine: Machine, rows: list[Row]
+) -> str:
+    """Formats the plan."""
     types = ", ".join(f"{count / 1e9:,.1f} GFLOP in {dtype}" for dtype, count in work.operations.items())
     state = tree_bytes(work.state)
     every = config.checkpoint_every or config.steps
     lines = [
-        f"{flags.config}: {config.steps:,} turns of {work.images:,} real images, {types} each",
-        f"a checkpoint of {state / 1e6:,.1f} MB every {every:,} turns: {state / flags.disk_bytes_per_second:,.2f} s",
-        f"a turn adds up {work.gradients / 1e6:,.1f} MB of gradients, {work.statistics / 1e6:,.2f} MB at most of batch "
-        f"statistics",
+        f"{flags.config}: {config.steps:,} steps of {work.images:,} real images, {types} each",
+        f"a checkpoint of {state / 1e6:,.1f} MB every {every:,} steps: {state / flags.disk_bytes_per_second:,.2f} s",
+        f"a step sums {work.gradients / 1e6:,.1f} MB of gradients, {work.statistics / 1e6:,.2f} MB at most of batch "
+        f"statistics over devices",
         f"on {on}, at {flags.share:.0%} of its rate, {machine.hosts_of} on a host: {machine.source}",
     ]
     heads = ("devices", "batch", "compute ms", "sent MB", "exchange ms", "read img/s host", "MB/s host", "saving %",
-             "state MB", "in parts", "turn ms", "img/s", "efficiency", "hours", "limit")  # fmt: skip
+             "state MB", "sharded", "step ms", "img/s", "efficiency", "hours", "limit")  # fmt: skip
     table = []
     for entry in rows:
         hosts = -(-entry.devices // machine.hosts_of)
-        rate = work.images / entry.turn
+        rate = work.images / entry.step
         bytes_read = flags.encoded_bytes or work.image_bytes
         reads = ("-", "-") if work.is_resident else (f"{rate / hosts:,.0f}", f"{rate / hosts * bytes_read / 1e6:,.1f}")
         table.append(
             (entry.devices, entry.batch, f"{1e3 * entry.compute:,.2f}", f"{entry.exchanged / 1e6:,.1f}",
-             f"{1e3 * entry.exchange:,.2f}", *reads, f"{entry.saving / entry.turn:.2%}",
-             f"{entry.state_bytes / 1e6:,.1f}", f"{entry.parts_bytes / 1e6:,.1f}", f"{1e3 * entry.turn:,.2f}",
-             f"{rate:,.0f}", f"{rows[0].turn * rows[0].devices / (entry.turn * entry.devices):.0%}",
-             f"{entry.turn * config.steps / 3600:,.1f}", entry.limit)
+             f"{1e3 * entry.exchange:,.2f}", *reads, f"{entry.saving / entry.step:.2%}",
+             f"{entry.state_bytes / 1e6:,.1f}", f"{entry.sharded_state_bytes / 1e6:,.1f}", f"{1e3 * entry.step:,.2f}",
+             f"{rate:,.0f}", f"{rows[0].step * rows[0].devices / (entry.step * entry.devices):.0%}",
+             f"{entry.step * config.steps / 3600:,.1f}", entry.limit)
         )  # fmt: skip
     lines.append(timing.table(heads, table))
     lines += [
-        f"{entry.devices} devices: the state alone is {size / machine.memory_bytes:.0%} of a device's memory"
+        f"{entry.devices} devices: the state alone takes {size / machine.memory_bytes:.0%} of a device's memory"
         for entry in rows
-        if (size := entry.parts_bytes if config.shard_state else entry.state_bytes) > machine.memory_bytes / 2
+        if (size := entry.sharded_state_bytes if config.shard_state else entry.state_bytes) > machine.memory_bytes / 2
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What one turn of a config is, whatever plays it: its program, and what that program multiplies, reads and keeps."""
+"""What a step of a config computes, reads and stores, on any device."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments.benchmarks import flops
+from experiments.benchmarks import operations
 from gan import game as rules
 from gan import schedules
 from gan import state as states
@@ -27,12 +27,12 @@ DATASETS: Mapping[str, tuple[int, int, int]] = {
     "stacked_mnist": (3, 1000, 60_000),
     "imagenet_resized/32x32": (3, 1000, 1_281_167),
 }
-"""Channels, classes and examples to train on, so that a plan needs no data."""
+"""Channels, classes and training examples, so that a plan needs no data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a plan has to know of a dataset."""
+    """The facts of a dataset that a plan needs."""
 
     image_shape: tuple[int, int, int]
     classes: int
@@ -43,56 +43,56 @@ class Data:
 
 
 class Work(NamedTuple):
-    """What one turn of a config is, whatever plays it."""
+    """What a step of a config computes, reads and stores."""
 
     operations: Counter[str]
-    """Of products, by type."""
+    """Floating point operations of products, by dtype."""
     images: int
     """Real images."""
     image_bytes: int
-    """Of one of them, decoded."""
+    """Bytes of a decoded image."""
     is_resident: bool
-    """Whether the images are read once and then lie on every device."""
+    """Whether the images are read once and then stay on every device."""
     gradients: int
-    """Bytes of all gradients that devices add up: each player's parameters, once an update."""
+    """Bytes of all gradients that are summed over devices: each player's parameters, once for each update."""
     statistics: int
-    """Bytes of the batch statistics that devices add up, at most, but for passes that penalties make."""
+    """An upper bound of the bytes of batch statistics that are summed over devices, without those of penalties."""
     state: states.TrainState
-    """Shapes of what is kept between turns."""
+    """The shapes of the state."""
 
 
 def data_of(config: ConfigDict, *, channels: int = 0, classes: int | None = None, examples: int | None = None) -> Data:
-    """What a plan knows of a config's dataset; what is given stands in place of the table's."""
+    """The facts of a config's dataset; arguments override the table."""
     known = DATASETS.get(config.data.name, (None, None, None))
     found = (channels or config.data.channels or known[0], *(
         listed if given is None else given for given, listed in zip((classes, examples), known[1:], strict=True)
     ))  # fmt: skip
     for flag, value in zip(("--channels", "--classes", "--examples"), found, strict=True):
         if value is None:
-            raise UserError(f"{flag} is missing: what is known are {', '.join(DATASETS)}, not {config.data.name!r}")
+            raise UserError(f"{flag} is missing for {config.data.name!r}; the table has: {', '.join(DATASETS)}")
     if not config.data.image_size:
         raise UserError("config.data.image_size=() leaves the images' size open; expected: (height, width)")
     return Data((*config.data.image_size, found[0]), *found[1:])
 
 
 def work_of(config: ConfigDict, data: Data) -> Work:
-    """Counts a config's turn, from its program before compilation."""
-    turn, given = program(config, data)
-    game, shapes = turn.keywords["game"], given[0]
+    """Counts the work of a config's step, from its jaxpr before compilation."""
+    step, given = program(config, data)
+    game, shapes = step.keywords["game"], given[0]
     players = {"generator": shapes.generator, "discriminator": shapes.discriminator}
     updates = {name: getattr(game, name).steps for name in players}
-    # The vectors of a spectral normalization are made from parameters, by every device.
+    # The vectors of spectral normalization depend on parameters only, and are computed by every device.
     statistics = {
         name: tree_bytes({part: tree for part, tree in player.batch_stats.items() if part != rules.SPECTRAL_NORM})
         for name, player in players.items()
     }
-    # Where a player looks at a whole batch, each pass through it, forward or back, adds up so much, at most. In D's
-    # update: G forward, twice where it makes pseudo images; D forward and back, on real images and on generated ones.
-    # In G's: both forward and back, D on the generated images, and forward on the real ones if the loss compares.
+    # With batch statistics, each forward or backward pass of a player sums so much, at most. In D's update: G forward,
+    # twice with pseudo augmentation; D forward and backward, on real images and on generated ones. In G's: both forward
+    # and backward, D on generated images, and forward on real ones if the loss depends on them.
     in_d = (2 if game.augment.pseudo else 1) * statistics["generator"] + 4 * statistics["discriminator"]
     in_g = 2 * statistics["generator"] + 3 * statistics["discriminator"]
     return Work(
-        operations=flops.by_type(functools.partial(turn, axis_name=None), *given),
+        operations=operations.by_type(functools.partial(step, axis_name=None), *given),
         images=config.batch_size * game.discriminator.steps,
         image_bytes=math.prod(data.image_shape),
         is_resident=loop.is_resident(data, config),
@@ -103,22 +103,22 @@ def work_of(config: ConfigDict, data: Data) -> Work:
 
 
 def program(config: ConfigDict, data: Data) -> tuple[functools.partial, tuple]:
-    """A run's turn on streamed data, without its `axis_name`, and the shapes that it is given."""
+    """A run's step on streamed data, without its `axis_name`, and the shapes of its arguments."""
     game = rules.build(config, image_shape=data.image_shape, num_classes=data.classes)
-    course = schedules.build(config)
-    shapes = jax.eval_shape(functools.partial(states.create, game), course(0), np.uint32(config.seed))
+    schedule = schedules.build(config)
+    shapes = jax.eval_shape(functools.partial(states.create, game), schedule(0), np.uint32(config.seed))
     batches = (game.discriminator.steps, config.batch_size)
     arrays = {
         "image": jax.ShapeDtypeStruct((*batches, *data.image_shape), np.uint8),
         "label": jax.ShapeDtypeStruct(batches, np.int32),
     }
     rows = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
-    turn = functools.partial(loop.run_step, game=game, course=course, batch_of=_as_given)
-    return turn, (shapes, arrays, rows, loop.base_hyperparams(config, course))
+    step = functools.partial(loop.run_step, game=game, course=schedule, batch_of=_as_given)
+    return step, (shapes, arrays, rows, loop.base_hyperparams(config, schedule))
 
 
 def tree_bytes(tree: Any) -> int:
-    """Of all arrays of a tree of shapes."""
+    """The bytes of all arrays of a tree of shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

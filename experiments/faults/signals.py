@@ -1,0 +1,104 @@
+"""Signals that stop a run: SIGKILL at any moment, SIGKILL while a checkpoint is written, SIGTERM."""
+
+import contextlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from experiments.faults.bench import RUN, Bench, Case, Lost, expect_exit, wait_for_exit
+from experiments.faults.compare import check_same_result, checkpoint_steps, complete_lines, unfinished_checkpoints
+
+GRACE_SECONDS = 10
+"""Seconds between SIGTERM and SIGKILL that a container is given."""
+
+
+def sigkill(bench: Bench) -> Iterator[Case]:
+    """SIGKILL at random moments of a launch, start-up included"""
+    yield from _interrupted_runs(bench, bench.kills, _random_moment(bench), _kill)
+
+
+def sigkill_in_a_save(bench: Bench) -> Iterator[Case]:
+    """SIGKILL while a checkpoint is written"""
+
+    def wait(process: subprocess.Popen, workdir: Path) -> None:
+        known, saves = unfinished_checkpoints(workdir), bench.rng.randint(1, 8)
+        while process.poll() is None and saves:
+            new = unfinished_checkpoints(workdir) - known
+            known |= new
+            saves = max(0, saves - len(new))
+        time.sleep(0.03 * bench.rng.random())
+
+    yield from _interrupted_runs(bench, max(2, bench.kills // 5), wait, _kill)
+
+
+def sigterm(bench: Bench) -> Iterator[Case]:
+    """SIGTERM at random moments, with 10 s of grace"""
+
+    def terminate(process: subprocess.Popen) -> str:
+        process.terminate()
+        end = wait_for_exit(process, GRACE_SECONDS)
+        is_complete = " done. In " in end.stderr
+        if end.status == 0 and is_complete:
+            return ""  # the signal came after the last step
+        if end.status == -signal.SIGTERM and ("images/s" not in end.stderr or is_complete):
+            return ""  # before the first step there is nothing to save, after the last one all is saved
+        return expect_exit(end, 128 + signal.SIGTERM, "SIGTERM: saved at step")
+
+    yield from _interrupted_runs(bench, max(2, bench.kills // 5), _random_moment(bench), terminate, metrics=False)
+
+
+def _random_moment(bench: Bench) -> Callable[[subprocess.Popen, Path], None]:
+    def wait(process: subprocess.Popen, workdir: Path) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(bench.launch_seconds * bench.rng.random())
+
+    return wait
+
+
+def _kill(process: subprocess.Popen) -> str:
+    process.kill()
+    process.communicate()
+    return ""
+
+
+def _interrupted_runs(
+    bench: Bench,
+    count: int,
+    wait: Callable[[subprocess.Popen, Path], None],
+    interrupt: Callable[[subprocess.Popen], str],
+    *,
+    metrics: bool = True,
+) -> Iterator[Case]:
+    """Interrupts launches `count` times in all, each when `wait` returns; a run is launched again until it is complete.
+
+    Yields a case for each interruption, and one for a run that failed before it was interrupted.
+    """
+    assert bench.reference
+    while count:
+        workdir, interruptions, complaint = bench.new_folder("interrupted"), [], ""
+        try:
+            while True:
+                before, start = unfinished_checkpoints(workdir), time.monotonic()
+                is_last = not count or RUN["steps"] in checkpoint_steps(workdir)  # a complete run has nothing to lose
+                process = bench.launch(workdir)
+                if not is_last:
+                    wait(process, workdir)
+                if is_last or process.poll() is not None:
+                    expect_exit(wait_for_exit(process), 0)
+                    if not interruptions and "launch_seconds" in vars(bench):  # other load makes a launch longer
+                        bench.launch_seconds = min(bench.launch_seconds, time.monotonic() - start)
+                    check_same_result(workdir, bench.reference, metrics=metrics)
+                    break
+                count -= 1
+                interruptions.append(["at once", ""])
+                interruptions[-1][1] = interrupt(process)
+                step = max((line["step"] for line in complete_lines(workdir)), default=0)
+                is_in_save = bool(unfinished_checkpoints(workdir) - before)
+                interruptions[-1][0] = f"in a save, step {step}" if is_in_save else f"step {step}"
+        except Lost as error:
+            complaint = str(error)
+        yield from (Case(name, message, complaint) for name, message in interruptions)
+        if complaint and not interruptions:
+            yield Case("undisturbed", lost=complaint)
