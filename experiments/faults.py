@@ -254,16 +254,13 @@ def restore_each(folders: Iterable[str]) -> None:
 
 def _target(workdir: str) -> object:
     """What a run's state looks like, as a restore wants it."""
-    import jax
-
-    from gan import game, schedules, state
+    from gan import build
     from gan.inference import sampling
     from gan.parallel import sharding
 
     config, dataset = sampling.recorded(Path(workdir))
-    rules = game.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-    initial = functools.partial(state.create, rules, schedules.build(config)(0), config.seed)
-    return sharding.abstract(jax.eval_shape(initial), sharding.replicated(sharding.device_mesh()))
+    setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+    return sharding.abstract(setup.shapes, sharding.replicated(sharding.device_mesh()))
 
 
 def logged(workdir: Path) -> list[dict]:
@@ -650,7 +647,7 @@ def disk_full(bench: Bench) -> Attempts:
         "logging": ("io.writer", "RunWriter.metrics", 5),
         "drawing": ("io.writer", "save_png", 3),
         "drawing the last": ("io.writer", "draw_losses", 1),
-        "stopped by a signal": ("train.loop", "Recorder.stop", 1),
+        "stopped by a signal": ("train.recorder", "Recorder.stop", 1),
     }
     with SmallDisk(bench) as disk:
         yield "at the launch", lambda: _full_at_launch(bench, disk)
@@ -750,7 +747,7 @@ def data_under_a_run(bench: Bench) -> Attempts:
         "decoded": ("arrays/*/images.npy", "", {"data__resident": "never"}),
         "streamed": (
             "prepared/**/*.array_record*",
-            "from gan.train import loop; loop.DECODED_BYTES = 0",
+            "from gan.train import sources; sources.DECODED_BYTES = 0",
             {"data__resident": "never"},
         ),
     }

@@ -29,8 +29,8 @@ from ml_collections import ConfigDict
 from configs import toy
 from experiments import cli
 from experiments.overrides import override
-from gan import data, schedules, state, steps
-from gan import game as rules
+from gan import data, state, steps
+from gan.build import make_game, make_schedules
 from gan.data import toys
 from gan.errors import UserError, lookup
 from gan.game import Game
@@ -118,8 +118,8 @@ def configured(distribution: str, loss: str, penalties: str, turns: int, overrid
 def play(config: ConfigDict, images: Array, labels: Array, seeds: Array) -> Array:
     """Samples [len(seeds), SAMPLES, 2] from the averaged generators at the end of the config's game."""
     modes = len(toys.MIXTURES[config.data.name].shares)
-    game = rules.build(config, image_shape=toys.IMAGE_SHAPE, num_classes=modes)
-    one = functools.partial(_play, game, schedules.build(config), config.batch_size, config.steps)
+    game = make_game(config, image_shape=toys.IMAGE_SHAPE, num_classes=modes)
+    one = functools.partial(_play, game, make_schedules(config), config.batch_size, config.steps)
     return jax.jit(jax.vmap(one, in_axes=(None, None, 0)))(images, labels, seeds)
 
 

@@ -5,7 +5,6 @@ so a resumed run obeys its config, and a population of runs is a `vmap` over it.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,11 +12,6 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from ml_collections import ConfigDict
-
-from gan.config import specs
-from gan.errors import UserError, lookup
-from gan.penalties import PENALTIES
 
 Schedule = Callable[[Array], Array]
 
@@ -132,17 +126,6 @@ def power(base: float, relative_sd: float) -> Schedule:
     return lambda images: images * (math.log(2.0) / (exponent + 1.0))
 
 
-RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "beta1": (lambda value: 0 <= value < 1, "0 <= beta1 < 1"),
-    "beta2": (lambda value: 0 <= value < 1, "0 <= beta2 < 1"),
-    "epsilon": (lambda value: 0 < value < math.inf, "more than 0"),
-    "p": (lambda value: 0 <= value <= 1, "0 <= p <= 1"),
-    "target": (lambda value: -1 <= value < 1, "-1 <= target < 1"),
-    "ada_images": (lambda value: 0 < value < math.inf, "more than 0"),
-    "top_k": (lambda value: 0 < value <= 1, "0 < top_k <= 1"),
-}
-"""What a number of the config may be, by the last part of its name; all others are 0 or more."""
-
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "constant": constant,
     "linear": linear,
@@ -180,56 +163,8 @@ class Schedules:
             discriminator=PlayerHyperparams(**under("discriminator.")),
             augment=AugmentHyperparams(**under("augment.")),
             penalties=under("penalties."),
-            **{name: values[name] for name in ALONE},
+            **{name: values[name] for name in ("ema_halflife", "weight_clip", "top_k")},
         )
-
-
-ALONE = ("ema_halflife", "weight_clip", "top_k")
-"""The numbers that stand at the top of a config."""
-
-
-def build(config: ConfigDict) -> Schedules:
-    """The function `images seen -> Hyperparams` of a config.
-
-    Each scheduled field stands in the config as a number, `config.discriminator.learning_rate = 2e-4`, and may have
-    a schedule of the same name under `config.schedules`, such as
-    `config.schedules.discriminator.learning_rate = "linear(5e-5, 1e6)"`; an empty string means constant.
-    """
-    fields = [
-        *(f"{player}.{name}" for player in ("generator", "discriminator") for name in _names(PlayerHyperparams)),
-        *(f"augment.{name}" for name in _names(AugmentHyperparams)),
-        *(f"penalties.{name}" for name in penalties_in(config)),
-        *ALONE,
-    ]
-    schedules = {field: functools.partial(_scheduled, field, _leaf(config.schedules, field)) for field in fields}
-    base = {field: _leaf(config, field) for field in fields}
-    for field, value in base.items():
-        is_legal, valid = RANGES.get(field.rsplit(".", 1)[-1], (lambda value: 0 <= value < math.inf, "0 or more"))
-        if not is_legal(value):
-            raise UserError(f"config.{field}={value}; expected: {valid}")
-        schedules[field](value)  # a schedule that cannot be is told now
-    return Schedules(base, schedules)
-
-
-def _scheduled(field: str, text: str, base: Any) -> Schedule:
-    table = {name: functools.partial(entry, base) for name, entry in SCHEDULES.items()}
-    try:
-        return specs.call(table, text or "constant", f"config.schedules.{field}")
-    except (ValueError, TypeError) as error:
-        raise UserError(f"config.schedules.{field}={text!r}: {error}") from error
-
-
-def _names(numbers: type) -> tuple[str, ...]:
-    return tuple(numbers.__dataclass_fields__)
-
-
-def penalties_in(config: ConfigDict) -> tuple[str, ...]:
-    """The names of the penalties that a config's game has: those with a weight, or a schedule that may bring one."""
-    for name in config.penalties:
-        lookup(PENALTIES, name, "config.penalties: the name")
-        if name not in config.schedules.penalties:
-            raise UserError(f"config.schedules.penalties.{name} is missing; expected: a schedule, or '' for a constant")
-    return tuple(name for name, weight in config.penalties.items() if weight or config.schedules.penalties[name])
 
 
 def _power_of(relative_sd: float) -> float:
@@ -245,9 +180,3 @@ def _progress(images_to_end: float) -> Schedule:
     if images_to_end <= 0:
         raise ValueError("images_to_end must be positive")
     return lambda images: jnp.clip(images / images_to_end, 0.0, 1.0)
-
-
-def _leaf(tree: ConfigDict, path: str) -> Any:
-    for part in path.split("."):
-        tree = tree[part]
-    return tree

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from gan import game as rules
 from gan import penalties
-from gan.game import Game, named_key
+from gan.game import Game, initial_variables, named_key
 from gan.schedules import Hyperparams
 
 
@@ -63,9 +62,7 @@ class TrainState:
 def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
     """The state before the first turn, a pure function of the game and the seed."""
     key = jax.random.key(seed)
-    generator, discriminator = rules.initial_variables(
-        game, named_key(key, "generator"), named_key(key, "discriminator")
-    )
+    generator, discriminator = initial_variables(game, named_key(key, "generator"), named_key(key, "discriminator"))
     return TrainState(
         step=jnp.int32(0),
         images=jnp.uint32(0),

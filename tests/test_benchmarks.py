@@ -14,7 +14,8 @@ import pytest
 
 from experiments import cli
 from experiments.benchmarks import flops, processes, run_costs, scaling, step_time, systems, timing, torch_variants
-from gan import game as rules
+from gan.build import make_game
+from gan.game import initial_variables, parameter_count
 from gan.networks import dcgan, spectral
 from gan.networks.conv import primitives
 
@@ -43,7 +44,7 @@ SMALL = {
 
 
 def game_of(config, channels):
-    return rules.build(config, image_shape=(*config.data.image_size, channels))
+    return make_game(config, image_shape=(*config.data.image_size, channels))
 
 
 def flattened_first(array, image_shape):
@@ -140,11 +141,11 @@ def test_pytorch_s_players_have_as_many_parameters(name):
     config, shape = systems.configured(name), SHAPES[name]
     assert tuple(config.data.image_size) == shape[:2]
     game = game_of(config, shape[2])
-    variables = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: initial_variables(game, key, key), jax.random.key(0))
     with torch.device("meta"):
         peers = torch_peers.players(config, (shape[2], *shape[:2]))
     for ours, theirs in zip(variables, peers, strict=True):
-        assert rules.parameter_count(ours["params"]) == torch_peers.parameter_count(theirs)
+        assert parameter_count(ours["params"]) == torch_peers.parameter_count(theirs)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_pytorch_s_players_say_the_same_with_our_weights(name, train):
 
     # Larger than the initializers make them, so that a wrong tap shows; no bias at zero, no statistic at one.
     numbers = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: initial_variables(game, key, key), jax.random.key(0))
     span = 3.0 if name == "stylegan2" else 0.6  # whose layers divide their weights by the root of their inputs
     variables = jax.tree.map(lambda leaf: span * (numbers.random(leaf.shape, np.float32) - 1 / 3), shapes)
     variables = jax.tree_util.tree_map_with_path(  # StyleGAN2's noise is drawn by each side for itself
@@ -240,7 +241,7 @@ def test_pytorch_s_layers_are_normalised_as_ours():
     config = systems.configured("sagan", SMALL["sagan"])
     game = game_of(config, 3)
     numbers = np.random.default_rng(0)
-    _, ours = jax.jit(lambda key: rules.initial_variables(game, key, key))(jax.random.key(0))
+    _, ours = jax.jit(lambda key: initial_variables(game, key, key))(jax.random.key(0))
     _, theirs = torch_peers.players(config, (3, 32, 32))
     carry(ours, theirs, (1, 1, 1))
     torch_peers.spectrally_normalize(theirs)

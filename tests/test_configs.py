@@ -10,8 +10,9 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from gan import game as rules
-from gan import schedules, state
+from gan import state
+from gan.build import make_game, make_schedules
+from gan.game import parameter_count
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "default"))
@@ -41,10 +42,10 @@ def test_a_config_builds_and_keeps_the_contract(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert set(CONTRACT) <= dict(leaves(config)).keys()
     shape = (*(config.data.image_size or (28, 28)), config.data.channels or 1)
-    game = rules.build(config, image_shape=shape, num_classes=10)
-    hyperparams = schedules.build(config)
+    game = make_game(config, image_shape=shape, num_classes=10)
+    hyperparams = make_schedules(config)
     made = jax.eval_shape(functools.partial(state.create, game, hyperparams(0), config.seed))
-    assert rules.parameter_count(made.generator.params) > 0
+    assert parameter_count(made.generator.params) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

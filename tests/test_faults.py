@@ -20,7 +20,7 @@ from gan import data
 from gan.errors import UserError, machine_failure
 from gan.io import checkpoint, console, writer
 from gan.parallel import sharding
-from gan.train import loop
+from gan.train import signals
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_programs_of_a_killed_writer_are_removed(tmp_path):
 def test_a_hangup_is_heard_unless_it_is_to_be_ignored(before):
     earlier = signal.signal(signal.SIGHUP, before)
     try:
-        with loop.StopSignal() as interruption:
+        with signals.StopSignal() as interruption:
             assert (signal.getsignal(signal.SIGHUP) == interruption._note) is (before == signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGHUP, earlier)

@@ -31,7 +31,7 @@ from PIL import Image
 from test_configs import leaves, parsed
 
 from gan import augment, data, losses, main, networks, optimizers, schedules
-from gan import game as rules
+from gan.build import COMPUTE_DTYPES, OUTPUTS, PRIORS, make_game, make_schedules
 from gan.config import schema, specs
 from gan.data import cache, pixels
 from gan.data import folder as folders
@@ -43,7 +43,7 @@ from gan.metrics import classifier
 from gan.metrics.torch_file import read_tensors
 from gan.networks import layers
 from gan.parallel import sharding
-from gan.train import loop, population
+from gan.train import loop, population, setup
 
 PATIENCE = 60
 """Seconds after which an example hangs."""
@@ -162,8 +162,8 @@ EXTREMES = [
     "\0", "8,8", "~nobody_of_this_name", "train[:10%]", "train[5:2]", "mnist:0", "huggingface:mnist",
 ]  # fmt: skip
 NAMES = [
-    *losses.LOSSES, *augment.AUGMENTS, *schedules.SCHEDULES, *rules.PRIORS, *networks.NETWORKS, *optimizers.OPTIMIZERS,
-    *layers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *evaluator.METRICS, *data.MIXTURES, "none", "concat",
+    *losses.LOSSES, *augment.AUGMENTS, *schedules.SCHEDULES, *PRIORS, *networks.NETWORKS, *optimizers.OPTIMIZERS,
+    *layers.INITIALIZERS, *OUTPUTS, *COMPUTE_DTYPES, *evaluator.METRICS, *data.MIXTURES, "none", "concat",
     "embedding", "projection", "classifier", "inception", "pixels", "pmap", "never", "digits", "folder", "sum", "skip",
 ]  # fmt: skip
 LITERALS = ["1", "0", "-1", "0.5", "1e999", "'x'", "None", "True", "[]", "{}", "(1, 2)", "((0, 1), (5, 2))",
@@ -730,7 +730,7 @@ def run_folder(tmp_path_factory):
     dataset = data.open_dataset(config.data)
     digests = {}
     with workdir.lock(folder):
-        opened = loop.prepare_run(config, folder, dataset, mesh)
+        opened = setup.prepare_run(config, folder, dataset, mesh)
         for step in (4, 8):
             state = sharding.replicate(opened.state.replace(step=np.int32(step)), mesh)
             checkpoint.save(opened.manager, step, state)
@@ -769,7 +769,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
             damage_file(path, again)
         try:
             with workdir.lock(copy):
-                opened = refused_or(loop.prepare_run, config, copy, dataset, mesh)
+                opened = refused_or(setup.prepare_run, config, copy, dataset, mesh)
                 if opened is not None:
                     opened.manager.close()
                     step = int(opened.state.step)
@@ -822,8 +822,8 @@ def test_the_record_of_a_run(examples, run_folder, tmp_path):
             old = workdir.read(tmp_path)
             config, dataset = sampling.recorded(tmp_path)
             workdir.continue_with(tmp_path, old, record["config"], record["dataset"])
-            rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-            schedules.build(config)
+            make_game(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+            make_schedules(config)
 
         refused_or(resumed)
 

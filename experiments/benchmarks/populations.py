@@ -9,19 +9,17 @@ says what a member's turn costs, and the ratio is that of a run alone over it: a
 """
 
 import argparse
-import functools
+import dataclasses
 from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import cli
 from experiments.benchmarks import step_time, systems, timing
-from gan import data, schedules, state
-from gan import game as rules
+from gan import data
 from gan.parallel import sharding
-from gan.train import loop, population
+from gan.train import population, sources
 
 
 def main() -> None:
@@ -63,27 +61,15 @@ def compiled(config: ConfigDict, count: int) -> timing.Play:
     """The turn of `count` runs of a config with the seeds 0 .. count - 1, ready to be played."""
     mesh = sharding.device_mesh()
     dataset = data.open_dataset(config.data)
-    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-    course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
-    state_sharding = population.sharding_of(mesh, count)
-    played = sharding.compile_steps(
-        functools.partial(
-            population.member_steps, game=game, schedules_of_members=[course] * count, batch_of=source.batch_of
-        ),
-        mesh,
-        wrapper="jit",
-        batch_size=config.batch_size,
-        data_axis=None,
-        most=loop.MAX_STEPS_PER_DISPATCH,
-        numbers=[loop.base_hyperparams(config, course) | {"seed": np.uint32(seed)} for seed in range(count)],
-        layout=state_sharding,
-        rows_are_split=False,
-    )
+    setup = step_time.build_setup(config, dataset)
+    setups = [
+        dataclasses.replace(setup, options=dataclasses.replace(setup.options, seed=seed)) for seed in range(count)
+    ]
+    source, layout = sources.Resident(dataset, setup.options, mesh), population.sharding_of(mesh, count)
+    step = population.compile_members(setups, source, mesh, layout)
     arrays, _ = source.take()
-    members = [state.create(game, course(0), seed) for seed in range(count)]
-    position = jax.jit(population.stacked, out_shardings=state_sharding)(members)
-
-    return step_time.player(played, position, arrays)
+    state = jax.jit(population.stacked, out_shardings=layout)([one.initial_state() for one in setups])
+    return step_time.player(step, state, arrays)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ from ml_collections import ConfigDict
 from experiments import cli
 from experiments.benchmarks import flops, timing
 from experiments.benchmarks.systems import load
-from gan import data, schedules, state
-from gan import game as rules
+from gan import build as setups
+from gan import data
+from gan.game import parameter_count
 from gan.parallel import sharding
-from gan.train import loop
+from gan.train import loop, sources
 
 
 def main() -> None:
@@ -78,42 +79,37 @@ def build(config: ConfigDict) -> Program:
     """The program of a config. It is the run's own turn, on the run's own arrays, and not a copy of either."""
     mesh = sharding.device_mesh()
     dataset = data.open_dataset(config.data)
-    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-    course = schedules.build(config)
-    initial = functools.partial(state.create, game, course(0), config.seed)
-    source = loop.Resident(dataset, config, mesh)
-    turn = functools.partial(
-        loop.run_step, game=loop.for_devices(game, config, mesh), course=course, batch_of=source.batch_of
-    )
+    setup = build_setup(config, dataset)
+    source = sources.Resident(dataset, setup.options, mesh)
     arrays, _ = source.take()
-    numbers, made = loop.base_hyperparams(config, course), jax.eval_shape(initial)
-    layout = sharding.state_sharding(made, mesh, sharded=config.shard_state)
 
     def compiled() -> timing.Play:
-        played = sharding.compile_steps(
-            turn,
-            mesh,
-            wrapper="jit",
-            batch_size=config.batch_size,
-            data_axis=None,
-            most=loop.MAX_STEPS_PER_DISPATCH,
-            numbers=numbers,
-            layout=layout,
-        )
-        position = jax.device_put(jax.jit(initial)(), layout)
-
-        return player(played, position, arrays)
+        step = loop.compile_setup(setup, source, mesh)
+        return player(step, setup.initial_state(step_sharding(setup, mesh)), arrays)
 
     def operations() -> int:
         rows = jax.ShapeDtypeStruct((config.batch_size,), "int32")
-        return flops.count(functools.partial(turn, axis_name=None), made, arrays, rows, numbers)
+        step = functools.partial(
+            loop.run_step, game=setup.game, schedules=setup.schedules, batch_of=source.batch_of, axis_name=None
+        )
+        return flops.count(step, setup.shapes, arrays, rows, setup.base_hyperparams)
 
     return Program(
         compile=compiled,
         operations=operations,
-        images=config.batch_size * game.discriminator.steps,
-        parameters=tuple(map(rules.parameter_count, (made.generator.params, made.discriminator.params))),
+        images=config.batch_size * setup.game.discriminator.steps,
+        parameters=tuple(map(parameter_count, (setup.shapes.generator.params, setup.shapes.discriminator.params))),
     )
+
+
+def build_setup(config: ConfigDict, dataset: data.Dataset) -> setups.Setup:
+    """The setup of a config on its dataset."""
+    return setups.setup(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+
+
+def step_sharding(setup: setups.Setup, mesh: Any) -> Any:
+    """How a run's state lies on the devices."""
+    return sharding.state_sharding(setup.shapes, mesh, sharded=setup.options.shard_state)
 
 
 def player(played: Callable, position: Any, arrays: Any) -> timing.Play:
@@ -123,7 +119,7 @@ def player(played: Callable, position: Any, arrays: Any) -> timing.Play:
         nonlocal position
         begun, left = time.perf_counter(), turns
         while left:
-            count = min(left, loop.MAX_STEPS_PER_DISPATCH)
+            count = min(left, sources.MAX_STEPS_PER_DISPATCH)
             position, metrics = played(position, arrays, count)
             left -= count
         jax.block_until_ready((position, metrics))

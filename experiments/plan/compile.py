@@ -21,9 +21,11 @@ from experiments.plan import hlo
 from experiments.plan.convolutions import Convolution, convolutions
 from experiments.plan.targets import OPTIONS, Target
 from experiments.plan.work import Data, program
+from gan import build
 from gan.errors import UserError
 from gan.parallel import sharding
-from gan.train import loop, memory
+from gan.train import memory
+from gan.train.setup import with_sharded_updates
 
 TAKEN = {"cuda": 0.75, "tpu": 1.0}
 """The share of a device's memory that JAX takes by default, and "auto" microbatches have to fit into."""
@@ -76,7 +78,7 @@ def compile_ahead(config: ConfigDict, data: Data, target: Target, devices: Seque
         raise UserError(f"--compile is for config.parallel='jit', not {config.parallel!r}")
     mesh = sharding.device_mesh(devices)
     sharding.check_batch(config.batch_size, mesh)
-    if config.microbatches != memory.AUTO:
+    if config.microbatches != build.AUTO:
         return _compile(config, data, target, mesh)
     if target.memory_bytes is None:
         raise UserError(
@@ -130,7 +132,7 @@ def _compile(config: ConfigDict, data: Data, target: Target, mesh: Mesh) -> Comp
 def lower_step(config: ConfigDict, data: Data, mesh: Mesh) -> jax.stages.Lowered:
     """The step as a run on streamed data compiles it for these devices: in its loop, the state donated."""
     turn, (state, arrays, rows, hyperparams) = program(config, data)
-    game = loop.for_devices(turn.keywords["game"], config, mesh)
+    game = with_sharded_updates(turn.keywords["game"], shard_state=config.shard_state, mesh=mesh)
     layout = sharding.state_sharding(state, mesh, sharded=config.shard_state)
     steps = sharding.jit_steps(functools.partial(turn, game=game), mesh, data_axis=1, most=1, layout=layout)
     return steps.lower(state, arrays, np.int32(1), rows, hyperparams)

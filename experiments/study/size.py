@@ -15,7 +15,7 @@ from experiments.benchmarks import step_time
 from experiments.study.space import AUTO
 from experiments.study.together import parsed
 from gan import data
-from gan.train import loop
+from gan.train import sources
 
 CPU_OPERATIONS = 5e8
 """A turn of more floating point operations takes a member longer than one alone on a CPU, as measured."""
@@ -23,7 +23,7 @@ CPU_OPERATIONS = 5e8
 
 def best(config: ConfigDict) -> int:
     """AUTO, or 1 where the data are streamed, or where the device is a CPU and the game is large for it."""
-    if not loop.is_resident(data.open_dataset(config.data), config):
+    if not sources.is_resident(data.open_dataset(config.data), config.data.on_device):
         return 1
     if jax.default_backend() == "cpu" and step_time.build(config).operations() > CPU_OPERATIONS:
         return 1

@@ -5,6 +5,7 @@ normalization uses the averaged statistics, or where `config.evaluation.standing
 taken anew of the averaged generator's own batches.
 """
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,7 @@ from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import game as rules
-from gan import schedules
-from gan import state as states
+from gan import build
 from gan.config import schema
 from gan.data import is_point, to_uint8
 from gan.errors import UserError, nearest
@@ -109,10 +108,11 @@ def restore(
     `UserError` where there is no run, or no checkpoint yet.
     """
     config, dataset = recorded(folder)
-    game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-    game = game if truncation is None else game.truncated(truncation)
-    initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
-    target = sharding.abstract(jax.eval_shape(initial).ema, sharding.replicated(sharding.local_mesh()))
+    setup = build.setup(
+        config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"])
+    )  # fmt: skip
+    game = setup.game if truncation is None else setup.game.truncated(truncation)
+    target = sharding.abstract(setup.shapes.ema, sharding.replicated(sharding.local_mesh()))
     checkpoints = folder / kept_in
     found = None
     if checkpoints.is_dir():
@@ -120,17 +120,23 @@ def restore(
     if found is None:
         raise UserError(f"--workdir={folder} holds no checkpoint yet: train it first, with the same --workdir")
     step, ema = found
-    return game, step, ready(config, game, ema)
+    return game, step, ready(dataclasses.replace(setup, game=game), ema)
 
 
-def ready(config: ConfigDict, game: Game, ema: GeneratorEMA) -> GeneratorEMA:
-    """The averaged generator of a run as every sample of it is drawn: with standing statistics where it asks for them.
+def ready(setup: build.Setup, ema: GeneratorEMA) -> GeneratorEMA:
+    """The EMA generator of a run as every sample of it is drawn: with standing statistics where the run asks for them.
 
-    They are a function of the run's own seed and batch size, so that pictures, figures and `--mode=sample` of any seed
+    They are a function of the run's own seed and batch size, so that previews, metrics and `--mode=sample` of any seed
     show one generator.
     """
-    batches = config.evaluation.get("standing_batches", 0)  # runs of before the field have none
-    return standing(game, ema, seed=config.seed, batches=batches, batch_size=config.batch_size)
+    options = setup.options
+    return standing(setup.game, ema, seed=options.seed, batches=options.standing_batches, batch_size=options.batch_size)
+
+
+def preview(setup: build.Setup, ema: GeneratorEMA, count: int) -> np.ndarray:
+    """The first `count` samples of the run's own seed: images uint8 [count, H, W, C], or points float32."""
+    drawn = draw(setup.game, ready(setup, ema), seed=setup.options.seed, count=count, batch_size=count)
+    return next(drawn)["image"]
 
 
 def standing(game: Game, ema: GeneratorEMA, *, seed: int, batches: int, batch_size: int) -> GeneratorEMA:

@@ -1,10 +1,10 @@
 """The architectures by name. A leaf: each file holds a generator and a discriminator side by side.
 
-A generator is called as `(latent [B, Z], label int32 [B], train)` and returns an image before its activation,
-[B, H, W, C]; a discriminator as `(image, label, train)` and returns logits [B]. Both are told `image_shape` and
-`num_classes`, and may have an `axis_name` over which to take batch statistics. Random draws of training come from
-Flax's `make_rng`, by the names that `gan.game.DRAWS` lists; a discriminator that draws is told by `rows` of a batch of
-which the images are a part.
+A generator is called as `(latent [B, Z], label int32 [B], train)` and returns an image before its activation, [B, H, W,
+C]; a discriminator as `(image, label, train)` and returns logits [B]. Both are told `image_shape` and `num_classes`,
+and may have an `axis_name` over which to take batch statistics. Random draws of training come from Flax's `make_rng`,
+by the names of `gan.game.RNG_STREAMS`; a discriminator that draws is told by `rows` of a batch of which the images are
+a part.
 """
 
 from collections.abc import Mapping

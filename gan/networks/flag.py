@@ -51,8 +51,8 @@ class Generator(nn.Module):
             nn.Dense(size[0] * size[1] * first, kernel_init=initializer(self.dense_init, "dense_init"))(latent)
         )
         x = x.reshape(-1, *size).repeat(4, axis=1).repeat(4, axis=2)
-        for channels in others:
-            x = normalize(Conv(channels, (3, 3), kernel_init=init)(dropped(x)))
+        for width in others:
+            x = normalize(Conv(width, (3, 3), kernel_init=init)(dropped(x)))
         return Conv(channels, (1, 1), kernel_init=init)(dropped(x))
 
 
@@ -85,9 +85,9 @@ class Discriminator(nn.Module):
             return Dropout(self.dropout, self.axis_name, self.rows)(x, train)
 
         x = image
-        for channels in self.channels:
+        for width in self.channels:
             # The tutorial puts a leaky ReLU after this ReLU, where it changes nothing: no value is negative.
-            x = dropped(jax.nn.relu(Conv(channels, (5, 5), kernel_init=init)(x)))
+            x = dropped(jax.nn.relu(Conv(width, (5, 5), kernel_init=init)(x)))
         x = dropped(leaky_relu(nn.Dense(self.hidden, kernel_init=init)(x.reshape(len(x), -1))))
         fake, real = jnp.moveaxis(nn.Dense(2, kernel_init=init)(x), -1, 0)
         return LabelledLogit(self.num_classes, self.conditioning, init)(real - fake, x, label)

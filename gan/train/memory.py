@@ -16,15 +16,13 @@ import numpy as np
 from flax.errors import InvalidRngError
 from ml_collections import ConfigDict
 
-from gan import game as rules
+from gan.build import AUTO
 from gan.errors import UserError
-from gan.game import Game
+from gan.game import Game, initial_variables
 from gan.losses import PlayerLoss
 from gan.parallel import processes, sharding
 
 logger = logging.getLogger(__name__)
-
-AUTO = "auto"
 
 SHARE = 0.9
 """Of a device's memory that a train step may need. The rest is for samples and metrics, which are computed between
@@ -119,7 +117,7 @@ def what_parts_change(game: Game) -> str:
 
     Penalties are taken to be by example, as `gan.penalties` asks of them.
     """
-    variables = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: initial_variables(game, key, key), jax.random.key(0))
     for name, own in zip(("generator", "discriminator"), variables, strict=True):
         if reason := _what_parts_change_in(game, name, own):
             return f"the {name} {reason}"
