@@ -65,49 +65,49 @@ def unchanged(value: Any) -> Any:
 
 
 SPECTRAL_NORM = "spectral_norm"
-"""Where, among a player's batch statistics, the vectors of its spectral normalization are kept."""
+"""The key in a player's batch statistics that holds the vectors of its spectral normalization."""
 BATCH_INDEPENDENT_STATS = {SPECTRAL_NORM, stylegan2.STYLE_MEAN}
-"""Batch statistics through which nothing that a player says of an example in training depends on its batch-mates."""
+"""Batch statistics that do not make an example's output in training depend on the other examples of the batch."""
 RNG_STREAMS = ("noise", "style_mixing")
 """The names, besides "dropout", by which modules draw random numbers in training (Flax's `make_rng`)."""
 STYLES = "styles"
-"""The name by which a generator lets its styles be moved (Flax's `perturb`), [B, L, W] for L layers."""
+"""The name of the perturbation (Flax's `perturb`) of a generator's styles, [B, L, W] for L layers."""
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What a discriminator says of images [B, H, W, C]."""
+    """A discriminator's output for images [B, H, W, C]."""
 
     logits: Array
-    """float32 [B], large for what looks real."""
+    """float32 [B]; larger is more real."""
     class_logits: Array | None
-    """float32 [B, K], of the classes, from a discriminator that classifies."""
+    """float32 [B, K], logits of the classes from a discriminator that also classifies; None from others."""
     batch_stats: Any
-    """The batch statistics that judging them leaves behind."""
+    """The batch statistics after this pass."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlayerSpec:
-    """How one player plays."""
+    """One player: its network, its optimizer and its penalties."""
 
     module: nn.Module
     optimizer: Optimizer
     penalties: tuple[str, ...] = ()
-    """Names of PENALTIES that it pays, each weighted by the number of that name in Hyperparams."""
+    """Names in PENALTIES, each weighted by the number of that name in Hyperparams."""
     penalty_interval: int = 1
-    """The penalties are taken at every k-th turn, with so many times their weight."""
+    """Lazy regularization: penalties are computed at every k-th step, multiplied by k."""
     spectral_norm: bool = False
     """Whether its kernels are divided by their largest singular values."""
     steps: int = 1
-    """Updates in a turn."""
+    """Updates in a train step."""
     scatter: Callable[[Any], Any] = unchanged
-    """What is done with a gradient before the optimizer sees it."""
+    """Applied to a gradient before the optimizer."""
     gather: Callable[[Any], Any] = unchanged
-    """What is done with the parameters that the optimizer has moved."""
+    """Applied to the parameters after the optimizer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Game:
-    """Who plays, for what, and in which order. Holds no arrays and no numbers that a schedule may change.
+    """Both players, the loss, and how they are trained. It holds no arrays and no number that a schedule may change.
 
     The players are any Flax modules called as `generator(latent [B, Z], label [B], train)` to an image before its
     activation [B, H, W, C], and `discriminator(image [B, H, W, C], label [B], train)` to logits [B], or to logits [B]
@@ -123,25 +123,25 @@ class Game:
     image_shape: tuple[int, int, int]
     num_classes: int = 0
     share_latents: bool = False
-    """Whether all updates of a turn, of both players, see the same latents, rather than fresh ones each."""
+    """Whether all updates of a train step use the same latents, rather than new ones each."""
     microbatches: int = 1
-    """The parts in which an update takes its batch, one after the other, to add up their gradients."""
+    """The number of parts of a batch whose gradients are computed one after the other and averaged."""
     augment: Augment = AUGMENTS["none"]()
-    """What every image suffers before the discriminator sees it."""
+    """Applied to every image before the discriminator."""
     adaptive_augment: bool = False
-    """Whether the probability of the augmentation follows the discriminator's overfitting, rather than a schedule."""
+    """Whether the augmentation's probability is adapted to the discriminator's overfitting (ADA), not scheduled."""
     clips_weights: bool = False
-    """Whether the discriminator's parameters are kept within a bound."""
+    """Whether the discriminator's parameters are clipped after each update."""
     selects_top: bool = False
-    """Whether the generator learns from a share of its images only, those that look most real."""
+    """Whether the generator is trained on the share of its images with the largest logits (top-k training)."""
     gradient_estimator: Exact | FiniteDifference = Exact()
     """How R1 and R2 compute |grad D|^2."""
     compute_dtype: str = "float32"
-    """What the players compute in. Parameters, statistics, images, logits, losses and gradients are float32 anyway."""
+    """The type in which the networks compute. Parameters, statistics, logits, losses and gradients are float32."""
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the generator learns of labels."""
+        """Whether the generator is conditional."""
         return getattr(self.generator.module, "conditioning", "none") != "none"
 
     @property
@@ -157,7 +157,7 @@ class Game:
         self, variables: dict, latent: Array, label: Array, *, train: bool, key: Array | None = None,
         style_offsets: Array | None = None,
     ):  # fmt: skip
-        """Images [B, H, W, C] in the game's range, and the batch statistics that drawing them leaves behind.
+        """Images [B, H, W, C] in the game's range, and the batch statistics after this pass.
 
         `style_offsets` are added to the generator's styles, if it has any: see `zero_style_offsets`.
         """
@@ -178,7 +178,7 @@ class Game:
     def discriminate(
         self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None, rows: Rows = ALL
     ) -> DiscriminatorOutput:
-        """What the discriminator says of images [B, H, W, C], which are these rows of the batch that has this key."""
+        """The discriminator's output for images [B, H, W, C], which are these rows of the batch that has this key."""
         player = _given(self.discriminator, rows)
         answer, batch_stats = _apply(player, self.compute_dtype, variables, image, label, train, key)
         logits, class_logits = answer if isinstance(answer, tuple) else (answer, None)
@@ -188,7 +188,7 @@ class Game:
         return DiscriminatorOutput(logits, class_logits, batch_stats)
 
     def augmented(self, image: Array, keys: Array, p: Array) -> Array:
-        """Images [B, H, W, C] as the discriminator is to see them, each with the random draws of its key."""
+        """Augmented images [B, H, W, C], each with the random draws of its key, with probability p."""
         if self.augment.transform is identity:
             return image
         low, high = self.output.image_range
@@ -196,12 +196,11 @@ class Game:
         return self.augment.transform((image - low) / half - 1.0, keys, p) * half + (half + low)
 
     def truncated(self, truncation: float) -> "Game":
-        """The same game, its samples drawn from the middle of the latents only: better ones, of fewer kinds.
+        """The game with the truncation trick: samples of higher quality and less variety.
 
-        A generator with a `truncation` of its own takes it: the share that is left of the way from the mean style to
-        each (Karras et al. 2019, arXiv:1812.04948, appendix B). For others a coordinate of the latent more than
-        `truncation` standard deviations from its mean is drawn again (Brock et al. 2019, arXiv:1809.11096, section
-        3.1).
+        For a generator with styles it is psi: w becomes mean + psi (w - mean) (Karras et al. 2019, arXiv:1812.04948,
+        appendix B). For others a coordinate of the latent more than `truncation` standard deviations from its mean is
+        drawn again (Brock et al. 2019, arXiv:1809.11096, section 3.1).
 
         Raises `UserError` for a truncation that is not positive, and for a prior that is not normal.
         """
@@ -218,7 +217,7 @@ class Game:
         return dataclasses.replace(self, prior=dataclasses.replace(self.prior, bound=truncation))
 
     def on_axis(self, axis_name: str | None) -> "Game":
-        """The same game with the players' batch statistics taken over the devices of a mapped axis."""
+        """The game whose batch statistics are computed over the devices of a mapped axis."""
         if axis_name is None:
             return self
         return dataclasses.replace(
@@ -226,9 +225,9 @@ class Game:
         )
 
     def with_sharded_updates(self, scatter: Callable[[Any], Any], gather: Callable[[Any], Any]) -> "Game":
-        """The same game whose optimizers work on the parts that `scatter` leaves of each gradient on each device.
+        """The game whose optimizers are sharded: each device updates its part of the parameters, by `scatter`.
 
-        `gather` brings the parts of the moved parameters together again.
+        `gather` makes the updated parameters whole on every device.
         """
         players = {
             name: dataclasses.replace(getattr(self, name), scatter=scatter, gather=gather)
@@ -269,14 +268,14 @@ def _apply(
     player: PlayerSpec, dtype: str, variables: dict, inputs: Array, label: Array, train: bool, key: Array | None,
     style_offsets: Array | None = None,
 ):  # fmt: skip
-    """What the player's module returns, and its batch statistics afterwards, the vectors of its spectral norm too."""
+    """The output of a player's module, and its batch statistics after it, the vectors of spectral norm included."""
     rngs = {} if key is None else {"dropout": key} | {name: named_key(key, name) for name in RNG_STREAMS}
     batch_stats = dict(variables["batch_stats"])
     params, kept = variables["params"], {}
     if player.spectral_norm:
         params, vectors = spectral.normalized(params, batch_stats.pop(SPECTRAL_NORM))
         kept = {SPECTRAL_NORM: vectors}
-    # Layers compute in the type of their parameters and inputs; statistics stay as they are, to be added up exactly.
+    # Layers compute in the type of their parameters and inputs; statistics stay float32.
     params, inputs = _cast((params, inputs), dtype)
     given = {"params": params, "batch_stats": batch_stats}
     if style_offsets is not None:

@@ -1,7 +1,7 @@
-"""Every number that may change in a run, as a function of the images seen. The foot of the spine.
+"""Hyperparameters as functions of the images seen.
 
-`Hyperparams` is a pytree of traced scalars: it is computed inside the compiled program, never stored in the state,
-so a resumed run obeys its config, and a population of runs is a `vmap` over it.
+`Hyperparams` is a pytree of traced scalars: it is computed inside the compiled program and never stored in the state,
+so a resumed run uses its config, and a population of runs is a `vmap` over it.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class PlayerHyperparams:
     epsilon: Array
     weight_decay: Array
     clip_norm: Array
-    """A gradient longer than this is shortened to it; 0: never."""
+    """The largest norm of a gradient, to which a larger one is scaled; 0: no clipping."""
 
 
 @struct.dataclass
@@ -34,28 +34,28 @@ class AugmentHyperparams:
     """The numbers of the augmentation, float32 scalars."""
 
     p: Array
-    """Its probability; of an adaptive one, the probability that it begins with."""
+    """Its probability; of an adaptive one, the initial probability."""
     target: Array
-    """The mean sign of D's logits on real images that an adaptive p holds to."""
+    """The mean sign of D's logits on real images that an adaptive p aims at."""
     ada_images: Array
     """Images in which an adaptive p can go from 0 to 1."""
 
 
 @struct.dataclass
 class Hyperparams:
-    """All scheduled numbers of a turn, float32 scalars."""
+    """All hyperparameters of a train step, float32 scalars."""
 
     generator: PlayerHyperparams
     discriminator: PlayerHyperparams
     ema_halflife: Array
-    """Images after which a generator's weight in the average has fallen to one half; 0: no averaging."""
+    """The EMA's half-life in images; 0: no averaging."""
     penalties: dict[str, Array]
     """The weights of the penalties that the game has, by name."""
     augment: AugmentHyperparams
     weight_clip: Array
-    """D's parameters are kept within plus and minus this after each update, where the game clips."""
+    """The bound to which D's parameters are clipped after each update, where the game clips."""
     top_k: Array
-    """The share of a batch, those that D finds most real, that G learns from, where the game selects."""
+    """The share of a batch, with the largest logits, that G is trained on, where the game selects."""
 
 
 def constant(base: float) -> Schedule:
@@ -112,7 +112,7 @@ def rampup(base: float, fraction: float) -> Schedule:
 
 
 def power(base: float, relative_sd: float) -> Schedule:
-    """The half-life of an average whose memory is a power function of the images seen, in place of the config's value.
+    """The half-life of a power-function EMA, in place of the config's value.
 
     The average weighs the generator of t images ago among T by t^g: keeping (1 - n/T)^(g + 1) at each n images is a
     half-life of T ln 2 / (g + 1), to first order in n/T. `relative_sd` is the width of that profile relative to T,
@@ -139,9 +139,9 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: `jit` takes it as it takes a function
 class Schedules:
-    """The numbers of a run as functions of the images seen, and the numbers of its config that they start from.
+    """The hyperparameters of a run as functions of the images seen, and the numbers of its config that they start from.
 
-    Those are an argument, for a program that is to serve other numbers too.
+    These are an argument of the call, so that one compiled program serves other numbers too.
     """
 
     base: dict[str, float]
@@ -150,7 +150,7 @@ class Schedules:
     """For each of them, from the number to its schedule."""
 
     def __call__(self, images: Array | float, base: Mapping[str, Any] | None = None) -> Hyperparams:
-        """All numbers after so many images; with `base`, of the config that has these."""
+        """The hyperparameters after so many images, by these base numbers or by those of the config."""
         images = jnp.asarray(images, jnp.float32)
         base = self.base if base is None else base
         values = {field: schedule(base[field])(images) for field, schedule in self.schedules.items()}
