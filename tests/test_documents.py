@@ -1,4 +1,4 @@
-"""The Python of the documents runs as it stands there."""
+"""The documents: their Python runs as written, and their links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,9 @@ import pytest
 
 from gan import losses, networks, penalties
 
-DOCUMENTS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCUMENTS.glob("*.md"))]
 
 
 @pytest.fixture
@@ -20,6 +22,13 @@ def tables():
         table.update(rows)
 
 
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them: lower case, without punctuation, spaces as hyphens."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", ["extending", "evaluation"])
 def test_the_code_of_a_document_runs(name, tables, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (DOCUMENTS / f"{name}.md").read_text(), re.DOTALL)
@@ -30,3 +39,13 @@ def test_the_code_of_a_document_runs(name, tables, capsys):
     printed = [float(word) for word in capsys.readouterr().out.split()]
     assert all(value > 0 for value in printed)
     assert len(printed) == (3 if name == "extending" else 0)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_to_files_and_headings_resolve(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
