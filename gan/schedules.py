@@ -1,11 +1,10 @@
-"""Every number that may change in a run, as a function of the images seen. The foot of the spine.
+"""Hyperparameters as functions of the images seen.
 
-`Hyperparams` is a pytree of traced scalars: it is computed inside the compiled program, never stored in the state,
-so a resumed run obeys its config, and a population of runs is a `vmap` over it.
+`Hyperparams` is a pytree of traced scalars: it is computed inside the compiled program and never stored in the state,
+so a resumed run uses its config, and a population of runs is a `vmap` over it.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,11 +12,6 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from ml_collections import ConfigDict
-
-from gan.config import specs
-from gan.errors import UserError, lookup
-from gan.penalties import PENALTIES
 
 Schedule = Callable[[Array], Array]
 
@@ -32,7 +26,7 @@ class PlayerHyperparams:
     epsilon: Array
     weight_decay: Array
     clip_norm: Array
-    """A gradient longer than this is shortened to it; 0: never."""
+    """The largest norm of a gradient, to which a larger one is scaled; 0: no clipping."""
 
 
 @struct.dataclass
@@ -40,28 +34,28 @@ class AugmentHyperparams:
     """The numbers of the augmentation, float32 scalars."""
 
     p: Array
-    """Its probability; of an adaptive one, the probability that it begins with."""
+    """Its probability; of an adaptive one, the initial probability."""
     target: Array
-    """The mean sign of D's logits on real images that an adaptive p holds to."""
+    """The mean sign of D's logits on real images that an adaptive p aims at."""
     ada_images: Array
     """Images in which an adaptive p can go from 0 to 1."""
 
 
 @struct.dataclass
 class Hyperparams:
-    """All scheduled numbers of a turn, float32 scalars."""
+    """All hyperparameters of a train step, float32 scalars."""
 
     generator: PlayerHyperparams
     discriminator: PlayerHyperparams
     ema_halflife: Array
-    """Images after which a generator's weight in the average has fallen to one half; 0: no averaging."""
+    """The EMA's half-life in images; 0: no averaging."""
     penalties: dict[str, Array]
     """The weights of the penalties that the game has, by name."""
     augment: AugmentHyperparams
     weight_clip: Array
-    """D's parameters are kept within plus and minus this after each update, where the game clips."""
+    """The bound to which D's parameters are clipped after each update, where the game clips."""
     top_k: Array
-    """The share of a batch, those that D finds most real, that G learns from, where the game selects."""
+    """The share of a batch, with the largest logits, that G is trained on, where the game selects."""
 
 
 def constant(base: float) -> Schedule:
@@ -118,7 +112,7 @@ def rampup(base: float, fraction: float) -> Schedule:
 
 
 def power(base: float, relative_sd: float) -> Schedule:
-    """The half-life of an average whose memory is a power function of the images seen, in place of the config's value.
+    """The half-life of a power-function EMA, in place of the config's value.
 
     The average weighs the generator of t images ago among T by t^g: keeping (1 - n/T)^(g + 1) at each n images is a
     half-life of T ln 2 / (g + 1), to first order in n/T. `relative_sd` is the width of that profile relative to T,
@@ -131,17 +125,6 @@ def power(base: float, relative_sd: float) -> Schedule:
     exponent = _power_of(relative_sd)
     return lambda images: images * (math.log(2.0) / (exponent + 1.0))
 
-
-RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "beta1": (lambda value: 0 <= value < 1, "0 <= beta1 < 1"),
-    "beta2": (lambda value: 0 <= value < 1, "0 <= beta2 < 1"),
-    "epsilon": (lambda value: 0 < value < math.inf, "more than 0"),
-    "p": (lambda value: 0 <= value <= 1, "0 <= p <= 1"),
-    "target": (lambda value: -1 <= value < 1, "-1 <= target < 1"),
-    "ada_images": (lambda value: 0 < value < math.inf, "more than 0"),
-    "top_k": (lambda value: 0 < value <= 1, "0 < top_k <= 1"),
-}
-"""What a number of the config may be, by the last part of its name; all others are 0 or more."""
 
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "constant": constant,
@@ -156,9 +139,9 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: `jit` takes it as it takes a function
 class Schedules:
-    """The numbers of a run as functions of the images seen, and the numbers of its config that they start from.
+    """The hyperparameters of a run as functions of the images seen, and the numbers of its config that they start from.
 
-    Those are an argument, for a program that is to serve other numbers too.
+    These are an argument of the call, so that one compiled program serves other numbers too.
     """
 
     base: dict[str, float]
@@ -167,7 +150,7 @@ class Schedules:
     """For each of them, from the number to its schedule."""
 
     def __call__(self, images: Array | float, base: Mapping[str, Any] | None = None) -> Hyperparams:
-        """All numbers after so many images; with `base`, of the config that has these."""
+        """The hyperparameters after so many images, by these base numbers or by those of the config."""
         images = jnp.asarray(images, jnp.float32)
         base = self.base if base is None else base
         values = {field: schedule(base[field])(images) for field, schedule in self.schedules.items()}
@@ -180,56 +163,8 @@ class Schedules:
             discriminator=PlayerHyperparams(**under("discriminator.")),
             augment=AugmentHyperparams(**under("augment.")),
             penalties=under("penalties."),
-            **{name: values[name] for name in ALONE},
+            **{name: values[name] for name in ("ema_halflife", "weight_clip", "top_k")},
         )
-
-
-ALONE = ("ema_halflife", "weight_clip", "top_k")
-"""The numbers that stand at the top of a config."""
-
-
-def build(config: ConfigDict) -> Schedules:
-    """The function `images seen -> Hyperparams` of a config.
-
-    Each scheduled field stands in the config as a number, `config.discriminator.learning_rate = 2e-4`, and may have
-    a schedule of the same name under `config.schedules`, such as
-    `config.schedules.discriminator.learning_rate = "linear(5e-5, 1e6)"`; an empty string means constant.
-    """
-    fields = [
-        *(f"{player}.{name}" for player in ("generator", "discriminator") for name in _names(PlayerHyperparams)),
-        *(f"augment.{name}" for name in _names(AugmentHyperparams)),
-        *(f"penalties.{name}" for name in penalties_in(config)),
-        *ALONE,
-    ]
-    schedules = {field: functools.partial(_scheduled, field, _leaf(config.schedules, field)) for field in fields}
-    base = {field: _leaf(config, field) for field in fields}
-    for field, value in base.items():
-        is_legal, valid = RANGES.get(field.rsplit(".", 1)[-1], (lambda value: 0 <= value < math.inf, "0 or more"))
-        if not is_legal(value):
-            raise UserError(f"config.{field}={value}; expected: {valid}")
-        schedules[field](value)  # a schedule that cannot be is told now
-    return Schedules(base, schedules)
-
-
-def _scheduled(field: str, text: str, base: Any) -> Schedule:
-    table = {name: functools.partial(entry, base) for name, entry in SCHEDULES.items()}
-    try:
-        return specs.call(table, text or "constant", f"config.schedules.{field}")
-    except (ValueError, TypeError) as error:
-        raise UserError(f"config.schedules.{field}={text!r}: {error}") from error
-
-
-def _names(numbers: type) -> tuple[str, ...]:
-    return tuple(numbers.__dataclass_fields__)
-
-
-def penalties_in(config: ConfigDict) -> tuple[str, ...]:
-    """The names of the penalties that a config's game has: those with a weight, or a schedule that may bring one."""
-    for name in config.penalties:
-        lookup(PENALTIES, name, "config.penalties: the name")
-        if name not in config.schedules.penalties:
-            raise UserError(f"config.schedules.penalties.{name} is missing; expected: a schedule, or '' for a constant")
-    return tuple(name for name, weight in config.penalties.items() if weight or config.schedules.penalties[name])
 
 
 def _power_of(relative_sd: float) -> float:
@@ -245,9 +180,3 @@ def _progress(images_to_end: float) -> Schedule:
     if images_to_end <= 0:
         raise ValueError("images_to_end must be positive")
     return lambda images: jnp.clip(images / images_to_end, 0.0, 1.0)
-
-
-def _leaf(tree: ConfigDict, path: str) -> Any:
-    for part in path.split("."):
-        tree = tree[part]
-    return tree

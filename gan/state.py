@@ -1,6 +1,6 @@
-"""The position of a game: `TrainState`, a pytree of arrays only, and how its one key is split by name.
+"""`TrainState`, a pytree of arrays only, and how its one PRNG key is split by name.
 
-On the spine between `game` and `steps`. No constant lives here: what a config says is never read from a checkpoint.
+It holds no constant of a config, so that a resumed run uses its config and not its checkpoint.
 """
 
 from typing import Any
@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from gan import game as rules
 from gan import penalties
-from gan.game import Game, named_key
+from gan.game import Game, initial_variables, named_key
 from gan.schedules import Hyperparams
 
 
@@ -32,7 +31,7 @@ class Player:
 
 @struct.dataclass
 class GeneratorEMA:
-    """The generator's parameters and batch statistics, averaged over its updates: what samples are drawn from."""
+    """The exponential moving average of the generator's parameters and batch statistics: samples are drawn from it."""
 
     params: Any
     batch_stats: Any
@@ -45,27 +44,25 @@ class GeneratorEMA:
 
 @struct.dataclass
 class TrainState:
-    """Everything that the next turn depends on, besides the config and the data."""
+    """Everything that the next train step depends on, besides the config and the data."""
 
     step: Array
-    """Turns played, int32."""
+    """Train steps done, int32."""
     images: Array
     """Real images shown to the discriminator, uint32."""
     key: Array
-    """One typed PRNG key, the same on every device; each player's step splits it once."""
+    """One typed PRNG key, the same on every device; each update splits it once."""
     generator: Player
     discriminator: Player
     ema: GeneratorEMA
     running_stats: dict
-    """Slow statistics of penalties and augmentations, by name."""
+    """Running statistics of penalties and of an adaptive augmentation, by name."""
 
 
 def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
-    """The state before the first turn, a pure function of the game and the seed."""
+    """The state before the first step, a pure function of the game and the seed."""
     key = jax.random.key(seed)
-    generator, discriminator = rules.initial_variables(
-        game, named_key(key, "generator"), named_key(key, "discriminator")
-    )
+    generator, discriminator = initial_variables(game, named_key(key, "generator"), named_key(key, "discriminator"))
     return TrainState(
         step=jnp.int32(0),
         images=jnp.uint32(0),

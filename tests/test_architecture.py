@@ -9,7 +9,10 @@ ROOT = Path(__file__).parent.parent
 BASE = ["errors", "rows", "estimators", "config", "parallel", "io"]
 """From the bottom up: mistakes of the user's, configs, devices and processes, files of a run."""
 LEAVES = {"augment", "data", "losses", "metrics", "networks", "optimizers", "penalties"}
-CORE = ["schedules", "game", "state", "steps", "inference", "evaluation", "train", "cli", "main"]
+CORE = [
+    "schedules", "game", "checks", "state", "build", "updates", "steps", "inference", "evaluation", "train", "cli",
+    "main",
+]  # fmt: skip
 """From the bottom up, above the leaves."""
 FILES = sorted((ROOT / "gan").rglob("*.py"))
 

@@ -18,7 +18,8 @@ from experiments import cli
 from experiments.benchmarks import __main__ as suite
 from experiments.benchmarks import operations, processes, program, run_costs, scaling, systems, timing
 from experiments.benchmarks.torch import variants
-from gan import game as rules
+from gan.build import make_game
+from gan.game import initial_variables, parameter_count
 from gan.networks import dcgan
 from gan.networks.conv import primitives
 from gan.networks.layers import spectral
@@ -48,7 +49,7 @@ SMALL = {
 
 
 def game_of(config, channels):
-    return rules.build(config, image_shape=(*config.data.image_size, channels))
+    return make_game(config, image_shape=(*config.data.image_size, channels))
 
 
 def flattened_first(array, image_shape):
@@ -146,11 +147,11 @@ def test_pytorch_networks_have_as_many_parameters(name):
     config, shape = systems.configured(name), SHAPES[name]
     assert tuple(config.data.image_size) == shape[:2]
     game = game_of(config, shape[2])
-    variables = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: initial_variables(game, key, key), jax.random.key(0))
     with torch.device("meta"):
         twins = peers.make_players(config, (shape[2], *shape[:2]))
     for ours, theirs in zip(variables, twins, strict=True):
-        assert rules.parameter_count(ours["params"]) == peers.parameter_count(theirs)
+        assert parameter_count(ours["params"]) == peers.parameter_count(theirs)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_pytorch_networks_with_our_weights_have_the_same_outputs(name, train):
 
     # Larger than initial weights, so that a wrong tap has an effect; no bias is zero, no statistic is one.
     numbers = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: initial_variables(game, key, key), jax.random.key(0))
     span = 3.0 if name == "stylegan2" else 0.6  # its layers scale their weights by 1 / sqrt(inputs)
     variables = jax.tree.map(lambda leaf: span * (numbers.random(leaf.shape, np.float32) - 1 / 3), shapes)
     variables = jax.tree_util.tree_map_with_path(  # each side draws StyleGAN2's noise by itself
@@ -246,7 +247,7 @@ def test_pytorch_layers_are_spectrally_normalized_as_ours():
     config = systems.configured("sagan", SMALL["sagan"])
     game = game_of(config, 3)
     numbers = np.random.default_rng(0)
-    _, ours = jax.jit(lambda key: rules.initial_variables(game, key, key))(jax.random.key(0))
+    _, ours = jax.jit(lambda key: initial_variables(game, key, key))(jax.random.key(0))
     _, theirs = peers.make_players(config, (3, 32, 32))
     copy_variables(ours, theirs, (1, 1, 1))
     peers.spectrally_normalize(theirs)

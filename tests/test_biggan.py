@@ -10,9 +10,9 @@ from players import first_step, largest_move
 from twins import attended, check_same, drawn
 
 from configs import biggan
-from gan import game as rules
-from gan import schedules
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
+from gan.game import SPECTRAL_NORM, initial_variables, parameter_count
 from gan.networks import biggan_deep
 from gan.networks.biggan import Generator
 from gan.networks.layers.normalization import ModulatedBatchNorm
@@ -23,8 +23,8 @@ SHAPE = (4, 4, 3)
 def made(config, side, classes):
     # Tracing an orthogonal initializer takes seconds.
     config.generator.kernel_init = config.discriminator.kernel_init = "normal(0.02)"
-    game = rules.build(config, image_shape=(side, side, 3), num_classes=classes)
-    return jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
+    game = make_game(config, image_shape=(side, side, 3), num_classes=classes)
+    return jax.eval_shape(functools.partial(initial_variables, game), *jax.random.split(jax.random.key(0)))
 
 
 # Attention over C channels has A(C) = 2 C C/8 + 2 C C/2 + 1. A generator's block of I to O channels, with a vector of V
@@ -59,24 +59,24 @@ def test_the_parameter_counts(preset, side, classes, overrides, generator, discr
     config = biggan.get_config(preset)
     config.update_from_flattened_dict(overrides)
     variables = made(config, side, classes)
-    assert [rules.parameter_count(player["params"]) for player in variables] == [generator, discriminator]
-    vectors = [set(player["batch_stats"][rules.SPECTRAL_NORM]) for player in variables]
+    assert [parameter_count(player["params"]) for player in variables] == [generator, discriminator]
+    vectors = [set(player["batch_stats"][SPECTRAL_NORM]) for player in variables]
     # Every kernel, the normalizations' linear maps among them, and D's embedding; not the shared embedding.
     assert not any("embedding" in path for path in vectors[0]) and any("embedding" in path for path in vectors[1])
     kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(variables[0]["params"])]
     assert len(vectors[0]) == sum(path[-1].key == "kernel" for path in kernels)
-    assert set(variables[1]["batch_stats"]) == {rules.SPECTRAL_NORM}  # D has no batch statistics
+    assert set(variables[1]["batch_stats"]) == {SPECTRAL_NORM}  # D has no batch statistics
 
 
 def test_the_small_recipes_are_small():
     # 10*32 + 21*16*32 + 3 U(32, 32) + A(32) + 64 + 867, with U = 2*(9*32*32 + 32) + 32*33 + 2*(32 + 20)*64 = 26,208.
     # D: 896 + 9,248 + 128; 19,552; 2*18,496; A(32) = 1,281; 33 + 320.
     small = made(biggan.get_config(), 32, 10)
-    assert [rules.parameter_count(player["params"]) for player in small] == [91_908, 68_450]
+    assert [parameter_count(player["params"]) for player in small] == [91_908, 68_450]
     # 320 + 113*16*64 + 6 blocks of 64*16 + 16 + 2*(9*16*16 + 16) + 16*64 + 64 + 2*112*(64 + 48) = 31,856, + A(64)
     # + 128 + 1,731. D: 1,792 + 6*6,768 + 5,121 + 65 + 640.
     deep = made(biggan.get_config("small_deep"), 32, 10)
-    assert [rules.parameter_count(player["params"]) for player in deep] == [314_148, 48_226]
+    assert [parameter_count(player["params"]) for player in deep] == [314_148, 48_226]
 
 
 @pytest.fixture(scope="module")
@@ -255,16 +255,16 @@ def test_what_does_not_fit_is_reported_in_one_line(preset, overrides, shape, lin
     config = biggan.get_config(preset)
     config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError, match=line) as caught:
-        rules.build(config, image_shape=shape, num_classes=10)
+        make_game(config, image_shape=shape, num_classes=10)
     assert "\n" not in str(caught.value)
 
 
 def test_the_ema_copies_first_and_then_averages():
     config = biggan.get_config("imagenet128")
     images = 2 * 2048
-    halflife = schedules.build(config)(20_000 * images).ema_halflife
+    halflife = make_schedules(config)(20_000 * images).ema_halflife
     np.testing.assert_allclose(np.exp2(-images / halflife), 0.9999, rtol=1e-6)
-    assert schedules.build(config)(19_999 * images).ema_halflife == 0.0
+    assert make_schedules(config)(19_999 * images).ema_halflife == 0.0
 
 
 @pytest.mark.slow  # tests/test_combinations.py trains these networks too
@@ -277,8 +277,8 @@ def test_the_first_step_is_finite_and_changes_both_players(preset, is_conditiona
     config.generator.attention = config.discriminator.attention = (4,)
     if not is_conditional:
         config.generator.conditioning = config.discriminator.conditioning = "none"
-    game = rules.build(config, image_shape=(8, 8, 3), num_classes=10 if is_conditional else 0)
-    before, after, metrics = first_step(game, schedules.build(config)(0))
+    game = make_game(config, image_shape=(8, 8, 3), num_classes=10 if is_conditional else 0)
+    before, after, metrics = first_step(game, make_schedules(config)(0))
     assert all(np.isfinite(value) for value in metrics.values()) and metrics["orthogonal"] >= 0.0
     for player, rate in (("generator", 2e-4), ("discriminator", 4e-4)):
         # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from configs import default
-from gan import game as rules
-from gan import schedules, state, steps
+from gan import state, steps
 from gan.augment import AUGMENTS
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
 from gan.losses import LOSSES
 from gan.networks import NETWORKS
@@ -75,7 +75,7 @@ def configured(network, loss, penalty, augment, optimizer, conditioning):
 
 
 def build(config, shape):
-    return rules.build(config, image_shape=shape, num_classes=CLASSES)
+    return make_game(config, image_shape=shape, num_classes=CLASSES)
 
 
 def update(position, batch, *, game, settings, axis_name):
@@ -85,7 +85,7 @@ def update(position, batch, *, game, settings, axis_name):
 
 
 def check(config, shape, wrapper):
-    game, settings = build(config, shape), schedules.build(config)(0)
+    game, settings = build(config, shape), make_schedules(config)(0)
     start = jax.jit(functools.partial(state.create, game, settings, 0))()
     key = jax.random.key(1)
     batch = {

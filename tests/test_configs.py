@@ -9,12 +9,13 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from gan import game as rules
-from gan import schedules, state
+from gan import state
+from gan.build import make_game, make_schedules
 from gan.cli.flags import config_and_workdir
 from gan.config import loading
 from gan.config.flattening import flatten
 from gan.errors import UserError
+from gan.game import parameter_count
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "default"))
@@ -32,10 +33,10 @@ def test_a_config_builds_and_keeps_the_contract(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert set(CONTRACT) <= flatten(config).keys()
     shape = (*(config.data.image_size or (28, 28)), config.data.channels or 1)
-    game = rules.build(config, image_shape=shape, num_classes=10)
-    hyperparams = schedules.build(config)
+    game = make_game(config, image_shape=shape, num_classes=10)
+    hyperparams = make_schedules(config)
     made = jax.eval_shape(functools.partial(state.create, game, hyperparams(0), config.seed))
-    assert rules.parameter_count(made.generator.params) > 0
+    assert parameter_count(made.generator.params) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,11 +13,12 @@ from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_g
 
 from experiments import estimator_noise
 from experiments.benchmarks import flops
-from gan import game as rules
-from gan import penalties, schedules, state, steps
+from gan import build, penalties, state, steps
 from gan.augment import AUGMENTS
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
 from gan.estimators import Exact, finite_difference, squared_gradient
+from gan.game import initial_variables
 from gan.io import workdir
 from gan.penalties import DiscriminatorView
 from gan.rows import ALL, Rows
@@ -107,7 +108,7 @@ def built(network, estimator, **overrides):
 
     config.discriminator = default.player(network=network, conditioning="projection", **own)
     config.generator = default.player(network="mlp", width=4, layers=(1,))
-    return rules.build(config, image_shape=shape, num_classes=3), schedules.build(config)(0)
+    return make_game(config, image_shape=shape, num_classes=3), make_schedules(config)(0)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -115,7 +116,7 @@ def test_logits_of_a_part_of_the_rows_are_those_within_the_whole_batch(network):
     game, _ = built(network, "finite_difference(0.1, every=2)")
     rows = game.gradient_estimator.rows
     assert rows == Rows(2, run=2 if network == "stylegan2" else 1)
-    _, variables = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
+    _, variables = initial_variables(game, jax.random.key(0), jax.random.key(1))
     image = jax.random.normal(jax.random.key(2), (16, *game.image_shape))
     label = jnp.arange(16) % 3
 
@@ -193,21 +194,21 @@ def test_a_discriminator_that_draws_needs_rows_for_a_part_of_the_batch():
             x = nn.Dropout(0.5, deterministic=not train)(image.reshape(len(image), -1))
             return nn.Dense(1)(x)[:, 0]
 
-    def build(every):
+    def made(every):
         config = runs.config(penalties__r1=1.0, gradient_estimator=f"finite_difference(0.01, every={every})")
         config.unlock()
         from configs import default
 
         config.discriminator = default.player(network="drawing", conditioning="none")
         del config.discriminator["conditioning"]
-        return rules.build(config, image_shape=(8, 8, 1))
+        return make_game(config, image_shape=(8, 8, 1))
 
-    table = dict(rules.NETWORKS)
+    table = dict(build.NETWORKS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rules, "NETWORKS", table | {"drawing": table["dcgan"]._replace(discriminator=Drawing)})
-        build(1)
+        patch.setattr(build, "NETWORKS", table | {"drawing": table["dcgan"]._replace(discriminator=Drawing)})
+        made(1)
         with pytest.raises(UserError, match="network='drawing' draws random numbers.* use every=1"):
-            build(2)
+            made(2)
 
 
 def test_a_run_is_trained_with_it_and_resumes_with_no_other(tmp_path):

@@ -154,7 +154,9 @@ def test_the_generator_learns_of_shared_fakes_by_their_pull_back_alone():
     def moves():
         fakes = steps.generate_batch(start.generator, batch, jax.random.key(2), game=game)
         doubled = fakes._replace(vjp_fn=jax.tree_util.Partial(twice, fakes.vjp_fn))
-        updated = [steps.generator_step(start, batch, settings, game=game, fakes=f)[0] for f in (None, fakes, doubled)]
+        updated = [
+            steps.generator_step(start, batch, settings, game=game, generated=f)[0] for f in (None, fakes, doubled)
+        ]
         return [optax.tree.sub(after.generator.params, start.generator.params) for after in updated]
 
     alone, once, doubled = moves()

@@ -24,8 +24,8 @@ from gan import data
 from gan.data import toys
 from gan.errors import UserError, machine_failure
 from gan.io import checkpoint, console, events, writer
-from gan.parallel import compilation
-from gan.train import loop
+from gan.parallel import compilation, sharding
+from gan.train import signals, sources
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def test_functions_before_which_the_disk_fills_exist(module, function):
 
 
 def test_names_that_the_faults_patch_exist():
-    assert isinstance(loop.DECODED_BYTES, int)
+    assert isinstance(sources.DECODED_BYTES, int)
     for source in (memory.NO_MEMORY_TO_COMPILE, datasets.NAN_IN_STEP_101, datasets.STREAM_FROM_TFDS):
         compiled = compile(source, "fault", "exec")
-        assert {"fail", "load_with_nan", "loop"} & {*compiled.co_names}
+        assert {"fail", "load_with_nan", "sources"} & {*compiled.co_names}
     assert data.positions(100, batches=1, batch_size=128)[0, :1].shape == (1,)
     points = toys.load("ring8", "train")
     assert points._images[data.example_order(np.arange(1), seed=0, n=len(points))].size == 2
@@ -61,7 +61,9 @@ def test_names_that_the_faults_patch_exist():
 
 def test_the_training_steps_are_compiled_under_the_name_that_the_memory_fault_expects():
     mesh = sharding.device_mesh()
-    steps = sharding.jit_steps(lambda state, data, rows, numbers, axis_name: (state, data), mesh, data_axis=1, most=2)
+    steps = compilation.jit_steps(
+        lambda state, data, rows, numbers, axis_name: (state, data), mesh, data_axis=1, max_steps=2
+    )
     array = jnp.zeros((1, len(mesh.devices)))
     lowered = steps.lower(array, array, np.int32(1), np.zeros(len(mesh.devices), np.int32), {})
     assert memory.COMPILED_STEPS in lowered.as_text()
@@ -187,7 +189,7 @@ def test_cache_entries_of_a_killed_writer_are_removed(tmp_path):
 def test_sighup_is_handled_unless_it_is_ignored(before):
     earlier = signal.signal(signal.SIGHUP, before)
     try:
-        with loop.StopSignal() as stop_signal:
+        with signals.StopSignal() as stop_signal:
             assert (signal.getsignal(signal.SIGHUP) == stop_signal._note) is (before == signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGHUP, earlier)

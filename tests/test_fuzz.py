@@ -31,7 +31,7 @@ from PIL import Image
 from test_configs import parsed
 
 from gan import augment, data, losses, main, networks, optimizers, schedules
-from gan import game as rules
+from gan.build import COMPUTE_DTYPES, OUTPUTS, PRIORS, make_game, make_schedules
 from gan.cli import flags as cli_flags
 from gan.config import schema, specs
 from gan.config.flattening import flatten
@@ -44,7 +44,7 @@ from gan.metrics import classifier
 from gan.metrics.torch_file import read_tensors
 from gan.networks.layers import initializers
 from gan.parallel import sharding
-from gan.train import loop, population
+from gan.train import loop, population, setup
 
 TIMEOUT_SECONDS = 60
 """An example that takes longer counts as hanging."""
@@ -163,8 +163,8 @@ EXTREMES = [
     "\0", "8,8", "~nobody_of_this_name", "train[:10%]", "train[5:2]", "mnist:0", "huggingface:mnist",
 ]  # fmt: skip
 NAMES = [
-    *losses.LOSSES, *augment.AUGMENTS, *schedules.SCHEDULES, *rules.PRIORS, *networks.NETWORKS, *optimizers.OPTIMIZERS,
-    *initializers.INITIALIZERS, *rules.OUTPUTS, *rules.COMPUTE_DTYPES, *METRICS, *data.MIXTURES, "none", "concat",
+    *losses.LOSSES, *augment.AUGMENTS, *schedules.SCHEDULES, *PRIORS, *networks.NETWORKS, *optimizers.OPTIMIZERS,
+    *initializers.INITIALIZERS, *OUTPUTS, *COMPUTE_DTYPES, *METRICS, *data.MIXTURES, "none", "concat",
     "embedding", "projection", "classifier", "inception", "pixels", "pmap", "never", "digits", "folder", "sum", "skip",
 ]  # fmt: skip
 LITERALS = ["1", "0", "-1", "0.5", "1e999", "'x'", "None", "True", "[]", "{}", "(1, 2)", "((0, 1), (5, 2))",
@@ -733,7 +733,7 @@ def run_folder(tmp_path_factory):
     dataset = data.open_dataset(config.data)
     digests = {}
     with workdir.lock(folder):
-        opened = loop.prepare_run(config, folder, dataset, mesh)
+        opened = setup.prepare_run(config, folder, dataset, mesh)
         for step in (4, 8):
             state = sharding.replicate(opened.state.replace(step=np.int32(step)), mesh)
             checkpoint.save(opened.manager, step, state)
@@ -772,7 +772,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
             damage_file(path, again)
         try:
             with workdir.lock(copy):
-                opened = rejected_or(loop.prepare_run, config, copy, dataset, mesh)
+                opened = rejected_or(setup.prepare_run, config, copy, dataset, mesh)
                 if opened is not None:
                     opened.manager.close()
                     step = int(opened.state.step)
@@ -825,8 +825,8 @@ def test_the_record_of_a_run(examples, run_folder, tmp_path):
             old = workdir.read(tmp_path)
             config, dataset = sampling.recorded(tmp_path)
             workdir.continue_with(tmp_path, old, record["config"], record["dataset"])
-            rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-            schedules.build(config)
+            make_game(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+            make_schedules(config)
 
         rejected_or(resumed)
 

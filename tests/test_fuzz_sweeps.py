@@ -8,12 +8,12 @@ import shutil
 import pytest
 import runs
 from hypothesis import strategies as st
-from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, refused_or
+from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, rejected_or
 
-from gan.config.flattening import flatten
-from gan.config.overrides import override
 from experiments.sweep import Experiment, cases, choice, integers, log_uniform, space, uniform
 from experiments.sweep.experiment import config_flags, load_configs, load_experiment, record, trial_config
+from gan.config.flattening import flatten
+from gan.config.overrides import override
 from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
@@ -59,8 +59,8 @@ def test_experiments(examples):
     def check(given, changed):
         whole = {"base": BASE, "minimize": "frechet", "num_reports": 5}
         kept = dict(itertools.islice(given.items(), 1 + changed))
-        plan = refused_or(lambda: Experiment(**whole | kept))
-        configs = plan and refused_or(load_configs, plan)
+        plan = rejected_or(lambda: Experiment(**whole | kept))
+        configs = plan and rejected_or(load_configs, plan)
         if configs is None:
             return
         base, config = configs
@@ -71,7 +71,7 @@ def test_experiments(examples):
                 return parameters.get(name, what.low if isinstance(what, space.Range) else what[0])
 
             changes = space.resolve(plan.space, choose)
-            made = refused_or(trial_config, plan, config, changes, 0)
+            made = rejected_or(trial_config, plan, config, changes, 0)
             if made is not None:
                 config_flags(base, made)
 
@@ -93,7 +93,7 @@ def test_overrides_of_a_sweep(examples):
             override(config, [f"{field}{equals}{text}"])
         except UserError as error:
             one_line(error)
-        refused_or(load_configs, Experiment(base=BASE, minimize="fd", num_reports=5), [f"{field}{equals}{text}"])
+        rejected_or(load_configs, Experiment(base=BASE, minimize="fd", num_reports=5), [f"{field}{equals}{text}"])
 
 
 FILES = st.text(max_size=60) | st.sampled_from([
@@ -113,9 +113,9 @@ def test_files_of_experiments(examples, tmp_path):
     def check(text):
         path = tmp_path / "question.py"
         path.write_bytes(text.encode(errors="surrogatepass"))
-        loaded = refused_or(load_experiment, str(path))
+        loaded = rejected_or(load_experiment, str(path))
         if loaded is not None:
-            refused_or(load_configs, loaded[0])
+            rejected_or(load_configs, loaded[0])
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_study_on_the_disk(examples, study_folder, tmp_path):
             return found
 
         try:
-            found = refused_or(read)
+            found = rejected_or(read)
             # A journal has no checksums: a flipped digit may change a value. A truncation must not.
             if found is not None and damage[0] in ("cut", "delete", "whole") and path.name == storage.JOURNAL:
                 for run in found.runs:
@@ -208,8 +208,8 @@ def test_the_reports_of_a_trial(examples, tmp_path):
         path.write_text("\n".join(lines) + "\n")
         damage_file(path, damage)
         if name == "metrics":
-            refused_or(trial.progress, tmp_path)
+            rejected_or(trial.progress, tmp_path)
             return
-        found = refused_or(trial.reports, tmp_path, plan)
+        found = rejected_or(trial.reports, tmp_path, plan)
         if found and damage[0] in ("cut", "zeros", "whole"):
             assert [report.step for report in found] == list(range(1, len(found) + 1))

@@ -10,8 +10,9 @@ import pytest
 import runs
 from flax import linen as nn
 
-from gan import game as rules
+from gan.build import make_game
 from gan.errors import UserError
+from gan.game import initial_variables
 from gan.networks.layers.dropout import Dropout
 from gan.networks.layers.initializers import INITIALIZERS, initializer
 
@@ -20,7 +21,7 @@ ESTIMATED = {"penalties__r1": 1.0, "discriminator__batch_norm": False}
 
 
 def build(image_shape=SHAPE, **overrides):
-    return rules.build(runs.config(**overrides), image_shape=image_shape, num_classes=10)
+    return make_game(runs.config(**overrides), image_shape=image_shape, num_classes=10)
 
 
 def test_a_game_is_frozen_and_hashable():
@@ -92,9 +93,9 @@ def test_an_impossible_game_is_one_line(overrides, line):
 
 def test_labels_are_learned_of_only_where_there_are_any():
     config = runs.config(discriminator__conditioning="projection")
-    rules.build(config, image_shape=SHAPE, num_classes=10)
+    make_game(config, image_shape=SHAPE, num_classes=10)
     with pytest.raises(UserError, match="conditioning='projection' needs labels, and the dataset has none"):
-        rules.build(config, image_shape=SHAPE, num_classes=0)
+        make_game(config, image_shape=SHAPE, num_classes=0)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_labels_are_learned_of_only_where_there_are_any():
 )
 def test_a_conditioned_generator_paints_by_its_label_and_a_projection_judges_by_it(conditioning):
     game = build(generator__conditioning=conditioning, discriminator__conditioning="projection")
-    generator, discriminator = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
+    generator, discriminator = initial_variables(game, jax.random.key(0), jax.random.key(1))
     latent = jnp.broadcast_to(jax.random.normal(jax.random.key(2), (1, 100)), (3, 100))
     label = jnp.array([0, 0, 7])
     image, _ = game.generate(generator, latent, label, train=False)
@@ -119,7 +120,7 @@ def test_a_field_that_the_network_does_not_take_is_named():
     with pytest.raises(
         UserError, match=r"config\.generator\.witdh is not a field of network 'dcgan'; nearest: 'width'"
     ):
-        rules.build(config, image_shape=SHAPE)
+        make_game(config, image_shape=SHAPE)
 
 
 def test_an_image_too_small_shows_the_nearest_size():
@@ -145,7 +146,7 @@ def test_priors_have_their_moments():
 @pytest.mark.parametrize("output, low, high", [("tanh", -1.0, 1.0), ("sigmoid", 0.0, 1.0)])
 def test_images_are_in_the_range_of_the_game(output, low, high):
     game = build(output_activation=output)
-    variables, _ = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
+    variables, _ = initial_variables(game, jax.random.key(0), jax.random.key(1))
     image, _ = game.generate(variables, 1e4 * jnp.ones((2, 100)), jnp.zeros(2, jnp.int32), train=False)
     assert game.output.image_range == (low, high)
     assert image.shape == (2, *SHAPE)
@@ -200,7 +201,7 @@ def test_dropout_keeps_the_mean_and_loses_its_share():
 
 def test_draws_by_other_names_leave_dropout_alone():
     game = players.noisy_game()
-    variables, _ = rules.initial_variables(game, jax.random.key(0), jax.random.key(1))
+    variables, _ = initial_variables(game, jax.random.key(0), jax.random.key(1))
     inputs, label, key = jax.random.normal(jax.random.key(2), (4, 8)), jnp.zeros(4, jnp.int32), jax.random.key(3)
     alone, _ = game.generator.module.apply(
         variables, inputs, label, True, rngs={"dropout": key}, mutable=["batch_stats"]

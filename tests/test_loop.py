@@ -13,13 +13,11 @@ import pytest
 import runs
 from PIL import Image
 
-from gan import data, schedules
-from gan import game as rules
-from gan import state as states
+from gan import build, data
 from gan.errors import Diverged, UserError
 from gan.inference import sampling
 from gan.parallel import compilation, sharding
-from gan.train import loop
+from gan.train import loop, recorder, sources
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +29,8 @@ def whole(tmp_path_factory):
 
 
 def test_due():
-    assert [step for step in range(1, 11) if loop.due(step, 4, 10)] == [4, 8, 10]
-    assert not any(loop.due(step, 0, 10) for step in range(1, 11))
+    assert [step for step in range(1, 11) if recorder.due(step, 4, 10)] == [4, 8, 10]
+    assert not any(recorder.due(step, 0, 10) for step in range(1, 11))
 
 
 def test_a_run_leaves_its_contract_behind(whole):
@@ -81,7 +79,7 @@ def test_another_seed_is_another_run(whole, tmp_path):
 
 @pytest.mark.parametrize("decoded_bytes", [2**32, 0])
 def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path, decoded_bytes, monkeypatch):
-    monkeypatch.setattr(loop, "DECODED_BYTES", decoded_bytes)
+    monkeypatch.setattr(sources, "DECODED_BYTES", decoded_bytes)
     runs.train(tmp_path, data__on_device="never")
     assert runs.final_digests(tmp_path) == runs.final_digests(whole)
     assert all(0 <= line["share_waiting_for_data"] < 1 for line in runs.logged(tmp_path))
@@ -101,7 +99,7 @@ def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):
         return counted
 
     monkeypatch.setattr(compilation, "compile_steps", counting)
-    monkeypatch.setattr(loop, "DISPATCH_SECONDS", 1e9)  # as many turns as there are before something is due
+    monkeypatch.setattr(recorder, "DISPATCH_SECONDS", 1e9)  # as many turns as there are before something is due
     runs.train(tmp_path, sample_every=6)
     # Logged every 4, drawn every 6, 12 in all: one by one until the speed is known, then 4 to 6, 6 to 8, 8 to 12.
     assert counts == [1, 1, 1, 1, 2, 2, 4]
@@ -115,12 +113,13 @@ def test_another_seed_rate_or_weight_is_the_same_program():
         config = runs.config(**{"discriminator.batch_norm": False, "penalties.r1": 1.0} | overrides)
         mesh = sharding.device_mesh()
         dataset = data.open_dataset(config.data)
-        game = rules.build(config, image_shape=dataset.image_shape, num_classes=10)
-        course, source = schedules.build(config), loop.Resident(dataset, config, mesh)
-        turn = functools.partial(loop.run_step, game=game, course=course, batch_of=source.batch_of, axis_name=None)
-        numbers = loop.base_hyperparams(config, course)
-        made = jax.eval_shape(functools.partial(states.create, game), course(0), numbers["seed"])
-        return jax.jit(turn).lower(made, source.take()[0], np.arange(config.batch_size), numbers).as_text()
+        setup = build.setup(config, image_shape=dataset.image_shape, num_classes=10)
+        source = sources.Resident(dataset, setup.options, mesh)
+        step = functools.partial(
+            loop.run_step, game=setup.game, schedules=setup.schedules, batch_of=source.batch_of, axis_name=None
+        )
+        given = (setup.shapes, source.take()[0], np.arange(config.batch_size), setup.base_hyperparams)
+        return jax.jit(step).lower(*given).as_text()
 
     before = lowered()
     others = {"seed": 7, "generator.learning_rate": 1e-3, "discriminator.beta1": 0.0, "penalties.r1": 5.0}

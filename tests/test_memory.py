@@ -19,12 +19,12 @@ from configs import toy
 from experiments.sweep import Experiment, choice
 from experiments.sweep.experiment import config_flags, load_configs, trial_config
 from gan import data, losses
-from gan import game as rules
+from gan.build import make_game
 from gan.config import overrides, schema
 from gan.errors import UserError
 from gan.inference import sampling
 from gan.parallel import processes, sharding
-from gan.train import loop, memory, population
+from gan.train import loop, memory, population, setup, sources
 
 # The search.
 
@@ -57,7 +57,7 @@ def test_microbatches_leave_equal_parts_on_every_device():
     assert memory.candidates(48, 4) == [1, 2, 3, 4, 6, 12]  # 12 examples on each
     assert memory.candidates(48, 4, period=4) == [1, 3]
     for number in memory.candidates(48, 4):
-        rules.build(runs.config(batch_size=48, microbatches=number), image_shape=(8, 8, 1))
+        make_game(runs.config(batch_size=48, microbatches=number), image_shape=(8, 8, 1))
 
 
 class Compiled:
@@ -174,7 +174,7 @@ def opened(folder, **overrides):
     folder.mkdir(exist_ok=True)
     with meshes.on(2):
         run = config(**overrides)
-        found = loop.prepare_run(run, folder, data.open_dataset(run.data), sharding.device_mesh())
+        found = setup.prepare_run(run, folder, data.open_dataset(run.data), sharding.device_mesh())
         found.manager.close()
         return found
 
@@ -188,7 +188,7 @@ def needs(tmp_path_factory):
         run = opened(tmp_path_factory.mktemp("needs"), microbatches=number)
         with meshes.on(2):
             mesh = sharding.device_mesh()
-            source = loop.Streamed(data.open_dataset(run.config.data), run.config, mesh)
+            source = sources.Streamed(data.open_dataset(run.config.data), run.setup.options, mesh)
             compiled = loop.compile_run(run, source, mesh).compile(run.state, source.abstract(1))
         return memory.footprint(compiled).total
 
@@ -310,7 +310,7 @@ def test_auto_and_numbers_can_be_typed_and_set():
     for wrong in ("x", "1.5", "-"):
         with pytest.raises(UserError, match="a whole number or 'auto'"):
             overrides_of(f"microbatches={wrong}")
-    assert rules.build(overrides_of("microbatches=auto"), image_shape=(32, 32, 1)).microbatches == 1
+    assert make_game(overrides_of("microbatches=auto"), image_shape=(32, 32, 1)).microbatches == 1
 
 
 def overrides_of(*changes):

@@ -10,9 +10,9 @@ from players import batches, changed, hyperparams, point_game
 from twins import jit
 
 from configs import r3gan
-from gan import game as rules
 from gan import losses, state, steps
 from gan.augment import AUGMENTS
+from gan.build import make_game
 from gan.estimators import finite_difference
 from gan.networks import stylegan2
 from gan.networks.layers.dropout import Dropout
@@ -122,6 +122,6 @@ def test_parts_change_the_gradient_where_it_is_said_and_only_there(case):
 
 
 def test_r3gan_can_be_cut_and_a_dcgan_with_batch_normalization_cannot():
-    whole = rules.build(r3gan.get_config("cifar10"), image_shape=(32, 32, 3), num_classes=10)
+    whole = make_game(r3gan.get_config("cifar10"), image_shape=(32, 32, 3), num_classes=10)
     assert memory.what_parts_change(whole) == ""
-    assert "batches (BatchNorm_0" in memory.what_parts_change(rules.build(runs.config(), image_shape=(8, 8, 1)))
+    assert "batches (BatchNorm_0" in memory.what_parts_change(make_game(runs.config(), image_shape=(8, 8, 1)))

@@ -10,7 +10,7 @@ import pytest
 from flax.errors import InvalidRngError
 
 from configs import default
-from gan import game as rules
+from gan.build import make_game
 from gan.errors import UserError
 from gan.networks import NETWORKS
 
@@ -90,7 +90,7 @@ def test_capabilities_are_not_fields_of_a_config(network):
         with config.unlocked():
             config[player] = default.player(network=network, **{name: True})
         with pytest.raises(UserError, match=rf"config\.{player}\.{name} is not a field of network") as caught:
-            rules.build(config, image_shape=SHAPES.get(network, (32, 32, 3)))
+            make_game(config, image_shape=SHAPES.get(network, (32, 32, 3)))
         assert "batch_independent_stats" not in str(caught.value)
 
 

@@ -10,9 +10,9 @@ from players import first_step, largest_move
 from twins import check_same, drawn
 
 from configs import r3gan as configs
-from gan import game as rules
-from gan import schedules
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
+from gan.game import initial_variables, parameter_count
 from gan.networks.layers.resample import downsample, upsample
 from gan.networks.r3gan import Discriminator, Generator, ResidualBlock
 
@@ -42,9 +42,9 @@ FIELDS = {"widths": (8, 8, 4), "blocks": 1, "group_width": 4}
 def test_the_parameter_counts_of_table_9(preset, generator, discriminator):
     config = configs.get_config(preset)
     shape = (*config.data.image_size, 1 if preset == "small" else 3)
-    game = rules.build(config, image_shape=shape, num_classes=CLASSES[preset])
-    made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
-    assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
+    game = make_game(config, image_shape=shape, num_classes=CLASSES[preset])
+    made = jax.eval_shape(functools.partial(initial_variables, game), *jax.random.split(jax.random.key(0)))
+    assert [parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +176,12 @@ def test_what_does_not_fit_is_reported_in_one_line(fields, shape, line):
     config = configs.get_config()
     config.generator.update(fields)
     with pytest.raises(UserError, match=line) as caught:
-        rules.build(config, image_shape=shape)
+        make_game(config, image_shape=shape)
     assert "\n" not in str(caught.value)
 
 
 def test_the_hyperparameters_of_the_cifar_recipe():
-    hyperparams = schedules.build(configs.get_config("cifar10"))
+    hyperparams = make_schedules(configs.get_config("cifar10"))
     for images, expected in ((0, (2e-4, 0.9, 0.025, 0.0, 0.0)), (20e6, (5e-5, 0.99, 0.0025, 5e6, 0.55))):
         now = hyperparams(images)
         player = now.generator
@@ -195,8 +195,8 @@ def test_the_first_step_is_finite_and_changes_both_players():
     config.augment.policy, config.schedules.augment.p = "none", ""  # tested elsewhere, and slow to compile
     for player in (config.generator, config.discriminator):
         player.update({"widths": (4, 4), "blocks": 1, "group_width": 8, "bfloat16_stages": 1})
-    game = rules.build(config, image_shape=(8, 8, 3), num_classes=10)
-    hyperparams = schedules.build(config)(20e6)
+    game = make_game(config, image_shape=(8, 8, 3), num_classes=10)
+    hyperparams = make_schedules(config)(20e6)
 
     before, after, metrics = first_step(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())

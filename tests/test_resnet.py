@@ -10,9 +10,9 @@ from players import first_step, largest_move
 from twins import check_same, drawn
 
 from configs import sngan, wgan_gp
-from gan import game as rules
-from gan import schedules
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
+from gan.game import initial_variables, parameter_count
 from gan.networks.layers.normalization import ConditionalBatchNorm
 from gan.networks.resblocks import DiscriminatorBlock
 from gan.networks.resnet import Discriminator, Generator
@@ -44,9 +44,9 @@ SHAPE = (8, 4, 3)
     ],
 )
 def test_the_parameter_counts(config, side, classes, generator, discriminator):
-    game = rules.build(config, image_shape=(side, side, 3), num_classes=classes)
-    made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
-    assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
+    game = make_game(config, image_shape=(side, side, 3), num_classes=classes)
+    made = jax.eval_shape(functools.partial(initial_variables, game), *jax.random.split(jax.random.key(0)))
+    assert [parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_reported_in_one_line(overrides, shape, line):
     config = sngan.get_config()
     config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError, match=line) as caught:
-        rules.build(config, image_shape=shape)
+        make_game(config, image_shape=shape)
     assert "\n" not in str(caught.value)
 
 
@@ -215,8 +215,8 @@ def test_the_first_step_is_finite_and_changes_both_players(module):
     config = module.get_config("conditional")
     config.generator.widths, config.discriminator.widths, config.discriminator.halvings = (4, 4), (4, 4), 1
     config.discriminator_steps = 1  # instead of five, which would be compiled too
-    game = rules.build(config, image_shape=(8, 8, 3), num_classes=10)
-    hyperparams = schedules.build(config)(0)
+    game = make_game(config, image_shape=(8, 8, 3), num_classes=10)
+    hyperparams = make_schedules(config)(0)
 
     before, after, metrics = first_step(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -228,4 +228,4 @@ def test_the_first_step_is_finite_and_changes_both_players(module):
         # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
         np.testing.assert_allclose(largest_move(before, after, player), 2e-4, rtol=0.1)
     # Five batches of 64 per step: at the end the rate is zero.
-    assert float(schedules.build(config)(config.steps * 5 * 64).generator.learning_rate) == 0.0
+    assert float(make_schedules(config)(config.steps * 5 * 64).generator.learning_rate) == 0.0

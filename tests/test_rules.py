@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 from players import PointDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
-from gan import state, steps
+from gan import state, steps, updates
 from gan.augment import AUGMENTS
 from gan.estimators import Exact, finite_difference, normal
 from gan.game import SPECTRAL_NORM
@@ -106,7 +106,7 @@ def test_the_generator_learns_from_the_images_that_look_most_real():
     # Logits 3, 1, 2, 0 with losses 10, 20, 30, 40: the upper half are the first and the third.
     logits, losses = jnp.array([3.0, 1.0, 2.0, 0.0]), jnp.array([10.0, 20.0, 30.0, 40.0])
     for share, mean in ((0.5, 20.0), (0.25, 10.0), (1.0, 25.0), (0.01, 10.0)):
-        assert steps._mean_of_top(losses, logits, jnp.float32(share)) == mean
+        assert updates.mean_of_top(losses, logits, jnp.float32(share)) == mean
     game = point_game(selects_top=True)
     start = state.create(game, hyperparams(), seed=0)
     _, half = generator_step(start, first_batch(game), hyperparams(top_k=0.5), game=game)

@@ -10,9 +10,9 @@ from players import first_step, largest_move
 from twins import attended, check_same, drawn
 
 from configs import sagan
-from gan import game as rules
-from gan import schedules
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
+from gan.game import SPECTRAL_NORM, initial_variables, parameter_count
 from gan.networks.layers.attention import SelfAttention
 from gan.networks.sagan import Discriminator, Generator
 
@@ -43,27 +43,27 @@ def test_the_parameter_counts(preset, side, classes, attention, generator, discr
     config.generator.kernel_init = config.discriminator.kernel_init = (
         "normal(0.02)"  # other initializers take seconds to trace
     )
-    game = rules.build(config, image_shape=(side, side, 3), num_classes=classes)
-    made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
-    assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
+    game = make_game(config, image_shape=(side, side, 3), num_classes=classes)
+    made = jax.eval_shape(functools.partial(initial_variables, game), *jax.random.split(jax.random.key(0)))
+    assert [parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
     kernels, vectors = zip(*map(kernels_and_vectors, made), strict=True)
     # Every kernel and D's embedding, but none of G's embeddings, which are the scales and offsets of the classes.
     assert not any("embedding" in path for path in vectors[0]) and any("embedding" in path for path in vectors[1])
     assert vectors[0] == {path for path in kernels[0] if path.endswith("kernel")} and vectors[1] == kernels[1]
-    assert set(made[1]["batch_stats"]) == {rules.SPECTRAL_NORM}  # D has no batch statistics
+    assert set(made[1]["batch_stats"]) == {SPECTRAL_NORM}  # D has no batch statistics
 
 
 def kernels_and_vectors(variables):
     paths = ["/".join(entry.key for entry in path) for path, _ in jax.tree_util.tree_leaves_with_path(
         variables["params"])]  # fmt: skip
     matrices = {path for path in paths if path.endswith(("kernel", "embedding"))}
-    return matrices, set(variables["batch_stats"][rules.SPECTRAL_NORM])
+    return matrices, set(variables["batch_stats"][SPECTRAL_NORM])
 
 
 def test_256_pixels_are_built():
     config = sagan.get_config("imagenet128")
-    game = rules.build(config, image_shape=(256, 256, 3), num_classes=10)
-    made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
+    game = make_game(config, image_shape=(256, 256, 3), num_classes=10)
+    made = jax.eval_shape(functools.partial(initial_variables, game), *jax.random.split(jax.random.key(0)))
     assert made[0]["params"]["GeneratorBlock_5"]["Conv_0"]["kernel"].shape == (3, 3, 64, 64)
     assert made[1]["params"]["DiscriminatorBlock_6"]["Conv_1"]["kernel"].shape == (3, 3, 1024, 1024)
 
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_reported_in_one_line(overrides, shape, line):
     config = sagan.get_config()
     config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError, match=line) as caught:
-        rules.build(config, image_shape=shape, num_classes=10)
+        make_game(config, image_shape=shape, num_classes=10)
     assert "\n" not in str(caught.value)
 
 
@@ -184,8 +184,8 @@ def test_the_first_step_is_finite_and_changes_both_players(is_conditional):
     config.generator.widths = (8, 8, 8)
     if not is_conditional:
         config.generator.conditioning = config.discriminator.conditioning = "none"
-    game = rules.build(config, image_shape=(8, 8, 3), num_classes=10 if is_conditional else 0)
-    before, after, metrics = first_step(game, schedules.build(config)(0))
+    game = make_game(config, image_shape=(8, 8, 3), num_classes=10 if is_conditional else 0)
+    before, after, metrics = first_step(game, make_schedules(config)(0))
     assert all(np.isfinite(value) for value in metrics.values())
     for player, rate in (("generator", 2e-4), ("discriminator", 4e-4)):
         # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from gan import schedules
+from gan.build import make_schedules
 from gan.errors import UserError
 
 
@@ -37,7 +37,7 @@ def test_values(schedule, images, expected):
     config = default.get_config()
     config.generator.learning_rate = 0.5
     config.schedules.generator.learning_rate = schedule
-    hyperparams = schedules.build(config)
+    hyperparams = make_schedules(config)
     np.testing.assert_allclose(hyperparams(images).generator.learning_rate, expected, rtol=1e-4)
     np.testing.assert_allclose(jax.jit(hyperparams)(images).generator.learning_rate, expected, rtol=1e-4)
     np.testing.assert_allclose(hyperparams(images).discriminator.learning_rate, 2e-4, rtol=1e-6)
@@ -52,7 +52,7 @@ def test_a_schedule_that_makes_no_sense_is_refused_in_one_line(schedule):
     config = default.get_config()
     config.schedules.generator.learning_rate = schedule
     with pytest.raises(UserError, match=r"config\.schedules\.generator\.learning_rate") as caught:
-        schedules.build(config)
+        make_schedules(config)
     assert "\n" not in str(caught.value)
 
 
@@ -72,4 +72,4 @@ def test_a_number_that_makes_no_sense_is_refused_in_one_line(field, value):
     config = default.get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.{field}={value}; expected: "):
-        schedules.build(config)
+        make_schedules(config)

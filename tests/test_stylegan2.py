@@ -11,9 +11,9 @@ from torch_stylegan2 import torch_networks
 from twins import check_same, drawn, jit
 
 from configs import stylegan2 as configs
-from gan import game as rules
-from gan import schedules
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
+from gan.game import initial_variables, parameter_count
 from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator
 from gan.networks.stylegan2_layers import MappingNetwork, MinibatchStd
 
@@ -49,9 +49,9 @@ CLASSES = {"small": 10, "cifar": 10, "cifar_conditional": 10, "ffhq256": 0}
 def test_the_parameter_counts_of_the_authors_code(preset, generator, discriminator):
     config = configs.get_config(preset)
     shape = (*config.data.image_size, 1 if preset == "small" else 3)
-    game = rules.build(config, image_shape=shape, num_classes=CLASSES[preset])
-    made = jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
-    assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
+    game = make_game(config, image_shape=shape, num_classes=CLASSES[preset])
+    made = jax.eval_shape(functools.partial(initial_variables, game), *jax.random.split(jax.random.key(0)))
+    assert [parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
 
 
 def drawn_mildly(module, inputs):
@@ -283,15 +283,15 @@ def test_what_does_not_fit_is_reported_in_one_line(player, fields, line):
     config = configs.get_config()
     config[player].update(fields)
     if line is None:  # any number of stages whose halvings fit the image
-        assert rules.build(config, image_shape=(32, 32, 1))
+        assert make_game(config, image_shape=(32, 32, 1))
         return
     with pytest.raises(UserError, match=line) as caught:
-        rules.build(config, image_shape=(32, 32, 1))
+        make_game(config, image_shape=(32, 32, 1))
     assert "\n" not in str(caught.value)
 
 
 def test_the_hyperparameters_of_the_recipes():
-    cifar, faces = (schedules.build(configs.get_config(preset))(1e6) for preset in ("cifar", "ffhq256"))
+    cifar, faces = (make_schedules(configs.get_config(preset))(1e6) for preset in ("cifar", "ffhq256"))
     for numbers in (cifar, faces):
         # Rates 0.0025 * 4/5 and 0.0025 * 16/17; beta2 0.99 to those powers.
         expected = ((numbers.generator, 0.002, 0.9919919), (numbers.discriminator, 0.00235294, 0.9905856))
@@ -312,8 +312,8 @@ def test_the_first_step_is_finite_and_changes_both_players():
     for player in (config.generator, config.discriminator):
         player.update({"widths": (6, 4), "bfloat16_stages": 1})
     config.generator.update({"style_width": 8, "mapping_layers": 2})
-    game = rules.build(config, image_shape=(8, 8, 3))
-    numbers = schedules.build(config)(1e6)
+    game = make_game(config, image_shape=(8, 8, 3))
+    numbers = make_schedules(config)(1e6)
     before, after, metrics = first_step(game, numbers)
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["r1"] > 0 and metrics["path_length"] > 0

@@ -11,9 +11,9 @@ import pytest
 from players import first_step, largest_move
 from twins import jit
 
-from gan import game as rules
-from gan import schedules
+from gan.build import make_game, make_schedules
 from gan.errors import UserError
+from gan.game import initial_variables, parameter_count
 from gan.networks import NETWORKS, flag, mlp
 
 LABEL = jnp.zeros(2, jnp.int32)
@@ -32,8 +32,8 @@ def config_of(name):
 
 def variables_of(name):
     """The shapes of both players' variables, as the config and its image size make them."""
-    game = rules.build(config_of(name), image_shape=SHAPES[name])
-    return jax.eval_shape(functools.partial(rules.initial_variables, game), *jax.random.split(jax.random.key(0)))
+    game = make_game(config_of(name), image_shape=SHAPES[name])
+    return jax.eval_shape(functools.partial(initial_variables, game), *jax.random.split(jax.random.key(0)))
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def variables_of(name):
 )
 def test_the_published_counts(name, generator, discriminator):
     made = variables_of(name)
-    assert [rules.parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
+    assert [parameter_count(variables["params"]) for variables in made] == [generator, discriminator]
 
 
 def test_the_flag_generator_s_count_with_statistics():
     # A mean and a variance for each of 25,600 + 64 + 32 normalized channels: 2,713,153 + 51,392.
-    assert rules.parameter_count(variables_of("flag_gan")[0]) == 2_764_545
+    assert parameter_count(variables_of("flag_gan")[0]) == 2_764_545
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_size_that_does_not_fit_is_one_line(name, shape, latent_size, line):
     config = config_of(name)
     config.latent.size = latent_size
     with pytest.raises(UserError, match=line) as caught:
-        rules.build(config, image_shape=shape)
+        make_game(config, image_shape=shape)
     assert "\n" not in str(caught.value)
 
 
@@ -105,8 +105,8 @@ LARGE = ("conv_gan", "flag_gan", "vanilla_gan")
 def test_the_first_turn_is_finite_and_moves_both_players(name):
     shape = (16, 16, 1) if name == "flag_gan" else SHAPES[name]
     config = config_of(name)
-    game = rules.build(config, image_shape=shape)
-    hyperparams = schedules.build(config)(0)
+    game = make_game(config, image_shape=shape)
+    hyperparams = make_schedules(config)(0)
 
     before, after, metrics = first_step(game, hyperparams)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -163,9 +163,9 @@ def test_the_slope_of_a_perceptron(slope, expected):
 
 def test_the_initial_values_of_conv_gan():
     config = config_of("conv_gan")
-    game = rules.build(config, image_shape=SHAPES["conv_gan"])
+    game = make_game(config, image_shape=SHAPES["conv_gan"])
     keys = jax.random.split(jax.random.key(0))
-    generator, discriminator = jit(functools.partial(rules.initial_variables, game))(*keys)
+    generator, discriminator = jit(functools.partial(initial_variables, game))(*keys)
     largest = generator["params"]["ConvTranspose_1"]["kernel"]
     # N(0, sd) cut at 2 sd has standard deviation 0.8796 sd; 819,200 draws.
     np.testing.assert_allclose([largest.std(), jnp.abs(largest).max()], [0.08796, 0.2], rtol=0.01)

@@ -10,11 +10,9 @@ row has the time of a member's step; `speedup` is the time of a run alone divide
 
 import argparse
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import cli

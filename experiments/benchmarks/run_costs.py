@@ -33,10 +33,10 @@ from experiments.benchmarks import program, timing
 from experiments.benchmarks.systems import ROOT, load
 from gan import data
 from gan.inference import sampling
-from gan.train import loop
+from gan.train import loop, recorder
 
 PARTS = {"_log": "logging", "sample": "samples", "evaluate": "evaluation", "save": "checkpoints"}
-"""The methods of gan.train.loop.Recorder that do the periodic work, which are patched to time it, and its names."""
+"""The methods of gan.train.recorder.Recorder that do the periodic work, which are patched to time it, and its names."""
 
 
 def main() -> None:
@@ -130,7 +130,7 @@ def _launched(arguments: argparse.Namespace, workdir: Path, environment: dict[st
 def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
     """Trains in this process. Returns how often each part of the run happened, and its seconds."""
     found = {part: {"calls": 0, "seconds": 0.0} for part in PARTS.values()}
-    start, first_step, record = time.perf_counter(), [], loop.Recorder.record
+    start, first_step, record = time.perf_counter(), [], recorder.Recorder.record
 
     def record_and_note(self: object, step: int, count: int, metrics: dict, waited: float) -> None:
         record(self, step, count, metrics, waited)
@@ -141,7 +141,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, dict[str, float]]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
-        stack.enter_context(mock.patch.object(loop.Recorder, "record", record_and_note))
+        stack.enter_context(mock.patch.object(recorder.Recorder, "record", record_and_note))
         for method, part in PARTS.items():
             stack.enter_context(_timed(method, found[part]))
         loop.train(config, workdir, time.monotonic())
@@ -174,7 +174,7 @@ def shares(parts: dict[str, dict[str, float]], config: ConfigDict) -> dict[str, 
 
 @contextlib.contextmanager
 def _timed(name: str, row: dict[str, float]) -> Iterator[None]:
-    original = getattr(loop.Recorder, name)
+    original = getattr(recorder.Recorder, name)
 
     def timed(self: object, *arguments: object) -> None:
         jax.block_until_ready(arguments)
@@ -183,7 +183,7 @@ def _timed(name: str, row: dict[str, float]) -> Iterator[None]:
         row["seconds"] += time.perf_counter() - start
         row["calls"] += 1
 
-    with mock.patch.object(loop.Recorder, name, timed):
+    with mock.patch.object(recorder.Recorder, name, timed):
         yield
 
 

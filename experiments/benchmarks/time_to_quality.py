@@ -74,7 +74,7 @@ def measure_torch(arguments: argparse.Namespace, evaluator: Any, folder: Path, s
     launch(*(f"--{name}={value}" for name, value in flags.items()))
     with np.load(file, allow_pickle=False) as saved:
         images, steps = saved["images"], int(saved["steps"])
-    metrics = evaluator.compute_of(images, np.zeros(len(images), np.int32))
+    metrics = evaluator.compute_from_images(images, np.zeros(len(images), np.int32))
     return row("PyTorch", seconds, seed, steps, metrics[evaluator.selection_metric])
 
 

@@ -1,7 +1,6 @@
 """Whether a run ended as the undisturbed run did: checkpoints, metrics, images and leftovers."""
 
 import contextlib
-import functools
 import json
 import subprocess
 import time
@@ -76,16 +75,14 @@ def print_restored_digests(folders: Iterable[str]) -> None:
 
 def _abstract_state(workdir: Path) -> object:
     """The shapes and shardings of a run's state, which a restore needs."""
-    import jax
 
-    from gan import game, schedules, state
+    from gan import build
     from gan.inference import sampling
     from gan.parallel import sharding
 
     config, dataset = sampling.recorded(workdir)
-    rules = game.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-    initial = functools.partial(state.create, rules, schedules.build(config)(0), config.seed)
-    return sharding.abstract(jax.eval_shape(initial), sharding.replicated(sharding.device_mesh()))
+    setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+    return sharding.abstract(setup.shapes, sharding.replicated(sharding.device_mesh()))
 
 
 def saved_digests(workdir: Path, step: int) -> dict[str, int]:
@@ -115,7 +112,7 @@ def _check_image(path: Path) -> None:
     from gan.data import pixels
 
     try:
-        pixels.opened(path)
+        pixels.open_image(path)
     except (OSError, SyntaxError, ValueError) as error:
         raise Lost(f"{path.name} is not an image ({error})") from error
 

@@ -10,7 +10,7 @@ from experiments.faults import damage
 from experiments.faults.bench import TOY, Attempts, Bench, expect_exit, wait_for_exit
 from experiments.faults.compare import check_same_result, resume_and_compare, wait_for_metrics
 
-STREAM_FROM_TFDS = "from gan.train import loop; loop.DECODED_BYTES = 0"
+STREAM_FROM_TFDS = "from gan.train import sources; sources.DECODED_BYTES = 0"
 """Treats every dataset as too large to be decoded into the cache folder."""
 
 SOURCES = {

@@ -26,7 +26,7 @@ from experiments.on_gpu import parity_cases
 from experiments.on_gpu.parity_cases import Case
 from experiments.on_gpu.stage import Stage, StageFailed, failure_of
 from gan import data, schedules, state, steps
-from gan import game as rules
+from gan.build import make_game, make_schedules
 from gan.game import Game
 from gan.parallel import compilation
 
@@ -221,8 +221,8 @@ def built(family: tuple[str, ...], dtype: str = "float32") -> tuple[ConfigDict, 
     path, *changes = family
     config = systems.load(path, [*changes, *parity_cases.WITHOUT_UPDATES, f"compute_dtype={dtype}"])
     shape = (*config.data.image_size, config.data.channels)
-    game = rules.build(config, image_shape=shape, num_classes=parity_cases.CLASSES)
-    return config, game, schedules.build(config)
+    game = make_game(config, image_shape=shape, num_classes=parity_cases.CLASSES)
+    return config, game, make_schedules(config)
 
 
 def initial(family: tuple[str, ...], cpu: jax.Device) -> tuple[state.TrainState, dict[str, np.ndarray]]:

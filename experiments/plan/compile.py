@@ -21,8 +21,8 @@ from experiments.plan import hlo
 from experiments.plan.convolutions import Convolution, convolutions
 from experiments.plan.targets import OPTIONS, Target
 from experiments.plan.work import Data, program
-from gan.errors import UserError
 from gan import build
+from gan.errors import UserError
 from gan.parallel import compilation, sharding
 from gan.train import memory
 from gan.train.setup import with_sharded_updates
@@ -134,9 +134,7 @@ def lower_step(config: ConfigDict, data: Data, mesh: Mesh) -> jax.stages.Lowered
     step, (state, arrays, rows, hyperparams) = program(config, data)
     game = with_sharded_updates(step.keywords["game"], shard_state=config.shard_state, mesh=mesh)
     layout = sharding.state_sharding(state, mesh, sharded=config.shard_state)
-    steps = compilation.jit_steps(
-        functools.partial(step, game=game), mesh, data_axis=1, max_steps=1, layout=layout
-    )
+    steps = compilation.jit_steps(functools.partial(step, game=game), mesh, data_axis=1, max_steps=1, layout=layout)
     return steps.lower(state, arrays, np.int32(1), rows, hyperparams)
 
 
@@ -146,8 +144,13 @@ def compiled_text(config: ConfigDict, data: Data, mesh: Mesh) -> str:
         return lower_step(config, data, mesh).compile().as_text()
     step, (state, arrays, _, hyperparams) = program(config, data)
     steps = compilation.compile_steps(
-        step, mesh, wrapper=config.parallel, batch_size=config.batch_size, data_axis=1, max_steps=1,
-        hyperparams=hyperparams
+        step,
+        mesh,
+        wrapper=config.parallel,
+        batch_size=config.batch_size,
+        data_axis=1,
+        max_steps=1,
+        hyperparams=hyperparams,
     )
     given = sharding.abstract((state, arrays), (sharding.replicated(mesh), sharding.split_rows(mesh, 1)))
     return jax.jit(lambda state, data: steps(state, data, 1)).lower(*given).compile().as_text()

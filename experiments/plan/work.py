@@ -13,11 +13,11 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from experiments.benchmarks import operations
-from gan import game as rules
-from gan import schedules
+from gan import build
 from gan import state as states
 from gan.errors import UserError
-from gan.train import loop
+from gan.game import SPECTRAL_NORM
+from gan.train import loop, sources
 
 DATASETS: Mapping[str, tuple[int, int, int]] = {
     "digits": (1, 10, 1797),
@@ -83,7 +83,7 @@ def work_of(config: ConfigDict, data: Data) -> Work:
     updates = {name: getattr(game, name).steps for name in players}
     # The vectors of spectral normalization depend on parameters only, and are computed by every device.
     statistics = {
-        name: tree_bytes({part: tree for part, tree in player.batch_stats.items() if part != rules.SPECTRAL_NORM})
+        name: tree_bytes({part: tree for part, tree in player.batch_stats.items() if part != SPECTRAL_NORM})
         for name, player in players.items()
     }
     # With batch statistics, each forward or backward pass of a player sums so much, at most. In D's update: G forward,
@@ -95,7 +95,7 @@ def work_of(config: ConfigDict, data: Data) -> Work:
         operations=operations.by_type(functools.partial(step, axis_name=None), *given),
         images=config.batch_size * game.discriminator.steps,
         image_bytes=math.prod(data.image_shape),
-        is_resident=loop.is_resident(data, config),
+        is_resident=sources.is_resident(data, config.data.on_device),
         gradients=sum(updates[name] * tree_bytes(player.params) for name, player in players.items()),
         statistics=game.microbatches * (updates["discriminator"] * in_d + updates["generator"] * in_g),
         state=shapes,
@@ -104,17 +104,15 @@ def work_of(config: ConfigDict, data: Data) -> Work:
 
 def program(config: ConfigDict, data: Data) -> tuple[functools.partial, tuple]:
     """A run's step on streamed data, without its `axis_name`, and the shapes of its arguments."""
-    game = rules.build(config, image_shape=data.image_shape, num_classes=data.classes)
-    schedule = schedules.build(config)
-    shapes = jax.eval_shape(functools.partial(states.create, game), schedule(0), np.uint32(config.seed))
-    batches = (game.discriminator.steps, config.batch_size)
+    setup = build.setup(config, image_shape=data.image_shape, num_classes=data.classes)
+    batches = (setup.game.discriminator.steps, config.batch_size)
     arrays = {
         "image": jax.ShapeDtypeStruct((*batches, *data.image_shape), np.uint8),
         "label": jax.ShapeDtypeStruct(batches, np.int32),
     }
     rows = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
-    step = functools.partial(loop.run_step, game=game, course=schedule, batch_of=_as_given)
-    return step, (shapes, arrays, rows, loop.base_hyperparams(config, schedule))
+    step = functools.partial(loop.run_step, game=setup.game, schedules=setup.schedules, batch_of=_as_given)
+    return step, (setup.shapes, arrays, rows, setup.base_hyperparams)
 
 
 def tree_bytes(tree: Any) -> int:

@@ -11,7 +11,6 @@ mean from the exact gradient, both relative to the norm of the exact gradient.
 
 import argparse
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from jax import Array
 
 from experiments import cli
 from experiments.benchmarks import timing
-from gan import data, schedules, state
-from gan import game as rules
+from gan import build, data
+from gan.build import COMPUTE_DTYPES
 from gan.errors import UserError
 from gan.estimators import Exact, finite_difference
 from gan.inference import sampling
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.001, 0.01, 0.1, 0.5])
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--examples", type=int, default=64)
-    parser.add_argument("--compute_dtype", default="float32", choices=list(rules.COMPUTE_DTYPES))
+    parser.add_argument("--compute_dtype", default="float32", choices=list(COMPUTE_DTYPES))
     arguments = parser.parse_args()
     penalty, params, images = load_penalty(arguments.workdir, arguments.examples, arguments.compute_dtype)
     rows = []
@@ -52,10 +51,9 @@ def load_penalty(folder: Path, examples: int, dtype: str) -> tuple[Callable, dic
     """Loads a run's newest D. Returns its mean penalty `(params, estimator, images, key)`, parameters and images."""
     config, _ = sampling.recorded(folder)
     dataset = data.open_dataset(config.data)
-    game = rules.build(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-    game = dataclasses.replace(game, compute_dtype=dtype)
-    initial = functools.partial(state.create, game, schedules.build(config)(0), config.seed)
-    target = sharding.abstract(jax.eval_shape(initial), sharding.replicated(sharding.device_mesh()))
+    setup = build.setup(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+    game = dataclasses.replace(setup.game, compute_dtype=dtype)
+    target = sharding.abstract(setup.shapes, sharding.replicated(sharding.device_mesh()))
     with checkpoint.open_manager(folder / "checkpoints", read_only=True) as manager:
         found = checkpoint.restore(manager, target)
     if found is None:

@@ -28,8 +28,8 @@ from ml_collections import ConfigDict
 
 from configs import toy
 from experiments import cli
-from gan import data, schedules, state, steps
-from gan import game as rules
+from gan import data, state, steps
+from gan.build import make_game, make_schedules
 from gan.config.overrides import override
 from gan.data import toys
 from gan.errors import UserError, lookup
@@ -120,8 +120,8 @@ def configured(distribution: str, loss: str, penalties: str, steps: int, overrid
 def train(config: ConfigDict, images: Array, labels: Array, seeds: Array) -> Array:
     """Trains a config with each seed. Returns samples [len(seeds), SAMPLES, 2] of the EMA generators."""
     modes = len(toys.MIXTURES[config.data.name].shares)
-    game = rules.build(config, image_shape=toys.IMAGE_SHAPE, num_classes=modes)
-    one = functools.partial(_train_one, game, schedules.build(config), config.batch_size, config.steps)
+    game = make_game(config, image_shape=toys.IMAGE_SHAPE, num_classes=modes)
+    one = functools.partial(_train_one, game, make_schedules(config), config.batch_size, config.steps)
     return jax.jit(jax.vmap(one, in_axes=(None, None, 0)))(images, labels, seeds)
 
 

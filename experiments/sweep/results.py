@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from experiments.sweep import storage
-from gan.io import atomic
 from experiments.sweep.experiment import Experiment
+from gan.io import atomic
 
 RESAMPLES = 10_000
 

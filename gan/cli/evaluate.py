@@ -7,9 +7,9 @@ from gan.cli import flags
 
 def run(workdir: Path) -> int:
     """Evaluates the last and the best checkpoint of the run in `workdir` and writes `evaluation.json`."""
-    from gan.evaluation import evaluator  # late: loads JAX
+    from gan.evaluation import command  # late: loads JAX
 
-    evaluator.evaluate(
+    command.evaluate(
         workdir,
         count=flags.NUM_SAMPLES.value,
         seed=flags.SEED.value,

@@ -4,6 +4,7 @@ Sample i of seed s does not depend on the batch that it is drawn in: its latent 
 normalization uses running statistics, or standing statistics if `config.evaluation.standing_batches` is positive.
 """
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +18,7 @@ from flax import linen as nn
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import game as rules
-from gan import schedules
-from gan import state as states
+from gan import build
 from gan.config import schema
 from gan.data import is_point, to_uint8
 from gan.errors import UserError, nearest
@@ -118,10 +117,9 @@ def restore(
       UserError: no run, or no checkpoint yet.
     """
     config, dataset = recorded(folder)
-    game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-    game = game if truncation is None else game.truncated(truncation)
-    initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
-    target = sharding.abstract(jax.eval_shape(initial).ema, sharding.replicated(sharding.local_mesh()))
+    setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+    game = setup.game if truncation is None else setup.game.truncated(truncation)
+    target = sharding.abstract(setup.shapes.ema, sharding.replicated(sharding.local_mesh()))
     checkpoints = folder / kept_in
     restored = None
     if checkpoints.is_dir():
@@ -129,17 +127,23 @@ def restore(
     if restored is None:
         raise UserError(f"--workdir={folder} holds no checkpoint yet: train first, with the same --workdir")
     step, ema = restored
-    return game, step, ready(config, game, ema)
+    return game, step, ready(dataclasses.replace(setup, game=game), ema)
 
 
-def ready(config: ConfigDict, game: Game, ema: GeneratorEMA) -> GeneratorEMA:
-    """The EMA generator as all samples are drawn from it: with standing statistics if the config asks for them.
+def ready(setup: build.Setup, ema: GeneratorEMA) -> GeneratorEMA:
+    """The EMA generator as all samples are drawn from it: with standing statistics if the run asks for them.
 
     They depend on the run's own seed and batch size, so that image grids, metrics and `--mode=sample` with any seed
     show the same generator.
     """
-    batches = config.evaluation.standing_batches
-    return standing(game, ema, seed=config.seed, batches=batches, batch_size=config.batch_size)
+    options = setup.options
+    return standing(setup.game, ema, seed=options.seed, batches=options.standing_batches, batch_size=options.batch_size)
+
+
+def preview(setup: build.Setup, ema: GeneratorEMA, count: int) -> np.ndarray:
+    """The first `count` samples of the run's own seed: images uint8 [count, H, W, C], or points float32."""
+    samples = draw(setup.game, ready(setup, ema), seed=setup.options.seed, count=count, batch_size=count)
+    return next(samples)["image"]
 
 
 def standing(game: Game, ema: GeneratorEMA, *, seed: int, batches: int, batch_size: int) -> GeneratorEMA:

@@ -1,8 +1,8 @@
 """`config.microbatches="auto"`: the fewest microbatches with which a run's compiled train step fits the device.
 
-On the spine between `steps` and `sampling`. The figures are the compiler's own (`jax.stages.Compiled.memory_analysis`),
-and the program that was found to fit is the one that the run then uses. Parts change no number beyond rounding, or
-"auto" does not take them: see `what_parts_change`.
+The sizes are the compiler's own (`jax.stages.Compiled.memory_analysis`), and the compiled step that was found to fit is
+the one that the run then uses. Where microbatches would change the numbers beyond rounding, "auto" does not choose
+them: see `what_parts_change`.
 """
 
 import logging
@@ -16,15 +16,13 @@ import numpy as np
 from flax.errors import InvalidRngError
 from ml_collections import ConfigDict
 
-from gan import game as rules
+from gan.build import AUTO
 from gan.errors import UserError
-from gan.game import Game
+from gan.game import Game, initial_variables
 from gan.losses import PlayerLoss
 from gan.parallel import processes, sharding
 
 logger = logging.getLogger(__name__)
-
-AUTO = "auto"
 
 SHARE = 0.9
 """Of a device's memory that a train step may need. The rest is for samples and metrics, which are computed between
@@ -119,7 +117,7 @@ def what_parts_change(game: Game) -> str:
 
     Penalties are taken to be by example, as `gan.penalties` asks of them.
     """
-    variables = jax.eval_shape(lambda key: rules.initial_variables(game, key, key), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: initial_variables(game, key, key), jax.random.key(0))
     for name, own in zip(("generator", "discriminator"), variables, strict=True):
         if reason := _what_parts_change_in(game, name, own):
             return f"the {name} {reason}"
@@ -127,7 +125,7 @@ def what_parts_change(game: Game) -> str:
         return "the loss compares the examples of a batch with each other"
     if game.selects_top:
         return "top_k selects from the images of a batch"
-    if "path_length" in game.generator.penalties and _has_styles(game):
+    if "path_length" in game.generator.penalties and game.has_styles:
         return "penalties.path_length is taken at every second example of a batch"
     return ""
 
@@ -234,9 +232,9 @@ class _Attempts:
     def __call__(self, microbatches: int) -> bool:
         """Whether the step of so many microbatches fits every device."""
         own, compiled = self._attempt(microbatches)
-        # Every process compiles the same programs in the same order; what the first one measures is what all go by.
-        told = processes.broadcast_from_primary(lambda: own)
-        self.measured[microbatches] = None if told is None else Footprint(*told)
+        # Every process compiles the same programs in the same order, and all use what the primary process measures.
+        primary = processes.broadcast_from_primary(lambda: own)
+        self.measured[microbatches] = None if primary is None else Footprint(*primary)
         fits = processes.all_succeed(own is not None and own.temporary <= self._room(own))
         if fits:
             self.compiled = compiled
@@ -306,10 +304,6 @@ HELPS = (
 def in_units(size: float) -> str:
     """Bytes as a user reads them."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"
-
-
-def _has_styles(game: Game) -> bool:
-    return game.zero_style_offsets(jnp.zeros((2, game.latent_size)), jnp.zeros((2,), jnp.int32)) is not None
 
 
 def _is_by_example(loss: PlayerLoss) -> bool:

@@ -1,8 +1,8 @@
-"""Several runs at once, in one program: a `vmap` of the turn over their states and numbers. The top of the spine.
+"""Several runs at once, in one compiled program: a `vmap` of the train step over their states and hyperparameters.
 
-Runs that differ in their seeds and in numbers that a schedule could have changed play the same game, and can be played
-side by side. Each member is an ordinary run in an ordinary folder, which can be resumed alone, in the same population
-or in another; to what it would have been alone it is equal but for the order of sums.
+Runs that differ only in their seeds and in numbers that a schedule could change have the same game, and can be trained
+together. Each member is an ordinary run in an ordinary folder, which can be resumed alone, in the same population or in
+another. It equals what it would have been alone but for the order of sums.
 """
 
 import contextlib
@@ -18,14 +18,17 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from gan import data, steps
+from gan import build, checks, data, steps
 from gan.errors import Diverged, UserError
 from gan.game import Game
 from gan.io import workdir
 from gan.parallel import compilation, sharding
 from gan.schedules import Hyperparams, Schedules
 from gan.state import TrainState
-from gan.train import loop, memory
+from gan.train import loop, preview, sources
+from gan.train.recorder import DispatchQueue, Recorder
+from gan.train.setup import RunSetup, prepare_run
+from gan.train.signals import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +49,9 @@ class End(NamedTuple):
 class Member:
     """One run of a population."""
 
-    config: ConfigDict
     folder: Path
-    opened: loop.RunSetup
-    run: loop.Recorder | None
+    run: RunSetup
+    recorder: Recorder | None
     """None for a run that was complete before."""
     state: TrainState
     end: End | None = None
@@ -76,25 +78,23 @@ def train(
         for folder in folders:
             stack.enter_context(workdir.lock(folder))
         dataset = data.open_dataset(configs[0].data)
-        if not loop.is_resident(dataset, configs[0]):
+        if not sources.is_resident(dataset, configs[0].data.on_device):
             raise UserError("a population needs data that are resident; expected: config.data.on_device='always'")
-        source = loop.Resident(dataset, configs[0], mesh)
-        members = []
+        source = sources.Resident(dataset, build.make_options(configs[0]), mesh)
+        real, members = preview.real_examples(dataset), []
         for config, folder in zip(configs, folders, strict=True):
-            opened = loop.prepare_run(config, folder, dataset, mesh)
-            run = None
-            if not opened.is_complete:
-                run = stack.enter_context(loop.Recorder(config, folder, opened, source.real_images, launched))
-            members.append(Member(config, folder, opened, run, opened.state, End(0) if opened.is_complete else None))
-            if opened.game != members[0].opened.game:
-                raise UserError(f"{folder} is another game than {folders[0]}: they cannot be played together")
-        with loop.StopSignal() as interruption:
+            run = prepare_run(config, folder, dataset, mesh)
+            recorder = None if run.is_complete else stack.enter_context(Recorder(run, folder, real, launched))
+            members.append(Member(folder, run, recorder, run.state, End(0) if run.is_complete else None))
+            if run.game != members[0].run.game:
+                raise UserError(f"{folder} is another game than {folders[0]}: they cannot be trained together")
+        with StopSignal() as stop_signal:
             while active := [member for member in members if member.end is None]:
                 # Those that are behind go first, as far as the next, and then on with it.
-                steps_played = sorted({int(member.state.step) for member in active})
-                first, until = [*steps_played, configs[0].steps][:2]
+                reached = sorted({int(member.state.step) for member in active})
+                first, until = [*reached, configs[0].steps][:2]
                 group = {n: one for n, one in enumerate(members) if one in active and one.state.step == first}
-                _play(group, first, until, source, mesh, interruption, keep)
+                _train_together(group, first, until, source, mesh, stop_signal, keep)
     return [member.end for member in members]
 
 
@@ -122,19 +122,19 @@ def member_steps(
     numbers: Sequence[dict],
     *,
     game: Game,
-    schedules_of_members: Sequence[Schedules],
+    schedules: Sequence[Schedules],
     batch_of: Callable,
     axis_name: None,
 ) -> tuple[TrainState, dict]:
-    """One step of every member, with its `loop.base_hyperparams`, on its own seed's examples; metrics [members]."""
+    """One step of every member, with its `Setup.base_hyperparams`, on its own seed's examples; metrics [members]."""
 
-    def play(state: TrainState, hyperparams: Hyperparams, seed: Array) -> tuple[TrainState, dict]:
+    def step(state: TrainState, hyperparams: Hyperparams, seed: Array) -> tuple[TrainState, dict]:
         raw = batch_of(arrays, seed, state.step, rows, game.discriminator.steps)
         return steps.train_step(state, loop.make_batches(raw, rows, game), hyperparams, game=game, axis_name=axis_name)
 
-    each = [course(states.images, own["base"]) for course, own in zip(schedules_of_members, numbers, strict=True)]
+    each = [given(states.images, own["base"]) for given, own in zip(schedules, numbers, strict=True)]
     hyperparams, seeds = _in_a_row(each), _in_a_row([own["seed"] for own in numbers])
-    return jax.vmap(play, in_axes=(AXES, 0, 0), out_axes=(AXES, 0))(states, hyperparams, seeds)
+    return jax.vmap(step, in_axes=(AXES, 0, 0), out_axes=(AXES, 0))(states, hyperparams, seeds)
 
 
 def sharding_of(mesh: Any, count: int) -> TrainState:
@@ -146,8 +146,8 @@ def sharding_of(mesh: Any, count: int) -> TrainState:
 def _check(configs: Sequence[ConfigDict]) -> None:
     """Raises `UserError` where configs differ in more than seeds and numbers."""
     for config in configs:
-        loop.check_config_values(config)
-        if config.microbatches == memory.AUTO:
+        checks.check_values(config)
+        if config.microbatches == build.AUTO:
             raise UserError(
                 "config.microbatches='auto' cannot be chosen for a population, whose members share one program; "
                 "expected: a whole number"
@@ -165,56 +165,59 @@ def _check(configs: Sequence[ConfigDict]) -> None:
             )
 
 
-def _play(
-    group: dict[int, Member], step: int, until: int, source: loop.Resident, mesh: Any,
-    interruption: loop.StopSignal, keep: Callable[[int, int], bool],
+def _train_together(
+    group: dict[int, Member], step: int, until: int, source: sources.Resident, mesh: Any, stop_signal: StopSignal,
+    keep: Callable[[int, int], bool],
 ) -> None:  # fmt: skip
-    """Plays members that stand at one step up to the step `until`, or until half of them have ended."""
+    """Trains members that are at one step up to the step `until`, or until half of them have ended."""
     members = list(group.values())
-    config = members[0].config
-    state_sharding = sharding_of(mesh, len(members))
-    turns = compilation.compile_steps(
+    layout = sharding_of(mesh, len(members))
+    train_steps = compile_members([member.run.setup for member in members], source, mesh, layout)
+    state = jax.jit(stacked, out_shardings=layout)([member.state for member in members])
+    one = jax.jit(member_of, out_shardings=sharding.replicated(mesh))
+    arrays, _ = source.take()
+    queue = DispatchQueue()
+    if step == 0 and members[0].run.setup.options.sample_every:
+        for member in members:
+            member.recorder.sample(0, member.state)
+    while step < until and 2 * len(active := [member for member in members if member.end is None]) > len(members):
+        before_due = min(active[0].recorder.steps_before_due(step), until - step)
+        count = min(before_due, active[0].recorder.steps_per_dispatch)
+        state, metrics = train_steps(state, arrays, count)
+        step += count
+        queue.add(count, metrics)
+        if count < before_due and not stop_signal.signal:
+            continue
+        fetched = queue.fetch()
+        for index, (number, member) in enumerate(group.items()):
+            if member.end is None:
+                member.state = one(state, index)
+                for steps_done, found in fetched:
+                    own = {name: values[:, index] for name, values in found.items()}
+                    member.recorder.record(step, steps_done, own, 0.0)
+                member.end = _end_after(member, number, step, stop_signal.signal, keep)
+        queue.clear()
+
+
+def compile_members(setups: Sequence[build.Setup], source: sources.Resident, mesh: Any, layout: TrainState) -> Callable:
+    """The train steps of members with these setups, whose state lies as `sharding_of` says."""
+    first = setups[0]
+    return compilation.compile_steps(
         functools.partial(
             member_steps,
-            game=members[0].opened.game,
-            schedules_of_members=[member.opened.course for member in members],
+            game=first.game,
+            schedules=[setup.schedules for setup in setups],
             batch_of=source.batch_of,
         ),
         mesh,
         wrapper="jit",
-        batch_size=config.batch_size,
+        batch_size=first.options.batch_size,
         data_axis=None,
         max_steps=source.max_steps_per_dispatch,
-        hyperparams=[loop.base_hyperparams(member.config, member.opened.course) for member in members],
-        layout=state_sharding,
+        hyperparams=[setup.base_hyperparams for setup in setups],
+        layout=layout,
         rows_are_split=False,
     )
-    state = jax.jit(stacked, out_shardings=state_sharding)([member.state for member in members])
-    one = jax.jit(member_of, out_shardings=sharding.replicated(mesh))
-    arrays, _ = source.take()
-    recent: list[tuple[int, dict]] = []
-    if step == 0 and config.sample_every:
-        for member in members:
-            member.run.sample(0, member.state)
-    while step < until and 2 * len(playing := [member for member in members if member.end is None]) > len(members):
-        before_due = min(playing[0].run.steps_before_due(step), until - step)
-        count = min(before_due, playing[0].run.steps_per_dispatch)
-        state, metrics = turns(state, arrays, count)
-        step += count
-        recent.append((count, metrics))
-        if len(recent) > 2:
-            jax.block_until_ready(recent[-3][1])
-        if count < before_due and not interruption.signal:
-            continue
-        recent = jax.device_get(recent)
-        for index, (number, member) in enumerate(group.items()):
-            if member.end is None:
-                member.state = one(state, index)
-                for steps_done, figures in recent:
-                    own = {name: values[:, index] for name, values in figures.items()}
-                    member.run.record(step, steps_done, own, 0.0)
-                member.end = _end_after(member, number, step, interruption.signal, keep)
-        recent = []
 
 
 def _end_after(
@@ -222,20 +225,20 @@ def _end_after(
 ) -> End | None:
     """Does what is due for a member after a step. How it ended, if it has."""
     try:
-        member.run.due(step, member.state)
-        if step == member.config.steps:
+        member.recorder.due(step, member.state)
+        if step == member.run.setup.options.steps:
             logger.info("%s: step %d done", member.folder, step)
             return End(0)
         if signal_number:
-            member.run.stop(step, member.state, signal_number)
+            member.recorder.stop(step, member.state, signal_number)
             return End(128 + signal_number)
         if not keep(number, step):
-            member.run.save(step, member.state)
+            member.recorder.save(step, member.state)
             logger.info("%s: given up at step %d", member.folder, step)
             return End(0)
     except Diverged as error:
-        logger.warning("%s diverged: %s. The last checkpoint stands", member.folder, error)
-        return End(3, f"diverged: {error}. The last checkpoint stands")
+        logger.warning("%s diverged: %s. The last checkpoint is intact", member.folder, error)
+        return End(3, f"diverged: {error}. The last checkpoint is intact")
     return None
 
 

@@ -1,0 +1,172 @@
+"""Checks of a config and of the game it makes, before anything is compiled; each raises `UserError` in one line."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.errors import InvalidRngError
+from ml_collections import ConfigDict
+
+from gan.augment import AUGMENTS
+from gan.config import schema
+from gan.errors import UserError
+from gan.estimators import Exact
+from gan.game import SPECTRAL_NORM, DiscriminatorOutput, Game, initial_variables, stated
+from gan.penalties import ESTIMATED, PENALTIES
+
+MAX_LAYERS, MAX_CHANNELS = 256, 2**20
+"""The most layers or blocks, and the most channels of one, that a network's field may ask for."""
+
+LAYER_COUNTS = (".depth", ".blocks", ".mapping_layers", ".halvings")
+"""How the names of fields end that count layers."""
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raises `UserError` for a field that is missing or of another kind, and for a number that cannot be."""
+    schema.check(config)
+    if config.steps < 1:
+        raise UserError(f"config.steps={config.steps} must be at least 1")
+    if config.batch_size < 1 or config.discriminator_steps < 1:
+        raise UserError(
+            f"config.batch_size={config.batch_size}, discriminator_steps={config.discriminator_steps}: both must be at "
+            f"least 1"
+        )
+    if config.log_every < 1:
+        raise UserError(f"config.log_every={config.log_every} must be at least 1")
+    for field in ("sample_every", "checkpoint_every", "evaluate_every"):
+        if config[field] < 0:
+            raise UserError(f"config.{field}={config[field]} must not be negative (0: only at the end, or never)")
+    if config.evaluation.standing_batches < 0:
+        raise UserError(
+            f"config.evaluation.standing_batches={config.evaluation.standing_batches} must not be negative (0: the "
+            f"averaged statistics)"
+        )
+    if config.shard_state and config.parallel != "jit":
+        raise UserError(
+            f"config.shard_state=True has no meaning with config.parallel={config.parallel!r}, which keeps the state "
+            f"whole on every device; expected: config.parallel='jit'"
+        )
+    if config.microbatches == "auto" and config.parallel != "jit":
+        raise UserError(
+            f"config.microbatches='auto' needs config.parallel='jit', and it is {config.parallel!r}; expected with it: "
+            f"a whole number"
+        )
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"config.seed={config.seed} must be in 0 .. 2^32 - 1")
+    images = config.steps * config.batch_size * config.discriminator_steps
+    if images >= 2**32:
+        raise UserError(f"config.steps={config.steps} shows {images} images; at most {2**32 - 1} can be counted")
+
+
+def check_augment(config: ConfigDict, game: Game) -> None:
+    """An augmentation has a probability, and a probability an augmentation."""
+    settings, schedule = config.augment, config.schedules.augment
+    is_on = settings.policy.strip() != "none"
+    is_moved = bool(settings.p or schedule.p or game.adaptive_augment)
+    if is_on and not is_moved:
+        raise UserError(
+            f"config.augment.p=0 leaves config.augment.policy={settings.policy!r} idle; expected: 0 < p <= 1, a "
+            f"schedule of it, or config.augment.target above 0 for an adaptive p"
+        )
+    if is_moved and not is_on:
+        raise UserError(
+            f"config.augment.p={settings.p}, target={settings.target}, but config.augment.policy='none'; "
+            f"expected: {', '.join(name for name in AUGMENTS if name != 'none')}"
+        )
+    if schedule.p and game.adaptive_augment:
+        raise UserError("config.schedules.augment.p has no meaning where config.augment.target makes p adaptive")
+
+
+def check_microbatches(config: ConfigDict, game: Game) -> None:
+    """The parts of a batch are equal."""
+    if game.microbatches < 1 or config.batch_size % game.microbatches:
+        valid = [parts for parts in range(1, min(config.batch_size, MAX_LAYERS) + 1) if config.batch_size % parts == 0]
+        raise UserError(
+            f"config.microbatches={game.microbatches} does not divide config.batch_size={config.batch_size}; "
+            f"expected: {', '.join(map(str, valid))}"
+        )
+
+
+def check_networks(config: ConfigDict, game: Game, examples: int) -> None:
+    """The networks fit the images, and each penalty has what it needs of them."""
+    (generator, discriminator), image, output = jax.eval_shape(
+        functools.partial(_dry_run, game, examples), jax.random.key(0)
+    )
+    if image.shape != (examples, *game.image_shape):
+        made, asked = "x".join(map(str, image.shape[1:])), "x".join(map(str, game.image_shape))
+        raise UserError(f"config.generator.network={config.generator.network!r} makes {made}, the data are {asked}")
+    for name, player, variables in (
+        ("generator", game.generator, generator),
+        ("discriminator", game.discriminator, discriminator),
+    ):
+        independent = {SPECTRAL_NORM} | stated(player.module, "batch_independent_stats", frozenset())
+        for penalty in player.penalties:
+            if PENALTIES[penalty].needs_input_gradient and set(variables["batch_stats"]) - independent:
+                raise UserError(
+                    f"config.penalties.{penalty} needs per-example gradients, which batch normalization in "
+                    f"config.{name}.network={config[name].network!r} prevents; expected: a {name} without batch "
+                    f"normalization"
+                )
+            if PENALTIES[penalty].needs_class_logits and output.class_logits is None:
+                raise UserError(
+                    f"config.penalties.{penalty} needs config.discriminator.conditioning='classifier', "
+                    f"and a dataset with labels"
+                )
+
+
+def check_estimator(config: ConfigDict, game: Game, at_once: int) -> None:
+    """The estimator of gradients has something to estimate, on whole groups of examples."""
+    field, rows = f"config.gradient_estimator={config.gradient_estimator!r}", game.gradient_estimator.rows
+    if game.gradient_estimator != Exact() and not set(ESTIMATED) & set(game.discriminator.penalties):
+        raise UserError(f"{field} has no effect without R1 or R2; set config.penalties.r1 or r2, or use 'exact'")
+    if at_once % rows.period:
+        expected = [every for every in range(1, at_once + 1) if at_once % (every * rows.run) == 0]
+        raise UserError(
+            f"{field}: every={rows.every} does not divide the {at_once} examples of a microbatch"
+            f"{f' into groups of {rows.run}' * (rows.run > 1)}; expected one of {', '.join(map(str, expected))}"
+        )
+    module = game.discriminator.module
+    if rows.every > 1 and not stated(module, "takes_rows", False) and _draws(game):
+        raise UserError(
+            f"{field}: config.discriminator.network={config.discriminator.network!r} draws random numbers, and has no "
+            f"field `rows` by which a part of the batch gets the same ones; use every=1"
+        )
+
+
+def check_sizes(field: str, value: Any) -> None:
+    """The sizes of a network are possible, so that a mistyped one is no failure of memory."""
+    smallest = 1 if field.endswith((".width", ".hidden")) or isinstance(value, tuple) else 0
+    largest = MAX_LAYERS if field.endswith(LAYER_COUNTS) else MAX_CHANNELS
+    if isinstance(value, tuple) and len(value) > MAX_LAYERS:
+        raise UserError(f"{field} has {len(value)} entries; expected: {MAX_LAYERS} or fewer")
+    for size in value if isinstance(value, tuple) else (value,):
+        if isinstance(size, int) and not smallest <= size <= largest:
+            raise UserError(f"{field}={value}; expected: {smallest} to {largest}")
+
+
+def _dry_run(game: Game, examples: int, key: jax.Array) -> tuple[Any, jax.Array, DiscriminatorOutput | None]:
+    """Both networks' variables, and what they compute of so many examples."""
+    generator, discriminator = initial_variables(game, key, key)
+    label = jnp.zeros((examples,), jnp.int32)
+    image, _ = game.generate(generator, jnp.zeros((examples, game.latent_size)), label, train=False)
+    output = None
+    if image.shape[1:] == game.image_shape:
+        image = game.augmented(image, jax.random.split(key, examples), jnp.float32(1.0))
+        output = game.discriminate(discriminator, image, label, train=False)
+    return (generator, discriminator), image, output
+
+
+def _draws(game: Game) -> bool:
+    """Whether the discriminator draws random numbers in training."""
+
+    def logits(key: jax.Array) -> jax.Array:
+        variables = initial_variables(game, key, key)[1]
+        image, label = jnp.zeros((2, *game.image_shape)), jnp.zeros(2, jnp.int32)
+        return game.discriminate(variables, image, label, train=True).logits
+
+    try:
+        jax.eval_shape(logits, jax.random.key(0))
+    except InvalidRngError:
+        return True
+    return False

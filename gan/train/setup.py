@@ -1,0 +1,167 @@
+"""From a config and a folder to a run that can be trained: its record, its state, and its microbatches."""
+
+import dataclasses
+import functools
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from gan import build, data, state
+from gan.errors import UserError
+from gan.game import Game, parameter_count
+from gan.io import checkpoint, workdir, writer
+from gan.parallel import processes, sharding
+from gan.train import memory
+
+logger = logging.getLogger(__name__)
+
+
+class RunSetup(NamedTuple):
+    """A run, at the state from which it is trained."""
+
+    config: ConfigDict
+    """As the run is trained: with a number of microbatches."""
+    setup: build.Setup
+    state: state.TrainState
+    manager: Any
+    """Of its checkpoints."""
+    is_complete: bool
+    record: dict
+    """What `config.json` is to hold."""
+    is_resumed: bool
+    """Whether the folder held the run already."""
+
+    @property
+    def game(self) -> Game:
+        """The run's game."""
+        return self.setup.game
+
+
+def prepare_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSetup:
+    """Creates the run of `config` in `folder`, which is locked, or restores it, and writes `config.json`.
+
+    Raises `UserError` where the folder holds another run.
+    """
+    run = find_run(config, folder, dataset, mesh)
+    if not run.is_complete:
+        begin(run, folder)
+    return run
+
+
+def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSetup:
+    """As `prepare_run`, without writing. "auto" microbatches become those of the recorded run, or 1."""
+    old = processes.broadcast_from_primary(lambda: workdir.read(folder))
+    if config.microbatches == build.AUTO:
+        config = memory.with_microbatches(config, memory.recorded_number(old, config.batch_size))
+    setup = build.setup(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+    layout = sharding.state_sharding(setup.shapes, mesh, sharded=config.shard_state)
+    _check_memory(config, setup.game, sharding.bytes_per_device(setup.shapes, layout), mesh)
+    record, changes = _record(config, dataset, setup.shapes), []
+    if old is not None:
+        also = memory.fields_of_memory(setup.game, old["config"], config)
+        changes = workdir.continue_with(folder, old, record["config"], record["dataset"], also=also)
+    manager = checkpoint.open_manager(folder / "checkpoints")
+    target = sharding.abstract(setup.shapes, layout)
+    restored = checkpoint.restore(manager, target, set_aside=folder / "damaged_checkpoints")
+    start = setup.initial_state(layout) if restored is None else restored
+    first = int(start.step)
+    is_complete = first >= config.steps
+    if is_complete:
+        if processes.is_primary():
+            writer.finish(folder, is_of_points=data.is_point(dataset.image_shape))
+        logger.info("the run is complete: step %d of %d. To train longer: --config.steps=%d",
+                    first, config.steps, 2 * first)  # fmt: skip
+    record["changes"] = ([] if old is None else old.get("changes", [])) + [
+        {"step": first, **change} for change in changes
+    ]
+    return RunSetup(config, setup, start, manager, is_complete, record, old is not None)
+
+
+def begin(run: RunSetup, folder: Path) -> None:
+    """Writes `config.json`, and says what is trained."""
+    processes.broadcast_from_primary(lambda: workdir.write(folder, run.record))
+    _announce(run.record, folder, int(run.state.step))
+
+
+def with_chosen_microbatches(run: RunSetup, mesh: Any, compile_step: Callable[[RunSetup], Any]) -> tuple[RunSetup, Any]:
+    """The run with the fewest microbatches that fit the devices, and its compiled train step.
+
+    A resumed run keeps the number that it has, if it fits. Raises `UserError` where none does.
+
+    Args:
+      compile_step: compiles the train step of a run, as a `jax.stages.Compiled`.
+    """
+    recorded = run.config.microbatches if run.is_resumed else 0
+
+    def changed(number: int) -> RunSetup:
+        game = dataclasses.replace(run.game, microbatches=number)
+        setup = dataclasses.replace(run.setup, game=game)
+        return run._replace(config=memory.with_microbatches(run.config, number), setup=setup)
+
+    fit = memory.choose(
+        run.game,
+        batch_size=run.config.batch_size,
+        devices=mesh.size,
+        attempt=lambda number: memory.compiled_within_memory(lambda: compile_step(changed(number))),
+        recorded=recorded,
+    )
+    record = run.record | {"config": run.record["config"] | {"microbatches": fit.microbatches}}
+    record["memory"] = fit.record()
+    if recorded not in (0, fit.microbatches):
+        change = {"field": "microbatches", "from": recorded, "to": fit.microbatches}
+        record["changes"] = [*record["changes"], {"step": int(run.state.step), **change}]
+    return changed(fit.microbatches)._replace(record=record), fit.compiled
+
+
+def with_sharded_updates(game: Game, *, shard_state: bool, mesh: Any) -> Game:
+    """The game whose optimizers' states are split over the devices, where `config.shard_state` asks for it."""
+    if not shard_state:
+        return game
+    places = (functools.partial(place, mesh=mesh) for place in (sharding.shard, sharding.all_gather))
+    return game.with_sharded_updates(*places)
+
+
+def _check_memory(config: ConfigDict, game: Game, state_bytes: int, mesh: Any) -> None:
+    """Raises `UserError` where the state and a batch need more memory than a device has: a size was mistyped."""
+    batch = config.batch_size * math.prod(game.image_shape) * 4 // mesh.size
+    there = sharding.device_memory_bytes()
+    if state_bytes + batch > there:
+        raise UserError(
+            f"the networks and their optimizers take {state_bytes / 2**30:.1f} GiB and a batch {batch / 2**30:.1f}; a "
+            f"device has {there / 2**30:.1f}. See config.batch_size, config.data.image_size, config.latent.size and "
+            f"the widths"
+        )
+
+
+def _record(config: ConfigDict, dataset: data.Dataset, shapes: state.TrainState) -> dict:
+    """The content of `config.json`: what the run is, and what it runs with."""
+    return {
+        "config": config.to_dict(),
+        "dataset": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "fingerprint": dataset.fingerprint,
+            "examples": len(dataset),
+            "image_shape": list(dataset.image_shape),
+            "class_names": list(dataset.class_names),
+        },
+        "parameters": {
+            "generator": parameter_count(shapes.generator.params),
+            "discriminator": parameter_count(shapes.discriminator.params),
+        },
+        "versions": workdir.versions(),
+    }
+
+
+def _announce(record: dict, folder: Path, first: int) -> None:
+    dataset, parameters, total = record["dataset"], record["parameters"], record["config"]["steps"]
+    size = "x".join(map(str, dataset["image_shape"]))
+    logger.info("%s: %d images of %s", dataset["name"], dataset["examples"], size)
+    logger.info("G has %s parameters, D %s", f"{parameters['generator']:,}", f"{parameters['discriminator']:,}")
+    if "memory" in record:
+        logger.info(memory.chosen(record["memory"]))
+    logger.info("%s in %s", f"resumed from step {first} of {total}" if first else f"{total} steps", folder)
