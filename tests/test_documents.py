@@ -49,3 +49,15 @@ def test_links_to_files_and_headings_resolve(page):
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "CHANGELOG"], ids=lambda page: page.stem)
+def test_files_and_modules_that_are_named_exist(page):
+    text = page.read_text()
+    named = re.findall(r"\b(?:gan|experiments|configs|tests)/[\w/]*(?:\.\w+)?", text)
+    modules = re.findall(r"python -m ((?:gan|experiments)(?:\.\w+)+)", text)
+    for path in set(named) - {path for path in named if "NAME" in path}:
+        assert (ROOT / path).exists(), path
+    for module in set(modules):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
