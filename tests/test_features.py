@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from gan.errors import UserError
 from gan.metrics import classifier, features, inception
-from gan.metrics import images as pixels
+from gan.metrics import images as image_ops
 from gan.metrics.torch_file import read_tensors
 
 # ---------------------------------------------------------------------------------------------- batches and resizing
@@ -29,7 +29,7 @@ def test_batches_have_one_size_and_drop_nothing():
         return {"twice": 2 * batch, "sum": batch.sum(axis=1)}
 
     rows = np.arange(14).reshape(7, 2)
-    joined = pixels.in_batches(doubled, rows, 3)
+    joined = image_ops.in_batches(doubled, rows, 3)
     assert sizes == [3, 3, 3]
     np.testing.assert_array_equal(joined["twice"], 2 * rows)
     np.testing.assert_array_equal(joined["sum"], [1, 5, 9, 13, 17, 21, 25])
@@ -43,13 +43,13 @@ def test_batches_have_one_size_and_drop_nothing():
 )  # fmt: skip
 def test_other_images_are_refused(images):
     with pytest.raises(UserError, match="uint8"):
-        pixels.checked(images)
+        image_ops.checked(images)
 
 
 @pytest.mark.parametrize("size", [(40, 23), (299, 310), (8, 8)])
 def test_bicubic_is_pillows(size):
     image = np.random.default_rng(0).integers(0, 256, (2, 29, 31, 3), np.uint8)
-    ours = pixels.resized(image, pixels.bicubic(29, size[0]), pixels.bicubic(31, size[1]))
+    ours = image_ops.resized(image, image_ops.bicubic(29, size[0]), image_ops.bicubic(31, size[1]))
     for n in range(2):
         for c in range(3):
             channel = Image.fromarray(image[n, :, :, c].astype(np.float32))
@@ -59,14 +59,14 @@ def test_bicubic_is_pillows(size):
 
 def test_bilinear_of_2015_in_numbers():
     # 2 to 4: places 0, 0.5, 1, 1.5, the last without a right neighbor. Aligned centres would give 0, 2.5, 7.5, 10.
-    np.testing.assert_allclose(pixels.bilinear_2015(2, 4) @ [0, 10], [0, 5, 10, 10])
+    np.testing.assert_allclose(image_ops.bilinear_2015(2, 4) @ [0, 10], [0, 5, 10, 10])
     # 4 to 2: places 0 and 2: the others are not seen at all (it aliases).
-    np.testing.assert_array_equal(pixels.bilinear_2015(4, 2), [[1, 0, 0, 0], [0, 0, 1, 0]])
+    np.testing.assert_array_equal(image_ops.bilinear_2015(4, 2), [[1, 0, 0, 0], [0, 0, 1, 0]])
     # 3 to 2: places 0 and 1.5.
-    np.testing.assert_allclose(pixels.bilinear_2015(3, 2), [[1, 0, 0], [0, 0.5, 0.5]])
+    np.testing.assert_allclose(image_ops.bilinear_2015(3, 2), [[1, 0, 0], [0, 0.5, 0.5]])
 
 
-@pytest.mark.parametrize("matrix", [pixels.bilinear_2015, pixels.bicubic])
+@pytest.mark.parametrize("matrix", [image_ops.bilinear_2015, image_ops.bicubic])
 def test_resizing_keeps_a_flat_image_and_an_image_of_the_right_size(matrix):
     np.testing.assert_allclose(matrix(17, 299).sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(matrix(9, 9), np.eye(9))
@@ -362,7 +362,7 @@ def test_torch_save_is_read_in_both_formats(tmp_path):
 def test_inception_sees_resized_and_scaled_images(monkeypatch, resize, kernel):
     """The network replaced by one that hands its input on: grey becomes color, 0..255 becomes (x - 128) / 128."""
     monkeypatch.setattr(inception.Network, "apply", lambda self, variables, x: x)
-    monkeypatch.setattr(inception, "BATCH", 2)
+    monkeypatch.setattr(inception, "BATCH_SIZE", 2)
     image = np.random.default_rng(1).choice(np.array([0, 255], np.uint8), (1, 30, 30, 1))
     jax.clear_caches()
     seen = inception.features(inception.Inception({}, np.zeros(0), ""), image, resize)
@@ -437,7 +437,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(trained, monkeypatch, t
     monkeypatch.setattr(classifier, "train", lambda *_: result.variables)
     (tmp_path / "file").write_text("")
     made = classifier.load_or_train(tmp_path / "file", *arguments)
-    assert made.identity == result.identity and "could not be kept" in caplog.text
+    assert made.identity == result.identity and "could not be saved" in caplog.text
 
 
 def test_features_do_not_depend_on_the_number_of_images(trained):
@@ -461,14 +461,14 @@ def test_training_is_a_function_of_its_seed(monkeypatch):
 
 
 def test_large_images_are_shrunk_first():
-    shrunk = classifier._scaled(np.full((1, 70, 90, 3), 255, np.uint8))  # 64 / 70 of 90 is 82.3
+    shrunk = classifier._preprocess(np.full((1, 70, 90, 3), 255, np.uint8))  # 64 / 70 of 90 is 82.3
     assert shrunk.shape == (1, 64, 82, 3)
     np.testing.assert_allclose(shrunk, 1, atol=1e-5)
 
 
 def test_moved_images_in_numbers():
     image = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1)
-    moved = classifier._moved(np.repeat(image, 2, axis=0), np.array([[0, 0], [1, -1]]))
+    moved = classifier._shifted(np.repeat(image, 2, axis=0), np.array([[0, 0], [1, -1]]))
     np.testing.assert_array_equal(moved[0, :, :, 0], [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
     np.testing.assert_array_equal(moved[1, :, :, 0], [[1, 2, 2], [1, 2, 2], [4, 5, 5]])  # down, left
 

@@ -637,7 +637,7 @@ def test_cached_arrays(examples, tmp_path):
 @fuzzed(300, 20_000)
 def test_a_kept_classifier(examples, tmp_path):
     draws = np.random.default_rng(0)
-    variables = classifier._drawn(draws, (8, 8, 1), 3)
+    variables = classifier._initial_variables(draws, (8, 8, 1), 3)
     path = tmp_path / "classifier.npz"
     classifier._write(path, classifier.Classifier(variables, 0.5))
     before, shapes = path.read_bytes(), {name: leaf.shape for name, leaf in classifier._flat(variables).items()}
@@ -711,7 +711,7 @@ def test_a_small_file_cannot_fill_the_memory_or_the_time(tmp_path):
             read_tensors(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("any/data.pkl", bytes(10**7))
-    with pytest.raises(UserError, match="packed, or longer than the file"):
+    with pytest.raises(UserError, match="compressed, or longer than the file"):
         read_tensors(path)
     # A thousand tensors of one storage.
     content = weights(legacy=True)

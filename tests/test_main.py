@@ -126,13 +126,13 @@ def test_classes_are_drawn_by_name_in_turn_and_a_latent_in_each(tmp_path):
     assert np.ptp(pairs["images"][1::2].astype(int) - pairs["images"][::2]) > 1
     # The first 10 rows of two columns of 8 pixels with lines between them: 91 x 19, enlarged 1024 // 91 = 11 times.
     assert Image.open(tmp_path / "pairs.png").size == (11 * 19, 11 * 91)
-    with pytest.raises(UserError, match="'seven' is no class"):
+    with pytest.raises(UserError, match="'seven' is not a class"):
         sampling.sample(tmp_path, count=1, seed=0, classes=["seven"])
 
 
 def test_a_generator_without_labels_has_no_classes_to_draw(tmp_path):
     runs.train(tmp_path, steps=4)
-    with pytest.raises(UserError, match="--classes needs a generator that learns of labels"):
+    with pytest.raises(UserError, match="--classes needs a conditional generator"):
         sampling.sample(tmp_path, count=1, seed=0, classes=["7"])
 
 

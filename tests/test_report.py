@@ -62,7 +62,7 @@ def test_a_saturated_discriminator_is_named_once(caplog):
 
 def test_frozen_losses_are_named(caplog):
     observe(Diagnostics(REAL), 0.5, 0.5, lambda step: (1.386, 0.693))
-    assert "both losses stand still" in caplog.text
+    assert "both losses are constant" in caplog.text
 
 
 def test_a_healthy_run_is_left_in_peace(caplog):
@@ -80,7 +80,7 @@ def test_a_collapse_is_named_when_diversity_is_lost(caplog):
     assert caplog.text == ""  # not yet: a young generator draws one blur
     assert diagnostics.observe_samples(1, REAL) == 1.0
     diagnostics.observe_samples(2, alike)
-    assert "nearly all alike, 0% of the diversity" in caplog.text
+    assert "nearly identical, 0% of the diversity" in caplog.text
 
 
 def test_diversity_is_the_standard_deviation_over_images():

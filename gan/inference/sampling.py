@@ -1,8 +1,7 @@
-"""Samples from the averaged generator of a run, in evaluation mode. On the spine between `steps` and `evaluation`.
+"""Samples from the EMA generator of a run, in evaluation mode.
 
-Sample number i of seed s is one image, whatever is drawn beside it: its latent depends on (s, i) alone, and batch
-normalization uses the averaged statistics, or where `config.evaluation.standing_batches` says so statistics that are
-taken anew of the averaged generator's own batches.
+Sample i of seed s does not depend on the batch that it is drawn in: its latent depends on (s, i) only, and batch
+normalization uses running statistics, or standing statistics if `config.evaluation.standing_batches` is positive.
 """
 
 import functools
@@ -33,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 MAX_SAMPLES = 2**24
-"""Of one command: they are held in memory until they are written."""
+"""Per command: the samples are held in memory until they are written."""
 
 MAX_COLUMNS = 25
-"""A picture has a column for each class, up to so many."""
+"""The image grid has a column for each class, up to this many."""
 
 
 def sample(
@@ -49,14 +48,23 @@ def sample(
     same_latents: bool = False,
     truncation: float | None = None,
 ) -> None:
-    """Draws `count` samples of a run's newest checkpoint into an NPZ file, and a PNG grid of the first beside it.
+    """Writes samples of a run's newest checkpoint to an NPZ file, and the first of them to a PNG file beside it.
 
-    The file holds `images` uint8 [N, H, W, C], and where the dataset has classes `labels` int32 [N] and `class_names`
-    str [K]. Points are float32 [N, 1, 1, 2], and their picture shows them in the plane.
+    The NPZ file contains `images` uint8 [N, H, W, C] and, if the dataset has classes, `labels` int32 [N] and
+    `class_names` str [K]. 2-D points are float32 [N, 1, 1, 2] and are plotted.
 
-    The samples go round `classes`, names or numbers, or all there are; the picture has a column for each. With
-    `same_latents` one round has one latent: a row of the picture shows it in each class. For `truncation` see
-    `Game.truncated`.
+    Args:
+      folder: the workdir of the run.
+      count: number of samples N.
+      seed: of the samples.
+      out: path of the NPZ file; None: `samples_seed{seed}.npz` in the workdir.
+      classes: names or indices; consecutive samples cycle through them, by default through all classes. The image grid
+        has a column for each.
+      same_latents: use the same latent for one cycle, so that a row of the grid shows it in each class.
+      truncation: see `Game.truncated`.
+
+    Raises:
+      UserError: no run or checkpoint, an invalid argument, or a file that cannot be written.
     """
     if not 1 <= count <= MAX_SAMPLES:
         raise UserError(f"--num_samples={count}; expected: 1 to {MAX_SAMPLES}")
@@ -67,31 +75,31 @@ def sample(
     class_names = recorded(folder)[1]["class_names"]
     if (classes or same_latents) and not game.is_conditional:
         flag = "classes" if classes else "same_latents"
-        raise UserError(f"--{flag} needs a generator that learns of labels; this run's config.generator does not")
+        raise UserError(f"--{flag} needs a conditional generator; this run has config.generator.conditioning='none'")
     labels = [_label(name, class_names) for name in classes]
     batches = list(draw(game, ema, seed=seed, count=count, labels=labels, same_latents=same_latents))
     arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
     if game.num_classes:
         arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
         arrays["class_names"] = np.array(class_names)
-    picture = out.with_suffix(".png")
+    image_path = out.with_suffix(".png")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        draft = out.with_suffix(".tmp.npz")
-        np.savez_compressed(draft, **arrays)
-        draft.replace(out)
+        tmp = out.with_suffix(".tmp.npz")
+        np.savez_compressed(tmp, **arrays)
+        tmp.replace(out)
         if is_point(game.image_shape):
-            writer.save_png(picture, writer.draw_points(arrays["images"].reshape(-1, 2)))
+            writer.save_png(image_path, writer.draw_points(arrays["images"].reshape(-1, 2)))
         else:
             columns = class_columns(game, labels)
-            writer.save_png(picture, writer.grid(arrays["images"][: 10 * columns or 100], columns))
+            writer.save_png(image_path, writer.grid(arrays["images"][: 10 * columns or 100], columns))
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
-    logger.info("%d samples of step %d: %s, and a picture of them: %s", count, step, out, picture)
+    logger.info("%d samples of step %d: %s and %s", count, step, out, image_path)
 
 
 def recorded(folder: Path) -> tuple[ConfigDict, dict]:
-    """The config of the run in `folder`, and what is recorded of its dataset. Raises `UserError` if there is no run."""
+    """The config of the run in `folder`, and the record of its dataset. Raises `UserError` if there is no run."""
     record = workdir.read(folder)
     if record is None:
         raise UserError(f"--workdir={folder} holds no run: there is no {folder / 'config.json'}")
@@ -103,10 +111,12 @@ def recorded(folder: Path) -> tuple[ConfigDict, dict]:
 def restore(
     folder: Path, kept_in: str = "checkpoints", *, truncation: float | None = None
 ) -> tuple[Game, int, GeneratorEMA]:
-    """The game of the run in `folder`, and the step and averaged generator of the newest checkpoint in `kept_in`.
+    """(game, step, EMA generator) of the newest checkpoint in the subfolder `kept_in` of the run in `folder`.
 
-    The generator is as it is to be sampled from: see `ready`, and for `truncation` `Game.truncated`. Raises
-    `UserError` where there is no run, or no checkpoint yet.
+    The generator is ready to be sampled from: see `ready`, and `Game.truncated` for `truncation`.
+
+    Raises:
+      UserError: no run, or no checkpoint yet.
     """
     config, dataset = recorded(folder)
     game = rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
@@ -114,34 +124,34 @@ def restore(
     initial = functools.partial(states.create, game, schedules.build(config)(0), config.seed)
     target = sharding.abstract(jax.eval_shape(initial).ema, sharding.replicated(sharding.local_mesh()))
     checkpoints = folder / kept_in
-    found = None
+    restored = None
     if checkpoints.is_dir():
-        found = checkpoint.restore_ema(checkpoint.open_manager(checkpoints, read_only=True), target)
-    if found is None:
-        raise UserError(f"--workdir={folder} holds no checkpoint yet: train it first, with the same --workdir")
-    step, ema = found
+        restored = checkpoint.restore_ema(checkpoint.open_manager(checkpoints, read_only=True), target)
+    if restored is None:
+        raise UserError(f"--workdir={folder} holds no checkpoint yet: train first, with the same --workdir")
+    step, ema = restored
     return game, step, ready(config, game, ema)
 
 
 def ready(config: ConfigDict, game: Game, ema: GeneratorEMA) -> GeneratorEMA:
-    """The averaged generator of a run as every sample of it is drawn: with standing statistics where it asks for them.
+    """The EMA generator as all samples are drawn from it: with standing statistics if the config asks for them.
 
-    They are a function of the run's own seed and batch size, so that pictures, figures and `--mode=sample` of any seed
-    show one generator.
+    They depend on the run's own seed and batch size, so that image grids, metrics and `--mode=sample` with any seed
+    show the same generator.
     """
-    batches = config.evaluation.get("standing_batches", 0)  # runs of before the field have none
+    batches = config.evaluation.get("standing_batches", 0)  # records of older runs do not have the field
     return standing(game, ema, seed=config.seed, batches=batches, batch_size=config.batch_size)
 
 
 def standing(game: Game, ema: GeneratorEMA, *, seed: int, batches: int, batch_size: int) -> GeneratorEMA:
-    """The averaged generator with the statistics of batches of its own in place of those that training left behind.
+    """The EMA generator with standing statistics: batch statistics of its own samples replace the running averages.
 
-    The mean and variance of every batch normalization become the plain means over `batches` batches, of fresh latents
-    and labels, of each batch's mean and variance; all else in `batch_stats`, such as the vectors of a spectral
-    normalization, stays. Each device takes its share of a batch where the devices divide it. With 0 batches, or without
-    batch normalization, the same generator.
+    The mean and variance of every batch normalization are replaced by the averages, over `batches` batches of new
+    latents and labels, of the mean and variance of each batch. Other entries of `batch_stats`, such as the vectors of
+    spectral normalization, are unchanged. A batch is sharded if the number of devices divides it. With 0 batches, or
+    without batch normalization, the generator is unchanged.
 
-    Reference: Brock et al. 2019, arXiv:1809.11096, appendix C, "standing statistics", there of 100 batches.
+    Reference: Brock et al. 2019, arXiv:1809.11096, appendix C ("standing statistics", 100 batches).
     """
     mesh, total = sharding.local_mesh(), None
     split = sharding.split_rows(mesh, 0) if batch_size % mesh.size == 0 else sharding.replicated(mesh)
@@ -154,11 +164,11 @@ def standing(game: Game, ema: GeneratorEMA, *, seed: int, batches: int, batch_si
     if total is None:
         return ema
 
-    def replaced(path: tuple, leaf: Array) -> Array:
-        found = total.get("/".join(entry.key for entry in path))
-        return leaf if found is None else (found / batches).astype(leaf.dtype)
+    def replace(path: tuple, leaf: Array) -> Array:
+        moment = total.get("/".join(entry.key for entry in path))
+        return leaf if moment is None else (moment / batches).astype(leaf.dtype)
 
-    return ema.replace(batch_stats=jax.tree_util.tree_map_with_path(replaced, ema.batch_stats))
+    return ema.replace(batch_stats=jax.tree_util.tree_map_with_path(replace, ema.batch_stats))
 
 
 def draw(
@@ -171,47 +181,48 @@ def draw(
     labels: Sequence[int] = (),
     same_latents: bool = False,
 ) -> Iterator[dict]:
-    """Yields `{"image": uint8 [n, H, W, C], "label": int32 [n]}` of samples 0 to count - 1, a batch at a time or less.
+    """Yields samples 0..count - 1 in batches {"image": uint8 [n, H, W, C], "label": int32 [n]}, n <= batch_size.
 
-    Each device draws its share of a batch. Points stay float32.
+    Batches are sharded over the devices. 2-D points stay float32.
 
-    With L labels, by default all that the game has, sample i has number i modulo L of them: all in equal parts. Its
-    latent is number i of the seed, or number i // L with `same_latents`.
+    Args:
+      labels: sample i has the label labels[i % len(labels)]; by default all classes of the game, in equal shares.
+      same_latents: sample i has the latent i // len(labels) of the seed instead of the latent i.
     """
     mesh = sharding.local_mesh()
     labels = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
-    batch_size = -(-batch_size // mesh.size) * mesh.size  # every device draws as many
+    batch_size = -(-batch_size // mesh.size) * mesh.size  # a multiple of the devices
     for first in range(0, count, batch_size):
-        # Always a whole batch, so that one program is compiled; what is beyond `count` is cut off.
+        # Always a full batch, so that only one shape is compiled; samples beyond `count` are discarded.
         rows = np.arange(first, first + batch_size, dtype=np.uint32)
         latent_rows = rows // len(labels) if same_latents else rows
-        given = jax.device_put((latent_rows, labels[rows % len(labels)]), sharding.split_rows(mesh, 0))
-        image, label = jax.device_get(_samples(ema, *given, jnp.uint32(seed), game=game))
-        kept = min(batch_size, count - first)
-        yield {"image": image[:kept], "label": label[:kept]}
+        inputs = jax.device_put((latent_rows, labels[rows % len(labels)]), sharding.split_rows(mesh, 0))
+        image, label = jax.device_get(_samples(ema, *inputs, jnp.uint32(seed), game=game))
+        valid = min(batch_size, count - first)
+        yield {"image": image[:valid], "label": label[:valid]}
 
 
 def class_columns(game: Game, labels: Sequence[int] = ()) -> int:
-    """How many columns show what `draw` yields with a class in each; 0 where there are too many classes, or one."""
+    """The number of columns of a grid of what `draw` yields, one per class; 0 if there is one class or too many."""
     columns = (len(labels) or game.num_classes) if game.is_conditional else 0
     return columns if 1 < columns <= MAX_COLUMNS else 0
 
 
 def _label(name: str, class_names: Sequence[str]) -> int:
-    """The number of a class that is given by its name or its number."""
+    """The index of a class that is given by its name or its index."""
     if name in class_names:
         return class_names.index(name)
     if name.isdecimal() and len(name) < 10 and int(name) < len(class_names):
         return int(name)
     shown = ", ".join(class_names[:MAX_COLUMNS]) + (", ..." if len(class_names) > MAX_COLUMNS else "")
     raise UserError(
-        f"--classes: {name!r} is no class of the run's dataset{nearest(name, class_names)}; expected: {shown}, or 0 to "
-        f"{len(class_names) - 1}"
+        f"--classes: {name!r} is not a class of the run's dataset{nearest(name, class_names)}; expected: {shown}, "
+        f"or 0 to {len(class_names) - 1}"
     )
 
 
 def _with_tuples(value: Any) -> Any:
-    """What JSON kept as lists was tuples: a network's `layers` must be hashable."""
+    """Converts lists, as which JSON stores tuples, back to tuples: a network's `layers` must be hashable."""
     if isinstance(value, dict):
         return {name: _with_tuples(entry) for name, entry in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
@@ -226,33 +237,33 @@ def _samples(ema: GeneratorEMA, rows: Array, label: Array, seed: Array, *, game:
 
 @functools.partial(jax.jit, static_argnames="game")
 def _moments(ema: GeneratorEMA, rows: Array, seed: Array, index: Array, *, game: Game) -> dict[str, Array]:
-    """The mean and variance of what each batch normalization sees of a batch, by their paths in `batch_stats`.
+    """The mean and variance of each batch normalization's input for one batch, by their paths in `batch_stats`.
 
-    They are taken of the layer's input: what training leaves behind is mixed with what was there before.
+    They are computed from the layer's input, because training updates `batch_stats` only by a moving average.
     """
     key = named_key(jax.random.key(seed), "standing")
     keys = example_keys(key, rows)
     labels = jax.vmap(lambda key: jax.random.randint(named_key(key, "label"), (), 0, max(game.num_classes, 1)))(keys)
-    found = {}
+    moments = {}
 
-    def look(call: Callable, given: tuple, named: dict, context: nn.module.InterceptorContext) -> Any:
+    def record(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
-            x = given[0].astype(jnp.float32)
+            x = args[0].astype(jnp.float32)
             path, axes = "/".join(context.module.path), tuple(range(x.ndim - 1))
-            found[f"{path}/mean"], found[f"{path}/var"] = jnp.mean(x, axes), jnp.var(x, axes)
-        return call(*given, **named)
+            moments[f"{path}/mean"], moments[f"{path}/var"] = jnp.mean(x, axes), jnp.var(x, axes)
+        return call(*args, **kwargs)
 
-    with nn.intercept_methods(look):
+    with nn.intercept_methods(record):
         dropout = jax.random.fold_in(named_key(key, "generator"), index)
         game.generate(ema.variables, game.latents(keys), labels, train=True, key=dropout)
-    return found
+    return moments
 
 
 @functools.partial(jax.jit, static_argnames="game")
 def landscape(game: Game, discriminator: Player, points: Array, real: Array) -> tuple[Array, Array]:
-    """D's logits [N] at points [N, 1, 1, 2], and the pull [N, 2] of G's loss on a sample there: -d loss / d point.
+    """D's logits [N] at points [N, 1, 1, 2], and the negative gradient [N, 2] of G's loss with respect to each point.
 
-    The loss of a lone sample is its mean over the real points [R, 1, 1, 2], which a loss that compares pairs needs.
+    A loss that compares pairs needs real samples: the loss of a point is its mean over the points `real` [R, 1, 1, 2].
     """
 
     def logits_of(images: Array) -> Array:
@@ -265,5 +276,5 @@ def landscape(game: Game, discriminator: Player, points: Array, real: Array) -> 
         return jnp.mean(game.loss.generator(real_logits, jnp.full_like(real_logits, logit)))
 
     logits, vjp_fn = jax.vjp(logits_of, points)
-    (pull,) = vjp_fn(-jax.vmap(jax.grad(loss))(logits))
-    return logits, pull.reshape(-1, 2)
+    (negative_gradient,) = vjp_fn(-jax.vmap(jax.grad(loss))(logits))
+    return logits, negative_gradient.reshape(-1, 2)

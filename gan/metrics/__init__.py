@@ -1,5 +1,5 @@
-"""Metrics: how good a generator is, on plain arrays. A leaf, one kind of figure a file.
+"""Metrics of generated samples, on plain NumPy arrays: one kind of metric per file.
 
-Samples, features, probabilities or labels in, numbers out; where samples come from is `evaluation`'s business. Every
-function states its formula and its source, and what it needs of the number of samples.
+Samples, features, class probabilities or labels in; numbers out. `gan.evaluation` draws the samples. Each function
+states its formula, its source and how many samples it needs.
 """

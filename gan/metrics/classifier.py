@@ -1,7 +1,7 @@
-"""A small classifier, trained here on the data at hand: features for evaluation without a download. Part of a leaf.
+"""A small classifier that is trained on the run's own dataset: features for evaluation without a download.
 
-Its Frechet distances compare runs on one dataset with one another, and with nothing published. It learns the training
-split once, in about a minute on two CPU cores, and is kept on disk; it also counts the modes of StackedMNIST.
+Its Frechet distances are comparable between runs on the same dataset, but not with published values. It is trained once
+on the training split, in about a minute on two CPU cores, and saved on disk. It also counts the modes of StackedMNIST.
 """
 
 import dataclasses
@@ -24,26 +24,26 @@ import optax
 from jax import Array
 
 from gan.errors import UserError
-from gan.metrics import images as pixels
+from gan.metrics import images as image_ops
 
 logger = logging.getLogger(__name__)
 
-# Raised by one with every change of the network or of its training, so that no old file is taken for a new one.
-RECIPE = 1
+VERSION = 1
+"""Part of the file name and of the identity. Increase it with every change of the network or of its training."""
 FEATURES = 128
-SMALLEST, LARGEST = 8, 64
-"""Pixels a side: smaller images are refused, and larger ones are shrunk first, so that cost has a bound."""
-BATCH = 256
-TRAINING_BATCH = 64
+MIN_SIDE, MAX_SIDE = 8, 64
+"""Pixels of the shorter side: smaller images are rejected, larger ones are downsampled, which bounds the cost."""
+BATCH_SIZE = 256
+TRAINING_BATCH_SIZE = 64
 EPOCHS, STEPS = 3, (800, 2500)
-"""About so many passes over the training split, within so many steps."""
+"""The number of passes over the training split; the smallest and largest number of steps."""
 OPTIMIZER = optax.scale_by_adam()
 LEARNING_RATE = 3e-3
-SHIFT = 2
-"""The most pixels by which a training image is moved, each way; an eighth of a small image's side if that is less."""
+MAX_SHIFT = 2
+"""Pixels by which a training image is shifted at most, in each direction; at most 1/8 of the side of a small image."""
 
-# The same features on every platform, to float32's rounding.
 PRECISION = jax.lax.Precision.HIGHEST
+"""The same features on every platform, up to float32 rounding."""
 
 
 class Network(nn.Module):
@@ -54,25 +54,25 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         for width in (32, 64, 128):
-            stride = 2 if min(x.shape[1:3]) > 4 else 1  # 8x8 images keep some places
+            stride = 2 if min(x.shape[1:3]) > 4 else 1  # 8x8 images keep some resolution
             x = nn.relu(nn.Conv(width, (3, 3), stride, precision=PRECISION)(x))
-        # All places, not their mean: MNIST, 1,500 steps: 99.0% against 97.3% (which had layer normalization, too).
+        # All positions, not their mean: 99.0% against 97.3% on MNIST after 1,500 steps (the latter with layer norm).
         features = nn.relu(nn.Dense(FEATURES, precision=PRECISION)(x.reshape(len(x), -1)))
         return features, nn.Dense(self.num_classes, precision=PRECISION, name="classes")(features)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained network and how good it is."""
+    """A trained network and its accuracy."""
 
     variables: Mapping[str, Any]
     test_accuracy: float
-    """The share of the test images that it labels rightly; 0..1."""
+    """The share of the test images that are classified correctly; 0..1."""
 
     @functools.cached_property
     def identity(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the weights: features compare only where these are equal."""
-        digest = hashlib.sha256(str(RECIPE).encode())
+        """16 hexadecimal digits of the SHA-256 of the weights. Features are comparable only if they are equal."""
+        digest = hashlib.sha256(str(VERSION).encode())
         for name, leaf in sorted(_flat(self.variables).items()):
             digest.update(name.encode() + np.asarray(leaf).tobytes())
         return digest.hexdigest()[:16]
@@ -82,65 +82,69 @@ def load_or_train(
     cache_dir: str | os.PathLike, fingerprint: str, images: np.ndarray, labels: np.ndarray, num_classes: int,
     test_images: np.ndarray, test_labels: np.ndarray, seed: int = 0
 ) -> Classifier:  # fmt: skip
-    """The classifier of a dataset: from `cache_dir` where it was trained before, else trained now and kept there.
+    """The classifier of a dataset, from `cache_dir` if it was trained before; otherwise it is trained and saved there.
 
     Args:
-      cache_dir: a folder; made where it is missing. If it cannot be written, that costs a warning.
-      fingerprint: of the dataset. The file's name holds it with the image's shape, the seed and this code's version.
+      cache_dir: a folder; created if missing. If it cannot be written, a warning is logged.
+      fingerprint: identifies the dataset. The file name is a hash of it, the image shape, the seed and VERSION.
       images, labels, num_classes, seed: see `train`.
-      test_images, test_labels: what `test_accuracy` is measured on.
+      test_images, test_labels: for `test_accuracy`.
     """
-    what = (fingerprint, RECIPE, images.shape[1:], num_classes, seed)
-    path = Path(cache_dir) / f"classifier-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.npz"
+    identity = (fingerprint, VERSION, images.shape[1:], num_classes, seed)
+    path = Path(cache_dir) / f"classifier-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.npz"
     shapes = {name: leaf.shape for name, leaf in _flat(_shapes(images.shape[1:], num_classes)).items()}
-    kept = _read(path, shapes)
-    if kept is not None:
-        return kept
+    saved = _read(path, shapes)
+    if saved is not None:
+        return saved
     variables = train(images, labels, num_classes, seed)
     classifier = Classifier(variables, accuracy(variables, test_images, test_labels))
-    logger.info("The classifier labels %.2f%% of the test images rightly.", 100 * classifier.test_accuracy)
+    logger.info("The classifier has a test accuracy of %.2f%%.", 100 * classifier.test_accuracy)
     _write(path, classifier)
     return classifier
 
 
 def train(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> dict:
-    """The variables of a `Network` that has learned uint8 images [N, H, W, 1 or 3] with labels [N] in 0..num_classes-1.
+    """Trains a `Network` on uint8 images [N, H, W, 1 or 3] with labels [N] in 0..num_classes-1; returns its variables.
 
-    Cross-entropy by Adam, the rate rising through the first steps and falling as a cosine; images are moved by a few
-    pixels, their edges repeated. All is drawn from `seed`. Images may be memory-mapped: they are read batch by batch.
+    Cross-entropy is minimized with Adam; the learning rate warms up and then decays as a cosine. Images are shifted by
+    a few pixels, with edge padding. All randomness comes from `seed`. Images may be memory-mapped: they are read batch
+    by batch.
 
-    Raises `UserError` for a single class, a label outside, or images smaller than 8x8.
+    Raises:
+      UserError: fewer than two classes, a label out of range, or images smaller than 8x8.
     """
     _check(images, labels, num_classes)
-    draws = np.random.default_rng(seed)
-    steps = int(np.clip(EPOCHS * len(images) // TRAINING_BATCH, *STEPS))
-    passes = -(-steps * TRAINING_BATCH // len(images))
-    order = np.concatenate([draws.permutation(len(images)) for _ in range(passes)])
-    largest_shift = min(SHIFT, min(images.shape[1:3]) // 8)
-    variables = _drawn(draws, images.shape[1:], num_classes)
+    rng = np.random.default_rng(seed)
+    steps = int(np.clip(EPOCHS * len(images) // TRAINING_BATCH_SIZE, *STEPS))
+    passes = -(-steps * TRAINING_BATCH_SIZE // len(images))
+    order = np.concatenate([rng.permutation(len(images)) for _ in range(passes)])
+    max_shift = min(MAX_SHIFT, min(images.shape[1:3]) // 8)
+    variables = _initial_variables(rng, images.shape[1:], num_classes)
     opt_state = jax.jit(OPTIMIZER.init)(variables)
-    for number in range(steps):
-        rows = order[number * TRAINING_BATCH : (number + 1) * TRAINING_BATCH]
-        shift = draws.integers(-largest_shift, largest_shift, (len(rows), 2), endpoint=True)
-        done = (number + 1) / steps
-        rate = np.float32(LEARNING_RATE * min(10 * done, (1 + math.cos(math.pi * done)) / 2))
+    for step in range(steps):
+        rows = order[step * TRAINING_BATCH_SIZE : (step + 1) * TRAINING_BATCH_SIZE]
+        shift = rng.integers(-max_shift, max_shift, (len(rows), 2), endpoint=True)
+        progress = (step + 1) / steps
+        rate = np.float32(LEARNING_RATE * min(10 * progress, (1 + math.cos(math.pi * progress)) / 2))
         variables, opt_state = _step(variables, opt_state, images[rows], labels[rows], shift, rate)
     return variables
 
 
 def accuracy(variables: Mapping, images: np.ndarray, labels: np.ndarray) -> float:
-    """The share of uint8 images [N, H, W, C] whose most probable class is their label [N]; 0..1."""
+    """The share of uint8 images [N, H, W, C] whose most probable class equals their label [N]; 0..1."""
     return float(np.mean(classes(variables, images) == labels))
 
 
 def features(variables: Mapping, images: np.ndarray) -> np.ndarray:
-    """float32 [N, 128] of uint8 images [N, H, W, C]: the layer before the classes."""
-    return pixels.in_batches(functools.partial(_features, variables), pixels.checked(images), BATCH)
+    """float32 [N, 128] from uint8 images [N, H, W, C]: the output of the layer before the classes."""
+    return image_ops.in_batches(functools.partial(_features, variables), image_ops.checked(images), BATCH_SIZE)
 
 
 def probabilities(variables: Mapping, features: np.ndarray) -> np.ndarray:
-    """float32 [N, num_classes] of features [N, 128]: what a softmax over the classes gives."""
-    return pixels.in_batches(functools.partial(_probabilities, variables["params"]["classes"]), features, 4 * BATCH)
+    """float32 [N, num_classes] from features [N, 128]: the softmax over the classes."""
+    return image_ops.in_batches(
+        functools.partial(_probabilities, variables["params"]["classes"]), features, 4 * BATCH_SIZE
+    )
 
 
 def classes(variables: Mapping, images: np.ndarray) -> np.ndarray:
@@ -149,56 +153,58 @@ def classes(variables: Mapping, images: np.ndarray) -> np.ndarray:
 
 
 def _check(images, labels, num_classes):
-    pixels.checked(images)
-    if min(images.shape[1:3]) < SMALLEST:
-        raise UserError(f"images of {images.shape[1]}x{images.shape[2]} are too small for the classifier: 8x8 at least")
+    image_ops.checked(images)
+    if min(images.shape[1:3]) < MIN_SIDE:
+        raise UserError(
+            f"images of {images.shape[1]}x{images.shape[2]} are too small for the classifier; expected: at least 8x8"
+        )
     if num_classes < 2:
-        raise UserError(f"num_classes={num_classes}: a classifier needs a dataset with two classes at least")
+        raise UserError(f"num_classes={num_classes}: a classifier needs at least two classes")
     if labels.shape != images.shape[:1] or labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(f"labels {list(labels.shape)} of {len(images)} images are not all in 0..{num_classes - 1}")
 
 
-def _scaled(batch):
-    """float32 in [-1, 1], shrunk where the shorter side is above `LARGEST`."""
+def _preprocess(batch):
+    """float32 in [-1, 1], downsampled if the shorter side is larger than `MAX_SIDE`."""
     height, width = batch.shape[1:3]
-    shrink = LARGEST / min(height, width)
-    if shrink < 1:
-        rows, columns = (pixels.bicubic(size, round(shrink * size)) for size in (height, width))
-        batch = pixels.resized(batch, rows, columns)
+    scale = MAX_SIDE / min(height, width)
+    if scale < 1:
+        rows, columns = (image_ops.bicubic(size, round(scale * size)) for size in (height, width))
+        batch = image_ops.resized(batch, rows, columns)
     return jnp.asarray(batch, jnp.float32) / 127.5 - 1
 
 
-def _moved(batch, shift):
-    """Images [B, H, W, C] moved by shift [B, 2] pixels down and right, their edges repeated."""
+def _shifted(batch, shift):
+    """Images [B, H, W, C] shifted by shift [B, 2] pixels down and right, with edge padding."""
     count, height, width, _ = batch.shape
     rows = jnp.clip(jnp.arange(height)[None] - shift[:, :1], 0, height - 1)
     columns = jnp.clip(jnp.arange(width)[None] - shift[:, 1:], 0, width - 1)
     return batch[jnp.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _drawn(draws, image_shape, num_classes):
-    """Initial variables: kernels uniform within sqrt(6 / fan in), biases 0. He et al. 2015, arXiv:1502.01852.
+def _initial_variables(rng, image_shape, num_classes):
+    """Kernels uniform in [-b, b], b = sqrt(6 / fan_in), biases 0 (He et al. 2015, arXiv:1502.01852).
 
-    Drawn in numpy: compiling the draws would take as long as learning the digits.
+    NumPy draws them: compiling the initialization would take as long as training on the digits.
     """
 
-    def leaf(shape):
+    def draw(shape):
         limit = math.sqrt(6 / math.prod(shape[:-1])) if len(shape) > 1 else 0.0
-        return draws.uniform(-limit, limit, shape).astype(np.float32)
+        return rng.uniform(-limit, limit, shape).astype(np.float32)
 
-    return jax.tree.map(lambda expected: leaf(expected.shape), _shapes(image_shape, num_classes))
+    return jax.tree.map(lambda expected: draw(expected.shape), _shapes(image_shape, num_classes))
 
 
 def _shapes(image_shape, num_classes):
-    """The variables of a network for these images, as shapes."""
+    """The shapes of the variables of a network for these images."""
     image = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
-    return jax.eval_shape(lambda image: Network(num_classes).init(jax.random.key(0), _scaled(image)), image)
+    return jax.eval_shape(lambda image: Network(num_classes).init(jax.random.key(0), _preprocess(image)), image)
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1))
 def _step(variables, opt_state, images, labels, shift, rate):
     def loss(variables):
-        _, logits = _apply(variables, _moved(images, shift))
+        _, logits = _apply(variables, _shifted(images, shift))
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
     updates, opt_state = OPTIMIZER.update(jax.grad(loss)(variables), opt_state)
@@ -206,7 +212,7 @@ def _step(variables, opt_state, images, labels, shift, rate):
 
 
 def _apply(variables, batch):
-    return Network(variables["params"]["classes"]["bias"].size).apply(variables, _scaled(batch))
+    return Network(variables["params"]["classes"]["bias"].size).apply(variables, _preprocess(batch))
 
 
 @jax.jit
@@ -224,35 +230,36 @@ def _flat(variables):
 
 
 def _read(path, shapes):
-    """The classifier in a file, or None if there is none or anything is amiss (zip checks a CRC-32 of every array).
+    """The classifier in a file, or None if it is missing or corrupted (zip checks a CRC-32 of every array).
 
-    `shapes` are those of its variables, {name: shape}.
+    Args:
+      shapes: {name: shape} of its variables.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            kept = dict(arrays)
-        test_accuracy = float(kept.pop("test_accuracy"))
-        if {name: array.shape for name, array in kept.items()} != shapes:
-            raise ValueError("other arrays than it should have")
-        return Classifier(jax.device_put(flax.traverse_util.unflatten_dict(kept, sep="/")), test_accuracy)
+            saved = dict(arrays)
+        test_accuracy = float(saved.pop("test_accuracy"))
+        if {name: array.shape for name, array in saved.items()} != shapes:
+            raise ValueError("unexpected arrays")
+        return Classifier(jax.device_put(flax.traverse_util.unflatten_dict(saved, sep="/")), test_accuracy)
     except FileNotFoundError:
         return None
-    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+    except Exception as error:  # NumPy and zipfile raise many types for a corrupted file
         reason = " ".join(str(error).split()) or type(error).__name__
         logger.warning("The classifier in %s is damaged (%s) and is trained again.", path, reason[:200])
         return None
 
 
 def _write(path, classifier):
-    """Writes all or nothing; a folder that cannot be written costs a warning."""
-    partial = None
+    """Writes the file atomically; logs a warning if the folder cannot be written."""
+    tmp = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+        handle, tmp = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
         with open(handle, "wb") as file:
             np.savez(file, test_accuracy=classifier.test_accuracy, **_flat(classifier.variables))
-        os.replace(partial, path)
+        os.replace(tmp, path)
     except OSError as error:
-        logger.warning("The classifier could not be kept in %s (%s): it is trained again next time.", path, error)
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
+        logger.warning("The classifier could not be saved in %s (%s): it is trained again next time.", path, error)
+        if tmp is not None:
+            Path(tmp).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The Frechet distance between two sets of features, from streamed moments. A leaf: plain arrays in, floats out.
+"""The Frechet distance between two sets of features, from moments that can be accumulated batch by batch.
 
-With the pool features of the 2015 Inception network it is the FID; with any others it is named after them.
+With the pool features of the 2015 Inception network it is the FID; with other features it is named after them.
 """
 
 from collections.abc import Mapping
@@ -12,30 +12,30 @@ from gan.errors import UserError
 
 
 class Moments(NamedTuple):
-    """The first two moments of features, in float64: all that the distance asks of a set."""
+    """The first two moments of a set of features, in float64: all that the Frechet distance needs."""
 
     count: int
     mean: np.ndarray
     """[D]"""
     scatter: np.ndarray
-    """[D, D], the sum of (x - mean)(x - mean)^T over the samples."""
+    """[D, D]: the sum of (x - mean)(x - mean)^T over the samples."""
 
     @property
     def covariance(self) -> np.ndarray:
-        """scatter / (count - 1), the unbiased covariance [D, D] of at least two samples."""
+        """scatter / (count - 1): the unbiased covariance [D, D]. Needs at least two samples."""
         return self.scatter / (self.count - 1)
 
     def merge(self, other: "Moments") -> "Moments":
-        """The moments of both sets together. Means are subtracted before anything is squared, so nothing cancels.
+        """The moments of the union of both sets. Means are subtracted before squaring, so there is no cancellation.
 
         Reference: Chan, Golub and LeVeque 1983, Algorithms for Computing the Sample Variance.
         """
         _same_dimension(len(self.mean), len(other.mean))
         count = self.count + other.count
         share = other.count / max(count, 1)
-        step = other.mean - self.mean
-        scatter = self.scatter + other.scatter + np.outer(step, step) * (self.count * share)
-        return Moments(count, self.mean + step * share, scatter)
+        shift = other.mean - self.mean
+        scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.count * share)
+        return Moments(count, self.mean + shift * share, scatter)
 
     def update(self, features: np.ndarray) -> "Moments":
         """The moments after one more batch of features [N, D]."""
@@ -43,7 +43,7 @@ class Moments(NamedTuple):
 
 
 def empty(dimension: int) -> Moments:
-    """The moments of no samples, where a stream begins."""
+    """The moments of the empty set, to start accumulating from."""
     return Moments(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
 
@@ -62,22 +62,25 @@ def moments_by_class(features: np.ndarray, labels: np.ndarray) -> dict[int, Mome
 
 
 def rank_warning(count: int, dimension: int) -> str | None:
-    """What to say of a distance from `count` samples in `dimension` dimensions, or None where they suffice.
+    """A warning about a distance from `count` samples in `dimension` dimensions, or None if they are enough.
 
-    A sample covariance has rank count - 1 at most. Below full rank the distance is still computed as defined, but most
-    of it is the noise of estimation: it is to be compared only with distances from equally many samples.
+    A sample covariance has rank at most count - 1. Below full rank the distance is still computed as defined, but most
+    of it is estimation error: compare it only with distances from equally many samples.
     """
     if count > dimension:
         return None
-    return f"{count} samples for {dimension} features: the covariance is singular; wanted: more than {dimension}"
+    return f"{count} samples for {dimension} features: the covariance is singular; expected: more than {dimension}"
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) for covariances A and B, at least 0.
 
-    For any factors A = F F^T and B = G G^T the last trace is the sum of the singular values of F^T G, in exact
-    arithmetic. Squaring them first, to take square roots of the eigenvalues of A^1/2 B A^1/2 or of the matrix AB,
-    turns a rounding error e in a zero eigenvalue into sqrt(e): where covariances are singular that costs seven digits.
+    For any factors A = F F^T and B = G G^T, tr (A^1/2 B A^1/2)^1/2 is the sum of the singular values of F^T G. It is
+    computed this way because square roots of the eigenvalues of A^1/2 B A^1/2 or of AB turn a rounding error e in a
+    zero eigenvalue into sqrt(e), which costs seven digits if the covariances are singular.
+
+    Raises:
+      UserError: fewer than two samples, or different dimensions.
 
     Reference: Heusel et al. 2017, arXiv:1706.08500, equation 6; Dowson and Landau 1982 for the distance itself.
     """
@@ -86,11 +89,11 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         raise UserError(f"fd_distance of {a.count} and {b.count} samples; expected: at least 2 of each")
     overlap = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * overlap
-    return float(max(np.sum((a.mean - b.mean) ** 2) + spread, 0.0))  # rounding leaves -1e-13 for equal moments
+    return float(max(np.sum((a.mean - b.mean) ** 2) + spread, 0.0))  # rounding gives -1e-13 for equal moments
 
 
 class IntraClass(NamedTuple):
-    """The distance within each class, and the mean over the classes."""
+    """The distance for each class, and their mean."""
 
     mean: float
     by_class: dict[int, float]
@@ -99,30 +102,33 @@ class IntraClass(NamedTuple):
 def intra_class_distance(real: Mapping[int, Moments], fake: Mapping[int, Moments]) -> IntraClass:
     """The mean over classes of the Frechet distance between real and generated images of that class.
 
-    Every class counts alike, however many samples it has; both sides must have the same classes.
+    Every class has the same weight, regardless of its number of samples.
+
+    Raises:
+      UserError: a class that only one of the two sides has.
 
     Reference: Miyato and Koyama 2018, cGANs with Projection Discriminator, arXiv:1802.05637, section 6 (intra FID).
     """
-    if lonely := sorted(set(real) ^ set(fake)):
+    if unmatched := sorted(set(real) ^ set(fake)):
         raise UserError(
-            f"intra_class_distance: class {lonely[0]} is on one side only; expected: the same classes on both"
+            f"intra_class_distance: class {unmatched[0]} is on one side only; expected: the same classes on both"
         )
     by_class = {label: frechet_distance(real[label], fake[label]) for label in sorted(real)}
     return IntraClass(float(np.mean(list(by_class.values()))), by_class)
 
 
 def check_features(features: np.ndarray, name: str = "features") -> np.ndarray:
-    """`features` as an array, or a `UserError` where they are not finite numbers [N, D] with N >= 1."""
+    """`features` as an array. Raises `UserError` if they are not finite numbers [N, D] with N >= 1."""
     features = np.asarray(features)
     if features.ndim != 2 or not len(features):
         raise UserError(f"{name} has shape {features.shape}; expected: [N, D] with N >= 1")
     if not np.isfinite(features).all():
-        raise UserError(f"{name} holds NaN or infinity; expected: finite numbers")
+        raise UserError(f"{name} contain NaN or infinity; expected: finite numbers")
     return features
 
 
 def check_pair(**sides: np.ndarray) -> list[np.ndarray]:
-    """The two sets of features, given by name, as arrays; or a `UserError` where one is amiss or their D differ."""
+    """Two named sets of features as arrays. Raises `UserError` if one is invalid or their dimensions differ."""
     a, b = pair = [check_features(features, name) for name, features in sides.items()]
     _same_dimension(a.shape[1], b.shape[1])
     return pair
@@ -130,13 +136,13 @@ def check_pair(**sides: np.ndarray) -> list[np.ndarray]:
 
 def _same_dimension(a: int, b: int) -> None:
     if a != b:
-        raise UserError(f"features of {a} and of {b} dimensions; expected: the same on both sides")
+        raise UserError(f"features of {a} and of {b} dimensions; expected: the same for both sets")
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """Some F with F F^T = covariance: Cholesky's, and where that stops at a singular matrix, by eigenvalues.
+    """A matrix F with F F^T = covariance: by Cholesky, or by eigenvalues if the covariance is singular.
 
-    Cholesky's takes a tenth of the time. An eigenvalue of a covariance is negative only by rounding, and so set to 0.
+    Cholesky takes a tenth of the time. Negative eigenvalues of a covariance are rounding errors and are set to 0.
     """
     try:
         return np.linalg.cholesky(covariance)

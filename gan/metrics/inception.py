@@ -1,8 +1,9 @@
-"""The Inception network behind the published Frechet distances and Inception scores. Part of a leaf.
+"""The Inception network of the published Frechet Inception distances (FID) and Inception scores.
 
 It is Inception V3 (Szegedy et al. 2015, arXiv:1512.00567) as Google released it on 2015-12-05 and as Heusel et al. 2017
-(arXiv:1706.08500) used it: with 1,008 outputs, and with pooling of its own in the branches (see `Network`). Its weights
-are not ours to give; `load` reads the public file of pytorch-fid and torch-fidelity, whose SHA-256 starts 6726825d.
+(arXiv:1706.08500) used it: with 1,008 outputs, and with other pooling in the branches (see `Network`). The weights are
+not distributed with this project. `load` reads the public file of pytorch-fid and torch-fidelity, whose SHA-256 starts
+with 6726825d.
 """
 
 import dataclasses
@@ -24,119 +25,137 @@ import numpy as np
 from jax import Array
 
 from gan.errors import UserError, lookup
-from gan.metrics import images as pixels
+from gan.metrics import images as image_ops
 from gan.metrics.torch_file import read_tensors
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256_START = "6726825d"
-"""What the name of the public file says of its content."""
-MOST_BYTES = 2**28
-"""That are fetched: the public file has 95 MB."""
-VARIABLE = "GAN_INCEPTION"
+"""The prefix of the hash that is part of the public file's name."""
+MAX_BYTES = 2**28
+"""The largest download; the public file has 95 MB."""
+ENVIRONMENT_VARIABLE = "GAN_INCEPTION"
 SIZE = 299
 FEATURES = 2048
-BATCH = 32
-EPSILON = 1e-3  # of the batch normalization
+BATCH_SIZE = 32
+EPSILON = 1e-3
+"""Of the batch normalization."""
 
-# Float32 throughout: the shorter formats of GPUs and TPUs would move a Frechet distance.
 PRECISION = jax.lax.Precision.HIGHEST
+"""Full float32: the reduced precision of GPUs (TF32) and TPUs (bfloat16) would change the Frechet distance."""
 
 
 class Network(nn.Module):
     """float32 [N, H, W, 3] in [-1, 1], H and W >= 75, to the 2,048 features before the classes.
 
-    Convolutions carry the names of the public file; batch normalization is folded into them (`variables_of`). Where
-    the paper averages in a branch, this network averages over the pixels that are there (padding is not counted) in
-    all blocks but the last, Mixed_7c, which takes the maximum.
+    Convolutions have the names of the public file; batch normalization is folded into them (`variables_of`). Where the
+    paper has average pooling in a branch, this network does not count the padding, and its last block, Mixed_7c, has
+    max pooling instead.
     """
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        def conv(x, name, width, kernel, stride=1, padding="SAME"):
-            zeros = nn.initializers.zeros_init()  # weights are always read
-            layer = nn.Conv(width, kernel, stride, padding, precision=PRECISION, kernel_init=zeros, name=name)
-            return nn.relu(layer(x))
-
-        def shrunk(x):
-            return nn.max_pool(x, (3, 3), (2, 2))
-
-        def average(x):
-            return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
-
-        def maximum(x):
-            return nn.max_pool(x, (3, 3), padding="SAME")
-
-        def branch(x, block, *layers):
-            """Layers (name, width, kernel) in a row; one with a stride of 2 as a fourth entry has no padding."""
-            for name, width, kernel, *stride in layers:
-                x = conv(x, f"{block}.branch{name}", width, kernel, *(stride and (2, "VALID")))
-            return x
-
-        def block_a(x, block, pooled):
-            return _joined(
-                branch(x, block, ("1x1", 64, (1, 1))),
-                branch(x, block, ("5x5_1", 48, (1, 1)), ("5x5_2", 64, (5, 5))),
-                branch(x, block, ("3x3dbl_1", 64, (1, 1)), ("3x3dbl_2", 96, (3, 3)), ("3x3dbl_3", 96, (3, 3))),
-                branch(average(x), block, ("_pool", pooled, (1, 1))),
-            )
-
-        def block_b(x, block):
-            return _joined(
-                branch(x, block, ("3x3", 384, (3, 3), 2)),
-                branch(x, block, ("3x3dbl_1", 64, (1, 1)), ("3x3dbl_2", 96, (3, 3)), ("3x3dbl_3", 96, (3, 3), 2)),
-                shrunk(x),
-            )
-
-        def block_c(x, block, width):
-            across, down = (1, 7), (7, 1)
-            double = [("7x7dbl_1", width, (1, 1))]
-            double += [(f"7x7dbl_{i}", width, kernel) for i, kernel in enumerate((down, across, down), start=2)]
-            return _joined(
-                branch(x, block, ("1x1", 192, (1, 1))),
-                branch(x, block, ("7x7_1", width, (1, 1)), ("7x7_2", width, across), ("7x7_3", 192, down)),
-                branch(x, block, *double, ("7x7dbl_5", 192, across)),
-                branch(average(x), block, ("_pool", 192, (1, 1))),
-            )
-
-        def block_d(x, block):
-            across_down = ("7x7x3_2", 192, (1, 7)), ("7x7x3_3", 192, (7, 1))
-            return _joined(
-                branch(x, block, ("3x3_1", 192, (1, 1)), ("3x3_2", 320, (3, 3), 2)),
-                branch(x, block, ("7x7x3_1", 192, (1, 1)), *across_down, ("7x7x3_4", 192, (3, 3), 2)),
-                shrunk(x),
-            )
-
-        def block_e(x, block, pool):
-            single = branch(x, block, ("3x3_1", 384, (1, 1)))
-            double = branch(x, block, ("3x3dbl_1", 448, (1, 1)), ("3x3dbl_2", 384, (3, 3)))
-            return _joined(
-                branch(x, block, ("1x1", 320, (1, 1))),
-                branch(single, block, ("3x3_2a", 384, (1, 3))),
-                branch(single, block, ("3x3_2b", 384, (3, 1))),
-                branch(double, block, ("3x3dbl_3a", 384, (1, 3))),
-                branch(double, block, ("3x3dbl_3b", 384, (3, 1))),
-                branch(pool(x), block, ("_pool", 192, (1, 1))),
-            )
-
-        x = conv(x, "Conv2d_1a_3x3", 32, (3, 3), 2, "VALID")
-        x = conv(x, "Conv2d_2a_3x3", 32, (3, 3), 1, "VALID")
-        x = shrunk(conv(x, "Conv2d_2b_3x3", 64, (3, 3)))
-        x = conv(x, "Conv2d_3b_1x1", 80, (1, 1))
-        x = shrunk(conv(x, "Conv2d_4a_3x3", 192, (3, 3), 1, "VALID"))
-        for block, pooled in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
-            x = block_a(x, block, pooled)
-        x = block_b(x, "Mixed_6a")
-        for block, width in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
-            x = block_c(x, block, width)
-        x = block_d(x, "Mixed_7a")
-        x = block_e(x, "Mixed_7b", average)
-        x = block_e(x, "Mixed_7c", maximum)
+        x = _conv(x, "Conv2d_1a_3x3", 32, (3, 3), 2, "VALID")
+        x = _conv(x, "Conv2d_2a_3x3", 32, (3, 3), 1, "VALID")
+        x = _downsample(_conv(x, "Conv2d_2b_3x3", 64, (3, 3)))
+        x = _conv(x, "Conv2d_3b_1x1", 80, (1, 1))
+        x = _downsample(_conv(x, "Conv2d_4a_3x3", 192, (3, 3), 1, "VALID"))
+        for block, pool_channels in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
+            x = _block_a(x, block, pool_channels)
+        x = _block_b(x, "Mixed_6a")
+        for block, channels in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+            x = _block_c(x, block, channels)
+        x = _block_d(x, "Mixed_7a")
+        x = _block_e(x, "Mixed_7b", _average_pool)
+        x = _block_e(x, "Mixed_7c", _max_pool)
         return jnp.mean(x, axis=(1, 2))
+
+
+# The functions below are called inside `Network.__call__`, so that their layers belong to that module.
+
+
+def _conv(x, name, channels, kernel, stride=1, padding="SAME"):
+    zeros = nn.initializers.zeros_init()  # the weights are always read from a file
+    layer = nn.Conv(channels, kernel, stride, padding, precision=PRECISION, kernel_init=zeros, name=name)
+    return nn.relu(layer(x))
+
+
+def _branch(x, block, *layers):
+    """A sequence of convolutions (name, channels, kernel); a fourth entry is a stride of 2, without padding."""
+    for name, channels, kernel, *stride in layers:
+        x = _conv(x, f"{block}.branch{name}", channels, kernel, *(stride and (2, "VALID")))
+    return x
+
+
+def _block_a(x, block, pool_channels):
+    return _concatenate(
+        _branch(x, block, ("1x1", 64, (1, 1))),
+        _branch(x, block, ("5x5_1", 48, (1, 1)), ("5x5_2", 64, (5, 5))),
+        _branch(x, block, ("3x3dbl_1", 64, (1, 1)), ("3x3dbl_2", 96, (3, 3)), ("3x3dbl_3", 96, (3, 3))),
+        _branch(_average_pool(x), block, ("_pool", pool_channels, (1, 1))),
+    )
+
+
+def _block_b(x, block):
+    return _concatenate(
+        _branch(x, block, ("3x3", 384, (3, 3), 2)),
+        _branch(x, block, ("3x3dbl_1", 64, (1, 1)), ("3x3dbl_2", 96, (3, 3)), ("3x3dbl_3", 96, (3, 3), 2)),
+        _downsample(x),
+    )
+
+
+def _block_c(x, block, channels):
+    row, column = (1, 7), (7, 1)
+    double = [("7x7dbl_1", channels, (1, 1))]
+    double += [(f"7x7dbl_{i}", channels, kernel) for i, kernel in enumerate((column, row, column), start=2)]
+    return _concatenate(
+        _branch(x, block, ("1x1", 192, (1, 1))),
+        _branch(x, block, ("7x7_1", channels, (1, 1)), ("7x7_2", channels, row), ("7x7_3", 192, column)),
+        _branch(x, block, *double, ("7x7dbl_5", 192, row)),
+        _branch(_average_pool(x), block, ("_pool", 192, (1, 1))),
+    )
+
+
+def _block_d(x, block):
+    row_column = ("7x7x3_2", 192, (1, 7)), ("7x7x3_3", 192, (7, 1))
+    return _concatenate(
+        _branch(x, block, ("3x3_1", 192, (1, 1)), ("3x3_2", 320, (3, 3), 2)),
+        _branch(x, block, ("7x7x3_1", 192, (1, 1)), *row_column, ("7x7x3_4", 192, (3, 3), 2)),
+        _downsample(x),
+    )
+
+
+def _block_e(x, block, pool):
+    single = _branch(x, block, ("3x3_1", 384, (1, 1)))
+    double = _branch(x, block, ("3x3dbl_1", 448, (1, 1)), ("3x3dbl_2", 384, (3, 3)))
+    return _concatenate(
+        _branch(x, block, ("1x1", 320, (1, 1))),
+        _branch(single, block, ("3x3_2a", 384, (1, 3))),
+        _branch(single, block, ("3x3_2b", 384, (3, 1))),
+        _branch(double, block, ("3x3dbl_3a", 384, (1, 3))),
+        _branch(double, block, ("3x3dbl_3b", 384, (3, 1))),
+        _branch(pool(x), block, ("_pool", 192, (1, 1))),
+    )
+
+
+def _downsample(x):
+    return nn.max_pool(x, (3, 3), (2, 2))
+
+
+def _average_pool(x):
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+def _max_pool(x):
+    return nn.max_pool(x, (3, 3), padding="SAME")
+
+
+def _concatenate(*branches):
+    return jnp.concatenate(branches, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inception:
-    """The network with its weights: what `features` and `probabilities` take."""
+    """The network's weights, the argument of `features` and `probabilities`."""
 
     variables: Mapping[str, Any]
     classes: np.ndarray
@@ -146,18 +165,20 @@ class Inception:
 
 
 def load(path: str | os.PathLike | None = None, *, verify: bool = True) -> Inception:
-    """The network with the weights at `path`, else at the environment variable GAN_INCEPTION.
+    """The weights in the file `path`, by default the path in the environment variable GAN_INCEPTION.
 
     Args:
-      verify: whether a file with another SHA-256 than the public one is refused; figures of other weights compare
-        with nothing that is published.
+      verify: whether a file with another SHA-256 than the public one is rejected. With other weights, metrics are not
+        comparable with published ones.
 
-    Raises `UserError` where there is no path, no file, or another file.
+    Raises:
+      UserError: no path, no file, or a file with another content.
     """
-    path = path or os.environ.get(VARIABLE)
+    path = path or os.environ.get(ENVIRONMENT_VARIABLE)
     if not path:
         raise UserError(
-            f"no Inception weights: set {VARIABLE} to a copy of {URL} (gan.metrics.inception.download(path) fetches it)"
+            f"no Inception weights: set {ENVIRONMENT_VARIABLE} to a copy of {URL} "
+            "(gan.metrics.inception.download(path) downloads it)"
         )
     path = Path(path).expanduser()
     identity = _checked_hash(path, verify)
@@ -165,77 +186,86 @@ def load(path: str | os.PathLike | None = None, *, verify: bool = True) -> Incep
 
 
 def download(path: str | os.PathLike, url: str = URL) -> Path:
-    """Fetches the public weights (95 MB) to `path`, which `GAN_INCEPTION` may then name. Nothing else ever does.
+    """Downloads the public weights (95 MB) to `path`, to which GAN_INCEPTION can then be set.
 
-    The file appears when it is whole and its SHA-256 is the public one's; else a `UserError` tells why.
+    Nothing in this project calls it. The file is created only when it is complete.
+
+    Raises:
+      UserError: the download failed, or its SHA-256 is not the public one.
     """
     path = Path(path).expanduser()
-    partial = None
+    tmp = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=30) as source:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-            partial = Path(name)
+            tmp = Path(name)
             with open(handle, "wb") as file:
-                while (block := source.read(1 << 20)) and file.tell() < MOST_BYTES:
+                while (block := source.read(1 << 20)) and file.tell() < MAX_BYTES:
                     file.write(block)
-        _checked_hash(partial, verify=True, name=url)
-        return partial.replace(path)
+        _checked_hash(tmp, verify=True, name=url)
+        return tmp.replace(path)
     except (OSError, urllib.error.URLError) as error:
         raise UserError(f"cannot fetch {url} to {path}: {error}") from error
     finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+        if tmp is not None:
+            tmp.unlink(missing_ok=True)
 
 
 def features(inception: Inception, images: np.ndarray, resize: str = "tensorflow") -> np.ndarray:
-    """float32 [N, 2048] of uint8 images [N, H, W, 1 or 3]: the mean over places of the last block.
+    """float32 [N, 2048] from uint8 images [N, H, W, 1 or 3]: the spatial mean of the last block's output.
 
     Args:
-      resize: how images reach 299x299: one of `RESIZES`. "tensorflow" is that of the published figures.
+      resize: how images are resized to 299x299, a key of `RESIZES`. "tensorflow" is that of the published FID.
     """
-    matrix, clipped = lookup(RESIZES, resize, "resize")
-    height, width = pixels.checked(images).shape[1:3]
+    matrix, clip = lookup(RESIZES, resize, "resize")
+    height, width = image_ops.checked(images).shape[1:3]
     forward = functools.partial(
-        _forward, inception.variables, rows=matrix(height, SIZE), columns=matrix(width, SIZE), clipped=clipped
+        _forward, inception.variables, rows=matrix(height, SIZE), columns=matrix(width, SIZE), clip=clip
     )
-    return pixels.in_batches(forward, images, BATCH)
+    return image_ops.in_batches(forward, images, BATCH_SIZE)
 
 
 def probabilities(inception: Inception, features: np.ndarray) -> np.ndarray:
-    """float32 [N, 1008]: the softmax of features [N, 2048] times the last layer, for the Inception score.
+    """float32 [N, 1008]: softmax(features [N, 2048] @ classes [2048, 1008]), for the Inception score.
 
-    The bias is left out, as in the code of Salimans et al. 2016 (arXiv:1606.03498) and in torch-fidelity
-    (`logits_unbiased`): the published scores are without it.
+    The bias of the last layer is omitted, as in the code of Salimans et al. 2016 (arXiv:1606.03498) and in
+    torch-fidelity (`logits_unbiased`): the published scores are computed without it.
     """
-    return pixels.in_batches(functools.partial(_probabilities, inception.classes), features, 1024)
+    return image_ops.in_batches(functools.partial(_probabilities, inception.classes), features, 1024)
 
 
 RESIZES = {
-    "tensorflow": (pixels.bilinear_2015, False),
-    "clean": (pixels.bicubic, True),
+    "tensorflow": (image_ops.bilinear_2015, False),
+    "clean": (image_ops.bicubic, True),
 }
-"""name: (matrix of the resizing, whether to clip to 0..255 after it, since a cubic overshoots).
+"""name: (function that returns the matrix of the resizing, whether to clip to 0..255 since bicubic filters overshoot).
 
-"clean" is antialiased: Parmar, Zhang and Zhu 2022, arXiv:2104.11222. Its Frechet distances are "clean" ones; they do
-not compare with the others.
+"clean" is antialiased: Parmar, Zhang and Zhu 2022, arXiv:2104.11222 (clean-FID). It is not comparable with the
+published FID.
 """
 
 
 def variables_of(tensors: Mapping[str, np.ndarray], source: Any = "weights") -> tuple[dict, np.ndarray]:
-    """(variables of `Network`, its classes) from tensors named as in the public file, batch normalization folded in.
+    """(variables of `Network`, `Inception.classes`) from tensors named as in the public file.
 
-    With scale s = gamma / sqrt(variance + 0.001): relu(s (W * x - mean) + beta) = relu((s W) * x + (beta - s mean)).
-    `source` is what a `UserError` about a missing or misshapen tensor names.
+    Batch normalization is folded into the convolutions: with s = gamma / sqrt(variance + 0.001),
+    s (W * x - mean) + beta = (s W) * x + (beta - s mean).
+
+    Args:
+      source: the name of the file, for messages.
+
+    Raises:
+      UserError: a tensor that is missing or has another shape.
     """
 
     def tensor(name, shape):
         found = tensors[name].shape if name in tensors else "missing"
         if found != shape:
-            raise UserError(f"{source}: tensor {name} is {found}, and should be {shape}")
+            raise UserError(f"{source}: tensor {name} is {found}; expected: {shape}")
         return np.asarray(tensors[name], np.float64)
 
-    def folded(name, expected):
+    def fold(name, expected):
         height, width, inputs, outputs = expected["kernel"].shape
         gamma, beta, mean, variance = (
             tensor(f"{name}.bn.{part}", (outputs,)) for part in ("weight", "bias", "running_mean", "running_var")
@@ -244,23 +274,23 @@ def variables_of(tensors: Mapping[str, np.ndarray], source: Any = "weights") -> 
         kernel = tensor(f"{name}.conv.weight", (outputs, inputs, height, width)).transpose(2, 3, 1, 0) * scale
         return {"kernel": kernel.astype(np.float32), "bias": (beta - scale * mean).astype(np.float32)}
 
-    params = {name: folded(name, expected) for name, expected in shapes()["params"].items()}
+    params = {name: fold(name, expected) for name, expected in shapes()["params"].items()}
     classes = tensor("fc.weight", (1008, FEATURES)).T.astype(np.float32)
     return jax.device_put({"params": params}), classes
 
 
 @functools.cache
 def shapes() -> dict:
-    """The shapes of `Network`'s variables; nothing is computed."""
+    """The shapes of `Network`'s variables."""
     return jax.eval_shape(Network().init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
 
 
-@functools.partial(jax.jit, static_argnames="clipped")
-def _forward(variables, images, *, rows, columns, clipped):
-    x = pixels.resized(images, rows, columns)
-    if clipped:
+@functools.partial(jax.jit, static_argnames="clip")
+def _forward(variables, images, *, rows, columns, clip):
+    x = image_ops.resized(images, rows, columns)
+    if clip:
         x = jnp.clip(x, 0, 255)
-    x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # grey to equal red, green and blue
+    x = jnp.broadcast_to(x, (*x.shape[:3], 3))  # gray to RGB
     return Network().apply(variables, (x - 128) / 128)
 
 
@@ -269,22 +299,16 @@ def _probabilities(classes, features):
     return jax.nn.softmax(jnp.matmul(features, classes, precision=PRECISION))
 
 
-def _joined(*branches):
-    return jnp.concatenate(branches, axis=-1)
-
-
 def _checked_hash(path: Path, verify: bool, name: str | None = None) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "no regular file")
+            raise OSError(errno.EINVAL, "not a regular file")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(
-            f"no Inception weights at {path} ({error.strerror}): set {VARIABLE} to a copy of {URL}"
+            f"no Inception weights at {path} ({error.strerror}): set {ENVIRONMENT_VARIABLE} to a copy of {URL}"
         ) from error
     if verify and not digest.startswith(SHA256_START):
-        raise UserError(
-            f"{name or path} has the SHA-256 {digest[:8]}..., and the Inception weights of {URL} have {SHA256_START}..."
-        )
+        raise UserError(f"{name or path} has the SHA-256 {digest[:8]}...; expected: {SHA256_START}..., that of {URL}")
     return digest[:16]

@@ -1,4 +1,4 @@
-"""The inception score, from class probabilities. A leaf: plain arrays in, floats out."""
+"""The Inception score, from class probabilities."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,18 @@ from gan.metrics.frechet import check_features
 
 
 class InceptionScore(NamedTuple):
-    """The mean of the splits' scores and the standard deviation among them."""
+    """The mean of the scores of the splits, and their standard deviation."""
 
     mean: float
     std: float
 
 
 def inception_score(probabilities: np.ndarray, *, splits: int = 10) -> InceptionScore:
-    """exp(mean KL(p(y|x) || p(y))) of class probabilities [N, K]: from 1 to K, larger where classes are sure and even.
+    """exp(mean over x of KL(p(y|x) || p(y))) from probabilities p(y|x) [N, K]; 1..K, larger is better.
 
-    The samples are cut into `splits` runs in the order given, each with its own p(y), and the scores are averaged: a
-    smaller split lowers the score. Samples that lie sorted by class must be permuted by the caller.
+    It is large if each sample has one probable class and all classes are equally frequent. The samples are divided into
+    `splits` consecutive parts, each with its own p(y), and the scores are averaged. Smaller parts have lower scores.
+    Samples that are sorted by class must be permuted first.
 
     Reference: Salimans et al. 2016, arXiv:1606.03498, section 4.
     """
@@ -34,7 +35,7 @@ def inception_score(probabilities: np.ndarray, *, splits: int = 10) -> Inception
 
 
 def _score(conditional: np.ndarray) -> float:
-    """The score of one split [N, K]. 0 log 0 is 0: a probability of 0 multiplies a finite logarithm."""
+    """The score of one split [N, K]. 0 log 0 = 0: the logarithm's argument is bounded from below."""
     tiny = np.finfo(np.float64).tiny
     marginal = conditional.mean(axis=0)
     divergence = conditional * (np.log(np.maximum(conditional, tiny)) - np.log(np.maximum(marginal, tiny))[None])

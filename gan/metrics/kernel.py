@@ -1,6 +1,6 @@
-"""The kernel distance (KID) between two sets of features. A leaf: plain arrays in, floats out.
+"""The kernel distance between two sets of features; with Inception features, the KID.
 
-Its estimate has no bias at any number of samples, which the Frechet distance's has.
+Unlike the Frechet distance's, its estimate is unbiased for any number of samples.
 """
 
 from typing import NamedTuple
@@ -12,23 +12,23 @@ from gan.metrics.frechet import check_pair
 
 
 class KernelDistance(NamedTuple):
-    """The mean over subsets, and the standard deviation from subset to subset: not that of the mean."""
+    """The mean over subsets, and the standard deviation over subsets (not the standard error of the mean)."""
 
     mean: float
     std: float
 
 
 def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(x . y / D + 1)^3 for every pair of rows of x [M, D] and y [N, D]: float64 [M, N]."""
+    """k(x, y) = (x . y / D + 1)^3 for every pair of rows of x [M, D] and y [N, D]: float64 [M, N]."""
     product = x.astype(np.float64) @ y.astype(np.float64).T / x.shape[1] + 1.0
-    return product * product * product  # numpy's ** 3 is tens of times slower
+    return product * product * product  # NumPy's ** 3 is tens of times slower
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
     """The unbiased estimate of the squared maximum mean discrepancy of samples x [M, D] and y [N, D], M, N >= 2.
 
-    mean of k(x_i, x_j) over i != j, plus the same of y, minus 2 mean of k(x_i, y_j): below 0 about as often as above
-    where both come from one distribution.
+    The mean of k(x_i, x_j) over i != j, plus the same for y, minus 2 times the mean of k(x_i, y_j). If both sets are of
+    the same distribution, its expectation is 0, and it is negative about half the time.
 
     Reference: Gretton et al. 2012, A Kernel Two-Sample Test, JMLR 13, equation 3.
     """
@@ -46,20 +46,24 @@ def kernel_distance(
 ) -> KernelDistance:
     """The kernel distance of features real [M, D] and fake [N, D], as the mean of `squared_mmd` over random subsets.
 
-    Each subset is drawn without replacement from each side, afresh. All is computed in float64, so that what is left of
-    the noise is that of the draw, which `seed` fixes.
+    Each subset is drawn from each set without replacement, independently of the other subsets, with `seed`. Everything
+    is computed in float64.
+
+    Args:
+      subsets: number of subsets.
+      subset_size: samples per subset and set, at most min(M, N).
 
     Reference: Binkowski et al. 2018, Demystifying MMD GANs, arXiv:1801.01401, section 4.
     """
     real, fake = check_pair(real=real, fake=fake)
-    most = min(len(real), len(fake))
-    if subsets < 1 or not 2 <= subset_size <= most:
+    max_size = min(len(real), len(fake))
+    if subsets < 1 or not 2 <= subset_size <= max_size:
         raise UserError(
-            f"subsets={subsets}, subset_size={subset_size}; expected: at least 1 subset of 2 to {most} samples each"
+            f"subsets={subsets}, subset_size={subset_size}; expected: at least 1 subset of 2 to {max_size} samples each"
         )
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     distances = [
-        squared_mmd(*(side[draw.choice(len(side), subset_size, replace=False)] for side in (real, fake)))
+        squared_mmd(*(features[rng.choice(len(features), subset_size, replace=False)] for features in (real, fake)))
         for _ in range(subsets)
     ]
     return KernelDistance(float(np.mean(distances)), float(np.std(distances)))

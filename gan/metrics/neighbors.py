@@ -1,8 +1,8 @@
-"""Measures by nearest neighbors: precision, recall, density, coverage, and the nearest training image. A leaf.
+"""Nearest-neighbor metrics: precision, recall, density, coverage, and the nearest training image.
 
-Distances are exact and taken in blocks, so that memory is bounded at any number of samples. Products are float64,
-because |x|^2 + |y|^2 - 2 x.y cancels; each result is rounded to float32, so that a pair has one distance wherever it is
-met, and ties are ties.
+Distances are exact and computed in blocks, so that memory is bounded for any number of samples. Products are float64
+because of the cancellation in |x|^2 + |y|^2 - 2 x.y. Results are rounded to float32, so that a pair has the same
+distance in every block, and ties remain ties.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,13 @@ from gan.errors import UserError
 from gan.metrics.frechet import check_pair
 
 TILE = 1024
-"""The side of one matrix product: large enough for full speed, 8 MiB in float64."""
+"""Rows and columns of one matrix product: large enough for full speed, 8 MiB in float64."""
 BLOCK = 2**26
-"""Most distances held at once, 256 MiB in float32."""
+"""The maximal number of distances in memory at once: 256 MiB in float32."""
 
 
 class Prdc(NamedTuple):
-    """Precision and density are of the generated samples, recall and coverage of the real; density may exceed 1."""
+    """Precision and density measure generated samples, recall and coverage real ones. Density may exceed 1."""
 
     precision: float
     recall: float
@@ -29,7 +29,7 @@ class Prdc(NamedTuple):
 
 
 class Neighbors(NamedTuple):
-    """The nearest references of each query, nearest first: indices int [N, k] and distances float64 [N, k]."""
+    """The nearest references of each query in increasing distance: indices int [N, k], distances float64 [N, k]."""
 
     indices: np.ndarray
     distances: np.ndarray
@@ -38,18 +38,18 @@ class Neighbors(NamedTuple):
 def prdc(real: np.ndarray, fake: np.ndarray, *, manifold_k: int = 3, density_k: int = 5) -> Prdc:
     """Precision and recall, density and coverage of features real [M, D] and fake [N, D].
 
-    A set's manifold is the union of balls, one around each of its samples x, of radius r_k(x) = the distance to the
-    k-th nearest other sample of that set.
+    The manifold of a set is the union of balls around its samples x with radius r_k(x), the distance from x to the k-th
+    nearest other sample of the set.
 
-    precision  share of fake within some ball of real, k = `manifold_k`: are they plausible?
-    recall     share of real within some ball of fake, k = `manifold_k`: is everything found?
-    density    mean over fake of (balls of real that hold it) / k, k = `density_k`: 1 for equal distributions, and not
-               deceived by the wide ball of one outlier as precision is
-    coverage   share of real whose own ball holds some fake, k = `density_k`; 1 - 1/2^k is expected of equally many
-               samples of one distribution
+    precision  share of fake samples in some ball of real, k = `manifold_k`: fidelity
+    recall     share of real samples in some ball of fake, k = `manifold_k`: diversity
+    density    mean over fake samples of (number of balls of real that contain it) / k, k = `density_k`. Its expectation
+               is 1 for equal distributions. Unlike precision, it is robust to the large ball of an outlier.
+    coverage   share of real samples whose own ball contains a fake sample, k = `density_k`. Its expectation is
+               1 - 1/2^k for equally many samples of equal distributions.
 
     Balls are closed for precision and recall and open for density and coverage, as in the authors' definitions and
-    programs: the density of a set about itself is 1 exactly.
+    code; so the density of a set with respect to itself is exactly 1.
 
     Reference: Kynkaanniemi et al. 2019, arXiv:1904.06991, equations 1 and 2; Naeem et al. 2020, arXiv:2002.09797,
     section 3.
@@ -57,35 +57,39 @@ def prdc(real: np.ndarray, fake: np.ndarray, *, manifold_k: int = 3, density_k: 
     real, fake = check_pair(real=real, fake=fake)
     real_manifold, real_density = radii(real, (manifold_k, density_k))
     (fake_manifold,) = radii(fake, (manifold_k,))
-    plausible = np.zeros(len(fake), bool)
-    found = held = covered = 0
+    in_real_manifold = np.zeros(len(fake), bool)
+    in_fake_manifold = contained = covered = 0
     for rows, distances in _blocks(real, fake):
-        plausible |= (distances <= real_manifold[rows, None]).any(axis=0)
-        found += np.count_nonzero((distances <= fake_manifold[None]).any(axis=1))
+        in_real_manifold |= (distances <= real_manifold[rows, None]).any(axis=0)
+        in_fake_manifold += np.count_nonzero((distances <= fake_manifold[None]).any(axis=1))
         inside = distances < real_density[rows, None]
-        held += np.count_nonzero(inside)
+        contained += np.count_nonzero(inside)
         covered += np.count_nonzero(inside.any(axis=1))
-    scores = plausible.mean(), found / len(real), held / (density_k * len(fake)), covered / len(real)
-    return Prdc(*map(float, scores))
+    return Prdc(
+        precision=float(in_real_manifold.mean()),
+        recall=float(in_fake_manifold / len(real)),
+        density=float(contained / (density_k * len(fake))),
+        coverage=float(covered / len(real)),
+    )
 
 
 def radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """The distance of each of features [N, D] to its k-th nearest other, for each k in `ks`: float32 [len(ks), N]."""
+    """The distance of each of features [N, D] to its k-th nearest neighbor, for each k in ks: float32 [len(ks), N]."""
     if min(ks) < 1 or max(ks) >= len(features):
         raise UserError(f"k of {tuple(ks)} neighbors among {len(features)} samples; expected: 1 to {len(features) - 1}")
     result = np.empty((len(ks), len(features)), np.float32)
     for rows, distances in _blocks(features, features):
-        here = np.arange(rows.start, rows.stop)
-        distances[here - rows.start, here] = np.inf  # no sample is its own neighbor
+        own = np.arange(rows.start, rows.stop)
+        distances[own - rows.start, own] = np.inf  # no sample is its own neighbor
         order = [k - 1 for k in ks]
         result[:, rows] = np.partition(distances, order, axis=1)[:, order].T
     return result
 
 
 def nearest(queries: np.ndarray, references: np.ndarray, k: int = 1) -> Neighbors:
-    """The k nearest of references [M, D] to each of queries [N, D]: has the generator learned images by heart?
+    """The k nearest of references [M, D] to each of queries [N, D], for example to detect memorized training images.
 
-    The distances of those found are summed afresh from the differences: 0 exactly for a copy.
+    Their distances are recomputed from the differences, so that the distance of an exact copy is exactly 0.
     """
     queries, references = check_pair(queries=queries, references=references)
     if not 1 <= k <= len(references):
@@ -103,15 +107,15 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int = 1) -> Neighbor
 
 
 def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (rows of x, their distances to all of y as float32 [rows, len(y)], the caller's to overwrite)."""
-    centre = y.mean(axis=0, dtype=np.float64)[None]  # far from the origin nothing but the offset would be left
+    """Yields (rows of x, their distances to all of y: float32 [rows, len(y)], which the caller may overwrite)."""
+    center = y.mean(axis=0, dtype=np.float64)[None]  # centering avoids cancellation far from the origin
     height = max(1, min(TILE, BLOCK // len(y)))
     for start in range(0, len(x), height):
         rows = slice(start, min(start + height, len(x)))
-        a = x[rows] - centre
+        a = x[rows] - center
         block = np.empty((len(a), len(y)), np.float32)
         for left in range(0, len(y), TILE):
-            b = y[left : left + TILE] - centre
+            b = y[left : left + TILE] - center
             squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None]
             block[:, left : left + TILE] = squares - 2.0 * (a @ b.T)
         yield rows, np.sqrt(np.maximum(block, 0.0, out=block), out=block)
