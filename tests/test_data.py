@@ -1,4 +1,4 @@
-"""Data: the order of examples, resident and streamed batches, datasets by name, the cache, and what goes wrong."""
+"""gan.data: the order of examples, gathered and streamed batches, datasets by name, the cache, and errors."""
 
 import collections
 import errno
@@ -64,7 +64,7 @@ def test_order_at_the_largest_size():
 
 
 @pytest.mark.parametrize("n", [0, -1, 2**31])
-def test_order_refuses_impossible_sizes(n):
+def test_order_rejects_sizes_out_of_range(n):
     with pytest.raises(ValueError, match="n="):
         data.example_order(np.zeros(1, np.uint32), seed=0, n=n)
 
@@ -78,7 +78,7 @@ def test_order_on_the_device_equals_the_host_bitwise(n):
     assert np.array_equal(on_device, on_host)
 
 
-def test_order_with_traced_seeds_is_that_of_each_seed():
+def test_order_with_traced_seeds_equals_that_of_each_seed():
     positions = jnp.arange(64, dtype=jnp.uint32)
     of_seed = jax.vmap(lambda seed: data.example_order(positions, seed=seed, n=10))
     orders = of_seed(jnp.arange(3))
@@ -100,7 +100,7 @@ def test_all_orders_of_few_examples_come_equally_often():
 
 
 @pytest.mark.parametrize("n", [10, 100])
-def test_places_and_neighbours_are_uniform_within_and_across_epochs(n):
+def test_positions_and_differences_are_uniform_within_and_across_epochs(n):
     epochs = 20_000
     orders = data.example_order(np.arange(epochs * n, dtype=np.uint32), seed=1, n=n).reshape(epochs, n).astype(int)
     limit = 1 + 5 * math.sqrt(2 / (n - 2))  # five standard deviations
@@ -147,15 +147,15 @@ def test_positions_of_a_traced_step_and_traced_rows(step):
 
 
 @pytest.mark.parametrize("rows", [None, np.arange(8, 16)])
-def test_resident_batches_equal_streamed_batches(digits, rows):
+def test_gathered_batches_equal_streamed_batches(digits, rows):
     images, labels = digits.arrays()
     order = {"seed": 11, "batches": 2, "batch_size": 32, "rows": rows}
-    resident = jax.jit(lambda images, labels, step: data.gather(images, labels, step=step, **order))
-    # 1,797 examples and 64 a turn: steps 26 to 31 cross the end of the first epoch.
+    gathered = jax.jit(lambda images, labels, step: data.gather(images, labels, step=step, **order))
+    # 1,797 examples and 64 per step: steps 26 to 31 cross the end of the first epoch.
     streamed = list(data.stream(digits, first_step=26, last_step=31, **order))
     assert len(streamed) == 5
     for step, batch in zip(range(26, 31), streamed, strict=True):
-        expected = resident(images, labels, np.int32(step))
+        expected = gathered(images, labels, np.int32(step))
         for name in ("image", "label"):
             assert batch[name].dtype == expected[name].dtype
             assert batch[name].shape == expected[name].shape
@@ -268,17 +268,17 @@ def test_two_processes_prepare_the_same_data(tmp_path):
     assert outputs[0][0] == outputs[1][0]
 
 
-def test_prepared_data_is_used_without_a_look_at_the_network(digits, monkeypatch):
-    def refuse(*arguments, **options):
-        raise AssertionError("the network was asked")
+def test_prepared_data_is_used_without_network_access(digits, monkeypatch):
+    def fail(*arguments, **options):
+        raise AssertionError("the network was accessed")
 
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket.socket, "connect", fail)
     assert len(data.load(name="digits", cache_dir=digits._cache)) == 1797
     assert "tensorflow" not in sys.modules
 
 
-# The catalogue without TensorFlow: the raw files are put where TFDS keeps its downloads.
+# TFDS datasets without TensorFlow: the raw files are put into the folder where TFDS keeps its downloads.
 
 
 def put_download(root, name, address, content):
@@ -309,7 +309,7 @@ def test_mnist_family_is_prepared_from_its_raw_files(tmp_path):
             expected = {image.tobytes(): label for image, label in zip(*raw[part], strict=True)}
             assert {image.tobytes(): label for image, label in zip(images, labels, strict=True)} == expected
 
-    # TFDS's own builder takes it for its own.
+    # TFDS's own builder accepts the prepared data.
     theirs = tfds.builder("mnist", data_dir=tmp_path)
     assert theirs.info.splits["train"].num_examples == 7
     assert len(theirs.as_data_source("test")) == 3
@@ -356,16 +356,16 @@ def test_real_mnist(tmp_path):
     assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
 
-    begun = time.monotonic()
+    start = time.monotonic()
     images_again, _ = data.load(name="mnist", cache_dir=tmp_path).arrays()
-    assert time.monotonic() - begun < 2  # 0.2 s on an idle machine, where the first time takes 5
+    assert time.monotonic() - start < 2  # 0.2 s on an idle machine, where the first time takes 5
     assert isinstance(images_again, np.memmap)
     assert np.array_equal(images, images_again)
 
     order = {"seed": 0, "batches": 1, "batch_size": 64}
     for step, batch in enumerate(data.stream(dataset, first_step=0, last_step=3, **order)):
-        resident = data.gather(images, labels, step=step, **order)
-        assert np.array_equal(batch["image"], resident["image"]) and np.array_equal(batch["label"], resident["label"])
+        gathered = data.gather(images, labels, step=step, **order)
+        assert np.array_equal(batch["image"], gathered["image"]) and np.array_equal(batch["label"], gathered["label"])
 
 
 @pytest.mark.needs_cifar10
@@ -397,7 +397,7 @@ def flip_a_bit(path):
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, pathlib.Path.unlink, lambda path: path.write_bytes(b"")])
 @pytest.mark.parametrize("name", ["images", "labels"])
-def test_a_damaged_cache_is_made_again(tmp_path, caplog, damage, name):
+def test_a_corrupted_cache_is_rebuilt(tmp_path, caplog, damage, name):
     dataset = data.load(name="digits", split="train[:50]", cache_dir=tmp_path)
     images, labels = map(np.array, dataset.arrays())
     assert isinstance(dataset.arrays()[0], np.memmap)
@@ -410,7 +410,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, caplog, damage, name):
     assert not list(tmp_path.glob("arrays/.partial*"))
 
 
-def test_a_cache_folder_that_cannot_be_made_costs_one_warning(tmp_path, caplog):
+def test_a_cache_folder_that_cannot_be_created_causes_one_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("not a folder")
     with caplog.at_level(logging.WARNING, logger="gan"):
         for _ in range(2):
@@ -419,7 +419,7 @@ def test_a_cache_folder_that_cannot_be_made_costs_one_warning(tmp_path, caplog):
     assert caplog.text.count("not writable") == 1
 
 
-def test_a_full_disk_costs_a_warning(tmp_path, caplog, monkeypatch):
+def test_a_full_disk_causes_a_warning(tmp_path, caplog, monkeypatch):
     dataset = data.load(name="digits", split="train[:50]", cache_dir=tmp_path)
 
     def no_space(path, array):
@@ -440,7 +440,7 @@ def test_progress_ends_at_the_number_of_images(tmp_path):
     assert seen == [(256, 600), (512, 600), (600, 600)]
 
 
-# What goes wrong.
+# Errors.
 
 
 def one_line(error):
@@ -466,29 +466,29 @@ def one_line(error):
         ({"name": "digits", "image_size": (32, 0)}, ["config.data.image_size=(32, 0)", "(height, width)"]),
     ],
 )
-def test_mistakes_are_told_in_one_line(digits, tmp_path, options, parts):
+def test_invalid_options_are_rejected_in_one_line(digits, tmp_path, options, parts):
     with pytest.raises(UserError) as error:
         data.load(**({"data_dir": tmp_path} if options["name"] != "digits" else {}), **options, cache_dir=digits._cache)
     for part in parts:
         assert part in one_line(error)
 
 
-def test_no_network_is_told_at_once(tmp_path, monkeypatch):
+def test_a_missing_network_is_reported_immediately(tmp_path, monkeypatch):
     def offline(*arguments, **options):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(UserError) as error:
         data.load(name="mnist", data_dir=tmp_path)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5
     message = one_line(error)
     assert f"mnist is not prepared in {tmp_path}/mnist/3.0.1" in message
     assert "storage.googleapis.com does not answer" in message
     assert f"data.load(name='mnist', data_dir='{tmp_path}')" in message
 
 
-def test_missing_tensorflow_is_told_before_any_download(tmp_path, monkeypatch):
+def test_missing_tensorflow_is_reported_before_any_download(tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorflow" else found(name))
     with pytest.raises(UserError) as error:

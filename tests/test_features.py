@@ -1,4 +1,4 @@
-"""Feature extractors: the network of 2015 against PyTorch, its file read safely, resizing, the trained classifier."""
+"""Feature extractors: Inception against PyTorch, safe reading of its file, resizing, and the trained classifier."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ from gan.metrics.torch_file import read_tensors
 # ---------------------------------------------------------------------------------------------- batches and resizing
 
 
-def test_batches_have_one_size_and_drop_nothing():
+def test_batches_have_a_fixed_size_and_no_row_is_dropped():
     sizes = []
 
     def doubled(batch):
@@ -41,7 +41,7 @@ def test_batches_have_one_size_and_drop_nothing():
      np.zeros((0, 8, 8, 3), np.uint8)],
     ids=["float", "no channels", "two channels", "none"],
 )  # fmt: skip
-def test_other_images_are_refused(images):
+def test_invalid_images_are_rejected(images):
     with pytest.raises(UserError, match="uint8"):
         image_ops.checked(images)
 
@@ -58,7 +58,7 @@ def test_bicubic_is_pillows(size):
 
 
 def test_bilinear_of_2015_in_numbers():
-    # 2 to 4: places 0, 0.5, 1, 1.5, the last without a right neighbor. Aligned centres would give 0, 2.5, 7.5, 10.
+    # 2 to 4: positions 0, 0.5, 1, 1.5, the last without a right neighbor. Aligned centers would give 0, 2.5, 7.5, 10.
     np.testing.assert_allclose(image_ops.bilinear_2015(2, 4) @ [0, 10], [0, 5, 10, 10])
     # 4 to 2: places 0 and 2: the others are not seen at all (it aliases).
     np.testing.assert_array_equal(image_ops.bilinear_2015(4, 2), [[1, 0, 0, 0], [0, 0, 1, 0]])
@@ -151,12 +151,12 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_and_damaged_files_are_refused(tmp_path, name):
+def test_malicious_and_corrupted_files_are_rejected(tmp_path, name):
     mark = tmp_path / "mark"
     path = write_zip(tmp_path / "weights.pth", HOSTILE[name](mark))
-    with pytest.raises(UserError, match="plain tensors") as refusal:
+    with pytest.raises(UserError, match="plain tensors") as caught:
         read_tensors(path)
-    assert not mark.exists() and "\n" not in str(refusal.value)
+    assert not mark.exists() and "\n" not in str(caught.value)
 
 
 def test_the_same_opcodes_do_harm_where_they_are_obeyed(tmp_path):
@@ -166,7 +166,7 @@ def test_the_same_opcodes_do_harm_where_they_are_obeyed(tmp_path):
 
 
 def test_a_file_cannot_change_the_reader(tmp_path):
-    # The BUILD opcode with a state of (None, attributes) sets attributes: here `array`, on what stands for tensors.
+    # The BUILD opcode with a state of (None, attributes) sets attributes: here `array`, on the replacement of tensors.
     plain, state = tensor(*TENSORS["plain"]), fragment((None, {"array": "hacked"})) + b"b"
     with pytest.raises(UserError, match="plain tensors"):  # on the class
         read_tensors(write_zip(tmp_path / "weights.pth", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + state + b"."))
@@ -175,7 +175,7 @@ def test_a_file_cannot_change_the_reader(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 and no more", b"plain text\n"])
-def test_other_files_are_refused(tmp_path, content):
+def test_other_files_are_rejected(tmp_path, content):
     (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(UserError, match="plain tensors"):
         read_tensors(tmp_path / "weights.pth")
@@ -194,11 +194,11 @@ def test_inception_has_the_published_number_of_parameters():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 23_817_352 - 2_049_000
 
 
-def test_inception_without_weights_says_where_they_come_from(monkeypatch, tmp_path):
+def test_inception_without_weights_reports_where_to_get_them(monkeypatch, tmp_path):
     monkeypatch.delenv("GAN_INCEPTION", raising=False)
-    with pytest.raises(UserError, match="GAN_INCEPTION.*github.com/mseitzer/pytorch-fid/releases") as refusal:
+    with pytest.raises(UserError, match="GAN_INCEPTION.*github.com/mseitzer/pytorch-fid/releases") as caught:
         inception.load()
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(caught.value)
     monkeypatch.setenv("GAN_INCEPTION", str(tmp_path / "none.pth"))
     with pytest.raises(UserError, match="no Inception weights at .*none.pth"):
         inception.load()
@@ -209,7 +209,7 @@ def test_inception_without_weights_says_where_they_come_from(monkeypatch, tmp_pa
         inception.load(other, verify=False)
 
 
-def test_a_download_of_other_content_leaves_nothing(tmp_path):
+def test_a_download_of_other_content_leaves_no_file(tmp_path):
     source, target = tmp_path / "source", tmp_path / "folder" / "weights.pth"
     source.write_bytes(b"something else")
     with pytest.raises(UserError, match="6726825d"):
@@ -219,7 +219,7 @@ def test_a_download_of_other_content_leaves_nothing(tmp_path):
     assert not list(target.parent.iterdir())
 
 
-def test_a_download_of_the_right_content_is_there(tmp_path, monkeypatch):
+def test_a_download_of_the_expected_content_is_saved(tmp_path, monkeypatch):
     source, target = tmp_path / "source", tmp_path / "folder" / "weights.pth"
     source.write_bytes(b"abc")
     monkeypatch.setattr(inception, "SHA256_START", "ba7816bf")  # SHA-256("abc"), FIPS 180-2, appendix B.1
@@ -228,7 +228,7 @@ def test_a_download_of_the_right_content_is_there(tmp_path, monkeypatch):
 
 
 def torch_inception(torch):
-    """The network a second time: a statement of it in PyTorch, with the names of the public file."""
+    """An independent implementation of the network in PyTorch, with the names of the public file."""
     nn, F = torch.nn, torch.nn.functional
 
     class Conv(nn.Module):
@@ -241,7 +241,7 @@ def torch_inception(torch):
             return F.relu(self.bn(self.conv(x)))
 
     class Block(nn.Module):
-        """Branches, each a chain of convolutions; `pool` is what comes before the one called branch_pool."""
+        """Branches, each a sequence of convolutions; `pool` precedes the branch named branch_pool."""
 
         def __init__(self, inputs, pool, chains):
             super().__init__()
@@ -316,9 +316,9 @@ def torch_inception(torch):
     return nn.Sequential(OrderedDict(stem | {"shrink_first": nn.MaxPool2d(3, 2)} | layers)).eval()
 
 
-def test_inception_is_what_pytorch_says(tmp_path):
-    """Random weights, saved by PyTorch and read by us; 107 pixels a side, so that every block has borders."""
-    torch = pytest.importorskip("torch", reason="PyTorch, to state the network a second time, is not installed")
+def test_inception_equals_a_pytorch_implementation(tmp_path):
+    """Random weights, saved by PyTorch and read here; 107 x 107 pixels, so that every block has borders."""
+    torch = pytest.importorskip("torch", reason="PyTorch, for an independent implementation, is not installed")
     torch.manual_seed(0)
     theirs = torch_inception(torch)
     for module in theirs.modules():
@@ -359,8 +359,8 @@ def test_torch_save_is_read_in_both_formats(tmp_path):
 
 
 @pytest.mark.parametrize(("resize", "kernel"), [("tensorflow", None), ("clean", Image.Resampling.BICUBIC)])
-def test_inception_sees_resized_and_scaled_images(monkeypatch, resize, kernel):
-    """The network replaced by one that hands its input on: grey becomes color, 0..255 becomes (x - 128) / 128."""
+def test_inception_receives_resized_and_scaled_images(monkeypatch, resize, kernel):
+    """The network is replaced by the identity: gray becomes RGB, and x in 0..255 becomes (x - 128) / 128."""
     monkeypatch.setattr(inception.Network, "apply", lambda self, variables, x: x)
     monkeypatch.setattr(inception, "BATCH_SIZE", 2)
     image = np.random.default_rng(1).choice(np.array([0, 255], np.uint8), (1, 30, 30, 1))
@@ -370,13 +370,13 @@ def test_inception_sees_resized_and_scaled_images(monkeypatch, resize, kernel):
     assert seen.shape == (1, 299, 299, 3)
     np.testing.assert_array_equal(seen[..., 0], seen[..., 2])
     if kernel is None:
-        # Row 1 is read at 30 / 299 between rows 0 and 1.
-        place = 30 / 299
-        expected = ((1 - place) * image[0, 0, 0, 0] + place * image[0, 1, 0, 0] - 128) / 128
+        # Row 1 is interpolated at 30 / 299 between rows 0 and 1.
+        position = 30 / 299
+        expected = ((1 - position) * image[0, 0, 0, 0] + position * image[0, 1, 0, 0] - 128) / 128
         np.testing.assert_allclose(seen[0, 1, 0, 0], expected, atol=1e-5)
     else:
         whole = Image.fromarray(image[0, :, :, 0].astype(np.float32)).resize((299, 299), kernel)
-        assert np.ptp(np.asarray(whole)) > 260  # it overshoots, and is clipped
+        assert np.ptp(np.asarray(whole)) > 260  # it overshoots, and must be clipped
         np.testing.assert_allclose(seen[0, :, :, 0], (np.clip(whole, 0, 255) - 128) / 128, atol=1e-5)
 
 
@@ -396,7 +396,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classifier")
     arguments = ("digits", images[:1400], labels[:1400], 10, images[1400:], labels[1400:])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "STEPS", (100, 100))  # a quarter of what digits get, and enough for the tests
+        patch.setattr(classifier, "STEPS", (100, 100))  # a quarter of the default, and enough for the tests
         return folder, arguments, classifier.load_or_train(folder, *arguments)
 
 
@@ -408,7 +408,7 @@ def test_the_classifier_learns_the_digits(trained):
     assert classifier.accuracy(result.variables, images, np.roll(labels, 1)) < 0.3
 
 
-def test_the_classifier_is_kept_and_a_damaged_file_is_not_believed(trained, monkeypatch):
+def test_the_classifier_is_saved_and_a_corrupted_file_is_not_used(trained, monkeypatch):
     folder, arguments, result = trained
     monkeypatch.setattr(classifier, "train", lambda *_: pytest.fail("trained again"))
     again = classifier.load_or_train(folder, *arguments)
@@ -432,12 +432,12 @@ def test_the_classifier_is_kept_and_a_damaged_file_is_not_believed(trained, monk
     assert not list(folder.glob(".partial*"))
 
 
-def test_a_folder_that_cannot_be_written_costs_a_warning(trained, monkeypatch, tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_causes_a_warning(trained, monkeypatch, tmp_path, caplog):
     _, arguments, result = trained
     monkeypatch.setattr(classifier, "train", lambda *_: result.variables)
     (tmp_path / "file").write_text("")
-    made = classifier.load_or_train(tmp_path / "file", *arguments)
-    assert made.identity == result.identity and "could not be saved" in caplog.text
+    trained_now = classifier.load_or_train(tmp_path / "file", *arguments)
+    assert trained_now.identity == result.identity and "could not be saved" in caplog.text
 
 
 def test_features_do_not_depend_on_the_number_of_images(trained):
@@ -460,20 +460,20 @@ def test_training_is_a_function_of_its_seed(monkeypatch):
     assert not any(map(np.array_equal, kernels, others))
 
 
-def test_large_images_are_shrunk_first():
-    shrunk = classifier._preprocess(np.full((1, 70, 90, 3), 255, np.uint8))  # 64 / 70 of 90 is 82.3
-    assert shrunk.shape == (1, 64, 82, 3)
-    np.testing.assert_allclose(shrunk, 1, atol=1e-5)
+def test_large_images_are_downsampled():
+    downsampled = classifier._preprocess(np.full((1, 70, 90, 3), 255, np.uint8))  # 64 / 70 of 90 is 82.3
+    assert downsampled.shape == (1, 64, 82, 3)
+    np.testing.assert_allclose(downsampled, 1, atol=1e-5)
 
 
-def test_moved_images_in_numbers():
+def test_shifted_images_have_edge_padding():
     image = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1)
-    moved = classifier._shifted(np.repeat(image, 2, axis=0), np.array([[0, 0], [1, -1]]))
-    np.testing.assert_array_equal(moved[0, :, :, 0], [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
-    np.testing.assert_array_equal(moved[1, :, :, 0], [[1, 2, 2], [1, 2, 2], [4, 5, 5]])  # down, left
+    shifted = classifier._shifted(np.repeat(image, 2, axis=0), np.array([[0, 0], [1, -1]]))
+    np.testing.assert_array_equal(shifted[0, :, :, 0], [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    np.testing.assert_array_equal(shifted[1, :, :, 0], [[1, 2, 2], [1, 2, 2], [4, 5, 5]])  # down, left
 
 
-def test_stacked_classes_read_three_digits(trained):
+def test_stacked_classes_combine_three_digits(trained):
     _, (_, _, _, _, images, _), result = trained
     three = np.concatenate([images[:50], images[50:100], images[100:150]], axis=-1)
     single = classifier.classes(result.variables, images)
@@ -493,7 +493,7 @@ def test_stacked_classes_read_three_digits(trained):
     ("size", "labels", "num_classes", "word"),
     [(7, [0, 1], 2, "8x8"), (8, [0, 0], 1, "two classes"), (8, [0, 2], 2, "0..1"), (8, [0], 2, "0..1")],
 )
-def test_impossible_training_is_refused(size, labels, num_classes, word):
+def test_invalid_training_data_are_rejected(size, labels, num_classes, word):
     with pytest.raises(UserError, match=word):
         classifier.train(np.zeros((2, size, size, 1), np.uint8), np.array(labels), num_classes)
 
@@ -503,26 +503,26 @@ def test_impossible_training_is_refused(size, labels, num_classes, word):
 
 def test_extractors_by_name(trained, monkeypatch):
     _, (_, images, *_), result = trained
-    setting = features.DatasetInfo((8, 8, 1), lambda: result)
+    info = features.DatasetInfo((8, 8, 1), lambda: result)
     images = images[:3]
-    of_pixels = features.extractor("pixels", setting)
-    assert of_pixels.dimension == 64 and of_pixels.probabilities is None
-    np.testing.assert_allclose(of_pixels.features(images)[1], images[1].reshape(64) / 255.0, rtol=1e-6)
-    learned = features.extractor("classifier", setting)
-    seen = learned.features(images)
-    assert seen.shape == (3, learned.dimension) and learned.identity == result.identity
+    pixel_extractor = features.extractor("pixels", info)
+    assert pixel_extractor.dimension == 64 and pixel_extractor.probabilities is None
+    np.testing.assert_allclose(pixel_extractor.features(images)[1], images[1].reshape(64) / 255.0, rtol=1e-6)
+    classifier_extractor = features.extractor("classifier", info)
+    seen = classifier_extractor.features(images)
+    assert seen.shape == (3, classifier_extractor.dimension) and classifier_extractor.identity == result.identity
     np.testing.assert_array_equal(
-        learned.probabilities(seen).argmax(axis=1), classifier.classes(result.variables, images)
+        classifier_extractor.probabilities(seen).argmax(axis=1), classifier.classes(result.variables, images)
     )
-    mean = features.custom("mean", "1", lambda batch: batch.mean(axis=(1, 2)), setting)
+    mean = features.custom("mean", "1", lambda batch: batch.mean(axis=(1, 2)), info)
     assert mean.dimension == 1 and mean.features(images).dtype == np.float32
     np.testing.assert_allclose(mean.features(images)[:, 0], images.mean(axis=(1, 2, 3)))
-    assert len({of_pixels.identity, learned.identity, mean.identity}) == 3
-    assert features.custom("mean", "2", lambda batch: batch.mean(axis=(1, 2)), setting).identity != mean.identity
+    assert len({pixel_extractor.identity, classifier_extractor.identity, mean.identity}) == 3
+    assert features.custom("mean", "2", lambda batch: batch.mean(axis=(1, 2)), info).identity != mean.identity
 
 
-def test_impossible_extractors_are_refused(monkeypatch):
-    setting = features.DatasetInfo((8, 8, 1))
+def test_invalid_extractors_are_rejected(monkeypatch):
+    info = features.DatasetInfo((8, 8, 1))
     monkeypatch.delenv("GAN_INCEPTION", raising=False)
     for text, words in {
         "inceptoin": "nearest: 'inception'",
@@ -532,12 +532,12 @@ def test_impossible_extractors_are_refused(monkeypatch):
         "classifier": "labels",
     }.items():
         with pytest.raises(UserError, match=words):
-            features.extractor(text, setting, "evaluation.extractor")
+            features.extractor(text, info, "evaluation.extractor")
     with pytest.raises(UserError, match=r"\[D\]"):
-        features.custom("whole", "1", lambda batch: batch, setting)
+        features.custom("whole", "1", lambda batch: batch, info)
 
 
-@pytest.mark.skipif(not os.environ.get("GAN_INCEPTION"), reason="GAN_INCEPTION names no file of weights")
+@pytest.mark.skipif(not os.environ.get("GAN_INCEPTION"), reason="GAN_INCEPTION is not set to a file of weights")
 def test_the_public_weights_are_read():
     network = inception.load()
     assert Path(os.environ["GAN_INCEPTION"]).exists() and network.identity.startswith("6726825d")

@@ -1,4 +1,4 @@
-"""A folder of images as a dataset: every mode, classes, sizes, crops, fingerprints, and files that are broken."""
+"""A folder of images as a dataset: image modes, classes, sizes, crops, fingerprints, and broken files."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from gan.data import image_files, pixels
 from gan.errors import UserError
 
 WIDTH, HEIGHT = 40, 20
-RED, BLUE, WHITE, GREY = (255, 0, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
+RED, BLUE, WHITE, GRAY = (255, 0, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
 
 
 def halves(mode, left, right, size=(WIDTH, HEIGHT)):
@@ -35,7 +35,7 @@ def palette(transparent=None):
 
 
 def rotated():
-    """Stored lying on its side; EXIF orientation 6 says: turn by 90 degrees clockwise to see it."""
+    """Stored rotated; EXIF orientation 6 means that viewers rotate it by 90 degrees clockwise."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return halves("RGB", RED, BLUE).transpose(Image.Transpose.ROTATE_90), {"exif": exif, "quality": 95}
@@ -58,19 +58,19 @@ def floats():
     return Image.fromarray(array)
 
 
-# Name: the image (with options for saving it), and the colors that its halves are to have.
+# File name: the image (with options for saving it), and the expected colors of its halves.
 CASES = {
     "animated.gif": (animated(), RED, BLUE),
     "animated.png": (animated(), RED, BLUE),
     "animated.webp": ((animated()[0], animated()[1] | {"lossless": True}), RED, BLUE),
     "bilevel.png": (halves("1", 0, 1), (0, 0, 0), WHITE),
     "cmyk.jpg": ((halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0)), {"quality": 95}), RED, BLUE),
-    "floats.tiff": (floats(), GREY, WHITE),
-    "grey.bmp": (halves("L", 128, 255), GREY, WHITE),
-    "grey.jpg": (halves("L", 128, 255), GREY, WHITE),
-    "grey.png": (halves("L", 128, 255), GREY, WHITE),
-    "grey_alpha.png": (halves("LA", (0, 255), (0, 127)), (0, 0, 0), GREY),
-    "grey_key.png": ((halves("L", 128, 7), {"transparency": 7}), GREY, WHITE),
+    "floats.tiff": (floats(), GRAY, WHITE),
+    "gray.bmp": (halves("L", 128, 255), GRAY, WHITE),
+    "gray.jpg": (halves("L", 128, 255), GRAY, WHITE),
+    "gray.png": (halves("L", 128, 255), GRAY, WHITE),
+    "gray_alpha.png": (halves("LA", (0, 255), (0, 127)), (0, 0, 0), GRAY),
+    "gray_key.png": ((halves("L", 128, 7), {"transparency": 7}), GRAY, WHITE),
     "palette.gif": (palette(), RED, BLUE),
     "palette.png": (palette(), RED, BLUE),
     "palette_alpha.png": (palette(transparent=0), WHITE, BLUE),
@@ -82,8 +82,8 @@ CASES = {
     "rgb_key.png": ((halves("RGB", RED, BLUE), {"transparency": BLUE}), RED, WHITE),
     "rgba.png": (halves("RGBA", (*RED, 128), (*BLUE, 0)), (255, 127, 127), WHITE),
     "rotated.jpg": (rotated(), RED, BLUE),
-    "sixteen_bit.png": (sixteen_bit(), GREY, WHITE),
-    "sixteen_bit.tif": (sixteen_bit(), GREY, WHITE),
+    "sixteen_bit.png": (sixteen_bit(), GRAY, WHITE),
+    "sixteen_bit.tif": (sixteen_bit(), GRAY, WHITE),
 }
 
 
@@ -95,7 +95,7 @@ def save(path, case):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images, flat."""
+    """A folder of three images, without subfolders."""
     for number in range(3):
         save(tmp_path / "images" / f"{number}.png", halves("RGB", RED, (0, number, 0)))
     return tmp_path / "images"
@@ -105,7 +105,7 @@ def load(folder, **options):
     return data.load(name="folder", data_dir=folder, cache_dir=folder.parent / "cache", **options)
 
 
-def refused(folder, **options):
+def error_of(folder, **options):
     with pytest.raises(UserError) as error:
         load(folder, **options)
     assert "\n" not in str(error.value)
@@ -114,16 +114,16 @@ def refused(folder, **options):
 
 @pytest.fixture(scope="module")
 def every_mode(tmp_path_factory):
-    """All cases in one folder, each in a subfolder of its own, so that its class tells which it is."""
+    """All cases in one folder, each in its own subfolder, so that its class identifies it."""
     root = tmp_path_factory.mktemp("modes") / "images"
     for name, (case, _, _) in CASES.items():
         save(root / name / f"image{os.path.splitext(name)[1]}", case)
     return load(root)
 
 
-def test_every_mode_and_format_looks_as_it_should(every_mode):
+def test_every_mode_and_format_has_the_expected_colors(every_mode):
     assert every_mode.class_names == tuple(sorted(CASES))
-    assert every_mode.image_shape == (HEIGHT, WIDTH, 3)  # all of one size, so none has to be asked for
+    assert every_mode.image_shape == (HEIGHT, WIDTH, 3)  # all have the same size, so image_size is optional
     images, labels = every_mode.arrays()
     assert sorted(labels) == list(range(len(CASES)))
     for image, label in zip(images.astype(int), labels, strict=True):
@@ -133,24 +133,24 @@ def test_every_mode_and_format_looks_as_it_should(every_mode):
             assert np.abs(image[:, columns] - color).max() <= tolerance, (name, color)
 
 
-def test_every_mode_as_grey(every_mode):
-    grey = load(every_mode._cache.parent / "images", channels=1)
-    assert grey.image_shape == (HEIGHT, WIDTH, 1)
-    images, labels = grey.arrays()
-    image = images[list(labels).index(grey.class_names.index("rgb.png"))]
+def test_every_mode_as_gray(every_mode):
+    gray = load(every_mode._cache.parent / "images", channels=1)
+    assert gray.image_shape == (HEIGHT, WIDTH, 1)
+    images, labels = gray.arrays()
+    image = images[list(labels).index(gray.class_names.index("rgb.png"))]
     assert image[0, 0, 0] == round(0.299 * 255) and image[0, -1, 0] == round(0.114 * 255)  # ITU-R 601
     assert "tensorflow" not in sys.modules
 
 
-def test_a_folder_of_grey_images_is_grey(tmp_path):
-    for name in ("bilevel.png", "grey.png", "grey_alpha.png", "sixteen_bit.png", "floats.tiff"):
+def test_a_folder_of_gray_images_is_gray(tmp_path):
+    for name in ("bilevel.png", "gray.png", "gray_alpha.png", "sixteen_bit.png", "floats.tiff"):
         save(tmp_path / "images" / name, CASES[name][0])
     assert load(tmp_path / "images").image_shape == (HEIGHT, WIDTH, 1)
     assert load(tmp_path / "images", channels=3).arrays()[0].shape == (5, HEIGHT, WIDTH, 3)
 
 
 def test_plain_files_are_stored_byte_for_byte(tmp_path):
-    """No second compression: a photograph keeps its size and its pixels."""
+    """They are not compressed again: a photograph keeps its size and its pixels."""
     for number in range(2):
         save(tmp_path / "images" / f"{number}.jpg", (Image.effect_noise((64, 64), 50 + number).convert("RGB"), {}))
     dataset = load(tmp_path / "images")
@@ -160,7 +160,7 @@ def test_plain_files_are_stored_byte_for_byte(tmp_path):
         assert np.array_equal(dataset[number]["image"], np.asarray(Image.open(path)))
 
 
-def test_subfolders_are_classes_and_other_files_are_left_alone(tmp_path):
+def test_subfolders_are_classes_and_other_files_are_ignored(tmp_path):
     root = tmp_path / "images"
     for name in ("cats/a.png", "cats/deeper/b.png", "ants/c.png"):
         save(root / name, CASES["rgb.png"][0])
@@ -180,9 +180,9 @@ def test_a_flat_folder_is_one_class(folder):
     assert dataset.arrays()[1].tolist() == [0, 0, 0]
 
 
-def test_images_beside_class_folders_are_refused(folder):
+def test_images_beside_class_folders_are_rejected(folder):
     save(folder / "cats" / "a.png", CASES["rgb.png"][0])
-    assert "0.png lies beside the class folders cats" in refused(folder)
+    assert "0.png lies beside the class folders cats" in error_of(folder)
 
 
 def test_large_folders_are_written_in_shards(folder, monkeypatch):
@@ -195,29 +195,29 @@ def test_large_folders_are_written_in_shards(folder, monkeypatch):
 # Size and crop.
 
 
-def test_images_of_mixed_sizes_need_a_size(folder):
+def test_images_of_different_sizes_need_an_image_size(folder):
     save(folder / "wide.png", halves("RGB", RED, BLUE, size=(100, 10)))
-    assert "config.data.image_size=(height, width)" in refused(folder)
+    assert "config.data.image_size=(height, width)" in error_of(folder)
     assert load(folder, image_size=(16, 24)).arrays()[0].shape == (4, 16, 24, 3)
 
 
 def test_crops(tmp_path):
-    # Blue margins of 20 pixels left and right of a red square of 60: the centre crop is all red.
+    # Blue margins, 20 pixels wide, left and right of a red square of 60: the center crop is all red.
     image = Image.new("RGB", (100, 60), BLUE)
     image.paste(RED, (20, 0, 80, 60))
     for number in range(2):
         save(tmp_path / "images" / f"{number}.png", image)
-    centre = load(tmp_path / "images", image_size=(30, 30), crop="center")[0]["image"]
-    assert (centre[:, 1:-1] == RED).all()  # the filter reaches over the edge of the crop by less than a pixel
+    center = load(tmp_path / "images", image_size=(30, 30), crop="center")[0]["image"]
+    assert (center[:, 1:-1] == RED).all()  # the filter reaches over the edge of the crop by less than a pixel
     stretched = load(tmp_path / "images", image_size=(30, 30), crop="none")[0]["image"]
     assert (stretched[:, :5] == BLUE).all() and (stretched[:, 7:23] == RED).all() and (stretched[:, 25:] == BLUE).all()
 
 
-def test_shrinking_is_antialiased():
-    """A checkerboard of single pixels becomes even grey; picking every eighth pixel would leave it black or white."""
+def test_downsampling_is_antialiased():
+    """A checkerboard of single pixels becomes uniformly gray; subsampling would make it black or white."""
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    shrunk = np.asarray(pixels.crop_and_resize(Image.fromarray(board), (8, 8), "center"), int)
-    assert np.abs(shrunk[1:-1, 1:-1] - 127.5).max() < 2
+    downsampled = np.asarray(pixels.crop_and_resize(Image.fromarray(board), (8, 8), "center"), int)
+    assert np.abs(downsampled[1:-1, 1:-1] - 127.5).max() < 2
 
 
 def test_an_image_of_the_right_size_is_untouched():
@@ -225,14 +225,14 @@ def test_an_image_of_the_right_size_is_untouched():
     assert pixels.crop_and_resize(image, (32, 32), "center") is image
 
 
-# Prepared once, known by its contents.
+# Prepared once, identified by its contents.
 
 
 def prepared(folder):
     return sorted(path.name for path in folder.parent.glob("cache/prepared/folder-*"))
 
 
-def test_a_second_launch_prepares_nothing(folder, monkeypatch):
+def test_a_second_run_prepares_nothing(folder, monkeypatch):
     first = load(folder)
     monkeypatch.setattr(
         pixels, "open_image", lambda source, open_image=pixels.open_image: open_image(_bytes_only(source))
@@ -243,7 +243,7 @@ def test_a_second_launch_prepares_nothing(folder, monkeypatch):
 
 
 def _bytes_only(source):
-    assert isinstance(source, bytes), f"{source} was looked at again"
+    assert isinstance(source, bytes), f"{source} was opened again"
     return source
 
 
@@ -263,7 +263,7 @@ def test_a_changed_file_is_another_dataset(folder):
     status = path.stat()
 
     content = bytearray(path.read_bytes())
-    save(path, halves("RGB", RED, (0, 9, 0)))  # of the same size in bytes, and its time set back
+    save(path, halves("RGB", RED, (0, 9, 0)))  # with the same size in bytes and the same mtime
     assert len(path.read_bytes()) == len(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     dataset = load(folder)
@@ -278,13 +278,13 @@ def test_a_changed_file_is_another_dataset(folder):
 
 
 def test_known_files_are_not_read_again(folder, monkeypatch):
-    monkeypatch.setattr(image_files, "SETTLED_SECONDS", -1)  # as if the files had lain there for long
+    monkeypatch.setattr(image_files, "SETTLED_SECONDS", -1)  # as if the files were old
     first = load(folder)
     monkeypatch.setattr(image_files, "_file_digest", lambda path: pytest.fail(f"{path} was read again"))
     assert load(folder) == first
 
 
-def test_a_damaged_list_of_known_files_is_made_again(folder, monkeypatch):
+def test_a_corrupted_list_of_known_files_is_rebuilt(folder, monkeypatch):
     monkeypatch.setattr(image_files, "SETTLED_SECONDS", -1)
     first = load(folder)
     for path in (folder.parent / "cache" / "prepared" / "seen").iterdir():
@@ -292,24 +292,24 @@ def test_a_damaged_list_of_known_files_is_made_again(folder, monkeypatch):
     assert load(folder) == first
 
 
-# What goes wrong.
+# Errors.
 
 
 def test_missing_folder(tmp_path):
-    assert "config.data.dir" in refused(tmp_path / "nothing") and "is not a folder" in refused(tmp_path / "nothing")
+    assert "config.data.dir" in error_of(tmp_path / "nothing") and "is not a folder" in error_of(tmp_path / "nothing")
     with pytest.raises(UserError, match="config.data.name='folder' needs config.data.dir"):
         data.load(name="folder", cache_dir=tmp_path)
     (tmp_path / "file").write_text("")
-    assert "is not a folder" in refused(tmp_path / "file")
+    assert "is not a folder" in error_of(tmp_path / "file")
 
 
 def test_empty_folder_and_one_image(tmp_path):
     root = tmp_path / "images"
     root.mkdir()
     (root / "readme.txt").write_text("nothing here")
-    assert "contains no images (.png, .jpg" in refused(root)
+    assert "contains no images (.png, .jpg" in error_of(root)
     save(root / "only.png", CASES["rgb.png"][0])
-    assert "contains only one image, only.png; a dataset needs at least two" in refused(root)
+    assert "contains only one image, only.png; a dataset needs at least two" in error_of(root)
 
 
 def text_called_png(path):
@@ -342,9 +342,9 @@ BREAK = [text_called_png, empty_file, cut_short, broken_link, flipped_bits]
 
 
 @pytest.mark.parametrize("spoil", BREAK)
-def test_a_broken_file_is_named_and_stops_the_preparation(folder, spoil):
+def test_a_broken_file_is_reported_and_stops_the_preparation(folder, spoil):
     spoil(folder / "bad.png")
-    message = refused(folder)
+    message = error_of(folder)
     assert f"{folder / 'bad.png'} cannot be read as an image" in message
     assert "config.data.skip_broken=True" in message
     assert not prepared(folder)
@@ -357,13 +357,13 @@ def test_broken_files_can_be_skipped_and_are_counted(folder, caplog):
         dataset = load(folder, skip_broken=True)
     assert "Skipped 5 of 8 files" in caplog.text and "bad0.png" in caplog.text
     assert dataset.arrays()[0].shape == (3, HEIGHT, WIDTH, 3)
-    assert "cannot be read" in refused(folder)  # what was prepared without them does not hide them
+    assert "cannot be read" in error_of(folder)  # although the data were prepared without them before
 
 
-def test_too_few_images_are_left(folder):
+def test_too_few_readable_images_are_rejected(folder):
     for name in ("0.png", "1.png"):
         text_called_png(folder / name)
-    assert "2 of 3 images cannot be read, 0.png among them" in refused(folder, skip_broken=True)
+    assert "2 of 3 images cannot be read, 0.png among them" in error_of(folder, skip_broken=True)
 
 
 def huge(path):
@@ -377,10 +377,10 @@ def huge(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
 
 
-def test_a_decompression_bomb_is_refused_not_warned_about(folder, recwarn):
+def test_a_decompression_bomb_is_an_error_not_a_warning(folder, recwarn):
     huge(folder / "bomb.png")
     limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-    assert "bomb.png cannot be read as an image (more than" in refused(folder) and limit in refused(folder)
+    assert "bomb.png cannot be read as an image (more than" in error_of(folder) and limit in error_of(folder)
     assert not [warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)]
 
 

@@ -1,4 +1,4 @@
-"""The measures of gan.metrics against closed forms, brute force, public programs and negative controls."""
+"""gan.metrics against closed forms, brute force, public implementations and negative controls."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from gan.metrics.inception_score import inception_score
 from gan.metrics.kernel import kernel_distance, squared_mmd
 from gan.metrics.neighbors import nearest, prdc
 
-REFERENCES = "a public program to compare with: pip install -e .[metrics]"
+REFERENCES = "a public implementation to compare with: pip install -e .[metrics]"
 
 
 def normal(shape, seed=0):
@@ -21,7 +21,7 @@ def normal(shape, seed=0):
 
 
 def gaussian(mean, covariance):
-    """The moments of a Gaussian itself: two samples, whose scatter is their covariance."""
+    """The moments of a Gaussian: with two samples the scatter equals the covariance."""
     return Moments(2, np.array(mean, float), np.array(covariance, float))
 
 
@@ -40,14 +40,14 @@ def test_the_frechet_distance_where_covariances_do_not_commute():
     assert frechet_distance(gaussian([1, 1], a), gaussian([1, 1], b)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_moments_are_those_of_numpy():
+def test_moments_equal_numpys():
     features = normal((50, 4))
     found = moments(features)
     np.testing.assert_allclose(found.mean, features.mean(0), rtol=1e-13)
     np.testing.assert_allclose(found.covariance, np.cov(features, rowvar=False), rtol=1e-12)
 
 
-def test_streamed_moments_are_the_whole_in_any_order_and_far_from_the_origin():
+def test_streamed_moments_equal_those_of_the_whole_in_any_order_and_far_from_the_origin():
     features = (normal((60, 3)) + 1e6).astype(np.float32)
     whole = moments(features)
     stream = frechet.empty(3)
@@ -58,12 +58,12 @@ def test_streamed_moments_are_the_whole_in_any_order_and_far_from_the_origin():
         assert found.count == 60
         np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-14)
         np.testing.assert_allclose(found.scatter, whole.scatter, rtol=1e-9)
-    # Negative control: mean of squares less square of mean, in float64 too, has lost what float32 features still tell.
+    # Negative control: mean of squares minus square of mean loses digits that the features have, even in float64.
     wide = features.astype(np.float64)
     assert np.abs(wide.T @ wide - 60 * np.outer(wide.mean(0), wide.mean(0)) - whole.scatter).max() > 1e-3
 
 
-KINDS = {  # samples of the first, of the second, and the scales of their 16 features
+KINDS = {  # number of samples of the first set, of the second set, and the scales of their 16 features
     "full rank": (200, 150, np.ones(16)),
     "rank deficient": (10, 10, np.ones(16)),
     "one deficient": (10, 200, np.ones(16)),
@@ -77,8 +77,8 @@ KINDS = {  # samples of the first, of the second, and the scales of their 16 fea
 def test_the_frechet_distance_at_any_rank(kind):
     n, m, scales = KINDS[kind]
     x, y = normal((n, 16)) * scales, normal((m, 16), 1) * (scales * 2) + 1
-    # For A = X^T X and B = Y^T Y the trace of the root is the sum of the singular values of X Y^T: here from the
-    # centered data themselves, never squared.
+    # For A = X^T X and B = Y^T Y the trace of the root is the sum of the singular values of X Y^T: here computed from
+    # the centered data, without squaring them.
     left, right = (z - z.mean(0) for z in (x, y))
     left, right = left / math.sqrt(len(left) - 1), right / math.sqrt(len(right) - 1)
     overlap = np.linalg.svd(left @ right.T, compute_uv=False).sum()
@@ -104,7 +104,7 @@ def test_a_shift_raises_the_frechet_distance_by_its_square_and_a_rotation_by_not
     assert frechet_distance(moments(x @ rotation), moments(y @ rotation)) == pytest.approx(base, abs=1e-10)
 
 
-def test_too_few_samples_are_told_or_refused():
+def test_too_few_samples_cause_a_warning_or_an_error():
     assert rank_warning(2049, 2048) is None
     assert "2048 samples for 2048 features" in rank_warning(2048, 2048)
     with pytest.raises(UserError, match="expected: at least 2"):
@@ -115,7 +115,7 @@ def test_too_few_samples_are_told_or_refused():
         moments(np.array([[1.0], [math.nan]]))
 
 
-def test_swapped_classes_are_seen_within_classes_only():
+def test_swapped_classes_change_the_intra_class_distance_only():
     labels = np.repeat([0, 1], 40)
     real = normal((80, 3)) + 4 * labels[:, None]
     fake = normal((80, 3), 1) + 4 * labels[:, None]
@@ -153,7 +153,7 @@ def test_squared_mmd_by_brute_force():
     assert squared_mmd(x, y) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_kernel_distance_has_no_bias_sees_a_shift_and_obeys_its_seed():
+def test_the_kernel_distance_is_unbiased_detects_a_shift_and_depends_on_its_seed():
     x, y = normal((300, 4)), normal((300, 4), 1)
     same = kernel_distance(x, y, subsets=30, subset_size=40)
     assert abs(same.mean) < 3 * same.std
@@ -166,7 +166,7 @@ def test_the_kernel_distance_has_no_bias_sees_a_shift_and_obeys_its_seed():
         kernel_distance(x, y)
 
 
-def test_the_kernel_distance_is_torch_fidelitys_on_the_same_subsets():
+def test_the_kernel_distance_equals_torch_fidelitys_on_the_same_subsets():
     reference = pytest.importorskip("torch_fidelity.metric_kid", reason=REFERENCES)
     polynomial = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None}
     x, y = normal((64, 32)), normal((64, 32), 1) + 0.1
@@ -182,30 +182,30 @@ def test_the_inception_score_of_known_probabilities():
     even = np.tile(np.eye(10), (5, 1))
     assert inception_score(even, splits=5) == pytest.approx((10, 0), abs=1e-12)
     assert inception_score(np.full((20, 10), 0.1)) == pytest.approx((1, 0), abs=1e-12)
-    assert inception_score(even[:, ::-1][[0] * 20]) == pytest.approx((1, 0), abs=1e-12)  # sure, of one class
+    assert inception_score(even[:, ::-1][[0] * 20]) == pytest.approx((1, 0), abs=1e-12)  # confident, one class
     # p = (.9, .1) or (.1, .9), p(y) = (.5, .5): exp(.9 ln 1.8 + .1 ln .2) = 1.8^.9 * .2^.1
     assert inception_score(np.array([[0.9, 0.1], [0.1, 0.9]]), splits=1).mean == pytest.approx(1.8**0.9 * 0.2**0.1)
     assert inception_score(even[even[:, 9] == 0], splits=1).mean == pytest.approx(9)  # a missing class
 
 
-def test_splits_are_runs_of_the_given_order():
+def test_splits_are_consecutive_in_the_given_order():
     ordered = np.repeat(np.eye(4), 5, axis=0)
     assert inception_score(ordered, splits=4).mean == pytest.approx(1)
     assert inception_score(ordered, splits=1).mean == pytest.approx(4)
-    # Two splits of 7: rows 0 to 2, then 3 to 6, as i * 7 // 2 has it: 2 classes in the first, 3 in the second.
-    mean, sd = inception_score(np.eye(3)[[0, 1, 1, 0, 1, 2, 2]], splits=2)
+    # Two splits of 7 at i * 7 // 2, rows 0 to 2 and rows 3 to 6: 2 classes in the first, 3 in the second.
+    mean, std = inception_score(np.eye(3)[[0, 1, 1, 0, 1, 2, 2]], splits=2)
     first, second = 3 / 2 ** (2 / 3), 2 * math.sqrt(2)  # exp of entropies: ln 3 - (2/3) ln 2, and (3/2) ln 2
-    assert (mean, sd) == pytest.approx(((first + second) / 2, (second - first) / 2))
+    assert (mean, std) == pytest.approx(((first + second) / 2, (second - first) / 2))
 
 
-def test_what_is_no_probability_is_refused():
+def test_invalid_probabilities_are_rejected():
     with pytest.raises(UserError, match="softmax"):
         inception_score(normal((20, 4)))
     with pytest.raises(UserError, match="1 to 4"):
         inception_score(np.eye(4))
 
 
-def test_the_inception_score_is_torch_fidelitys():
+def test_the_inception_score_equals_torch_fidelitys():
     reference = pytest.importorskip("torch_fidelity.metric_isc", reason=REFERENCES)
     torch = pytest.importorskip("torch", reason=REFERENCES)
     logits = normal((103, 10)) * 3
@@ -214,11 +214,11 @@ def test_the_inception_score_is_torch_fidelitys():
     assert inception_score(probabilities) == pytest.approx(tuple(expected.values()), rel=1e-12)
 
 
-# Neighbours
+# Nearest neighbors
 
 
 def prdc_by_brute_force(real, fake, manifold_k, density_k):
-    """The definitions word for word, in loops."""
+    """The definitions, as loops."""
 
     def radius(points, i, k):
         return sorted(np.linalg.norm(points[i] - other) for j, other in enumerate(points) if j != i)[k - 1]
@@ -228,15 +228,15 @@ def prdc_by_brute_force(real, fake, manifold_k, density_k):
         return np.mean([any(np.linalg.norm(p - center) <= r for center, r in balls) for p in points])
 
     balls = [(center, radius(real, i, density_k)) for i, center in enumerate(real)]
-    held = [[np.linalg.norm(p - center) < r for p in fake] for center, r in balls]
-    density, coverage = np.sum(held) / (density_k * len(fake)), np.mean(np.any(held, axis=1))
+    contained = [[np.linalg.norm(p - center) < r for p in fake] for center, r in balls]
+    density, coverage = np.sum(contained) / (density_k * len(fake)), np.mean(np.any(contained, axis=1))
     return share(fake, real, manifold_k), share(real, fake, manifold_k), density, coverage
 
 
 @pytest.mark.parametrize(("offset", "spread"), [(0, 0), (1e5, 0), (0, 1e3)])
 def test_prdc_by_brute_force(offset, spread, monkeypatch):
-    # Thirty and more seams between blocks and tiles; neighbors 1 apart, 1e5 from the origin or in clusters 1e3 apart:
-    # squares in float32 would not tell them apart.
+    # More than thirty borders of blocks and tiles; neighbors 1 apart, 1e5 from the origin or in clusters 1e3 apart,
+    # which squares in float32 would not distinguish.
     monkeypatch.setattr(neighbors, "TILE", 7)
     monkeypatch.setattr(neighbors, "BLOCK", 200)
     centers = offset + spread * normal((4, 3), 2)[np.arange(40) % 4]
@@ -246,7 +246,7 @@ def test_prdc_by_brute_force(offset, spread, monkeypatch):
     assert prdc(real, fake) == pytest.approx(expected, rel=1e-12)
 
 
-def test_prdc_is_the_public_programs():
+def test_prdc_equals_the_public_implementation():
     reference = pytest.importorskip("prdc", reason=REFERENCES)
     real, fake = (np.maximum(normal((n, 64), n) + n / 1e4, 0).astype(np.float32) for n in (300, 250))
     for k in (3, 5):
@@ -254,7 +254,7 @@ def test_prdc_is_the_public_programs():
         assert prdc(real, fake, manifold_k=k, density_k=k)._asdict() == pytest.approx(expected, rel=1e-12)
 
 
-def test_precision_and_recall_are_torch_fidelitys():
+def test_precision_and_recall_equal_torch_fidelitys():
     reference = pytest.importorskip("torch_fidelity.metric_prc", reason=REFERENCES)
     torch = pytest.importorskip("torch", reason=REFERENCES)
     real, fake = normal((120, 8)), normal((100, 8), 1) + 0.3
@@ -263,13 +263,13 @@ def test_precision_and_recall_are_torch_fidelitys():
     assert (found.precision, found.recall) == pytest.approx(expected, abs=1e-6)  # its mean is float32
 
 
-def test_a_set_about_itself():
-    # Each open ball of the 5-th neighbor holds its centre and four others: density 5 / 5.
+def test_prdc_of_a_set_with_itself():
+    # Each open ball of the 5-th neighbor contains its center and four others: density 5 / 5.
     points = normal((50, 4))
     assert prdc(points, points) == (1, 1, 1, 1)
 
 
-def test_a_collapsed_generator_is_precise_and_covers_nothing():
+def test_a_collapsed_generator_has_precision_but_no_recall_or_coverage():
     real = normal((60, 4))
     healthy = prdc(real, normal((60, 4), 1))
     collapsed = prdc(real, np.repeat(real[7:8], 60, axis=0))
@@ -278,7 +278,7 @@ def test_a_collapsed_generator_is_precise_and_covers_nothing():
     assert collapsed.coverage < 0.3 < 0.8 < healthy.coverage
 
 
-def test_a_missing_class_lowers_recall_and_coverage_to_its_share():
+def test_a_missing_class_lowers_recall_and_coverage_by_its_share():
     centers = 50 * np.eye(4)
     real = normal((100, 4)) + np.repeat(centers, 25, axis=0)
     fake = normal((100, 4), 1) + np.repeat(centers, 25, axis=0)
@@ -289,8 +289,8 @@ def test_a_missing_class_lowers_recall_and_coverage_to_its_share():
     assert missing.precision == pytest.approx(whole.precision, abs=0.1)
 
 
-def test_an_outlier_deceives_precision_and_not_density():
-    # One real point far away has a ball of radius about 100, which holds half of the noise; its weight in density is 1.
+def test_an_outlier_raises_precision_but_not_density():
+    # One distant real point has a ball of radius about 100 that contains half of the noise; its weight in density is 1.
     real = np.concatenate([normal((50, 2)), [[100.0, 0.0]]])
     noise = np.stack([np.linspace(5, 200, 50), np.full(50, 20.0)], axis=1)
     found = prdc(real, noise)
@@ -298,7 +298,7 @@ def test_an_outlier_deceives_precision_and_not_density():
     assert found.density < 0.3
 
 
-def test_the_nearest_references_in_order_and_a_copy_at_zero():
+def test_nearest_references_are_sorted_and_a_copy_has_distance_zero():
     references = normal((40, 3)) + 1e4
     queries = np.concatenate([references[[5, 17]], normal((9, 3), 1) + 1e4])
     found = nearest(queries, references, 4)
@@ -310,7 +310,7 @@ def test_the_nearest_references_in_order_and_a_copy_at_zero():
     assert nearest(queries, references, 40).indices.shape == (11, 40)
 
 
-def test_impossible_neighbours_are_refused():
+def test_invalid_numbers_of_neighbors_are_rejected():
     points = normal((5, 2))
     with pytest.raises(UserError, match="expected: 1 to 4"):
         prdc(points, points)
@@ -323,14 +323,14 @@ def test_impossible_neighbours_are_refused():
 # Structural similarity
 
 
-def pictures(n, height, width, channels=1, seed=0):
-    """Smooth random pictures, uint8 [n, height, width, channels]."""
+def random_images(n, height, width, channels=1, seed=0):
+    """Smooth random images, uint8 [n, height, width, channels]."""
     coarse = np.random.default_rng(seed).integers(0, 256, size=(n, -(-height // 4), -(-width // 4), channels))
     return np.kron(coarse, np.ones((1, 4, 4, 1)))[:, :height, :width].astype(np.uint8)
 
 
 def ssim_by_brute_force(a, b):
-    """(SSIM, its contrast-structure term) of two planes in [0, 1], window by window as the paper states them."""
+    """(SSIM, its contrast-structure term) of two planes in [0, 1], window by window as in the paper."""
     offsets = np.arange(-5, 6)
     window = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
     window /= window.sum()
@@ -345,7 +345,7 @@ def ssim_by_brute_force(a, b):
 
 
 def test_ssim_by_brute_force():
-    a, b = pictures(2, 14, 17, 2), pictures(2, 14, 17, 2, seed=1)
+    a, b = random_images(2, 14, 17, 2), random_images(2, 14, 17, 2, seed=1)
     planes = [
         [ssim_by_brute_force(x[..., c] / 255, y[..., c] / 255)[0] for c in range(2)] for x, y in zip(a, b, strict=True)
     ]
@@ -354,9 +354,9 @@ def test_ssim_by_brute_force():
 
 
 def test_ms_ssim_of_a_digits_size_by_brute_force():
-    # 28 pixels have two scales, of weights .0448 and .2856 over their sum: structure at 28, all of it at 14.
-    a = pictures(1, 28, 28)
-    b = (a // 2 + pictures(1, 28, 28, seed=1) // 4).astype(np.uint8)
+    # 28 pixels have two scales, with weights .0448 and .2856 over their sum: structure at 28, full SSIM at 14.
+    a = random_images(1, 28, 28)
+    b = (a // 2 + random_images(1, 28, 28, seed=1) // 4).astype(np.uint8)
     x, y = a[0, ..., 0] / 255, b[0, ..., 0] / 255
     half_x, half_y = (z.reshape(14, 2, 14, 2).mean(axis=(1, 3)) for z in (x, y))
     fine, coarse = ssim_by_brute_force(x, y)[1], ssim_by_brute_force(half_x, half_y)[0]
@@ -365,43 +365,43 @@ def test_ms_ssim_of_a_digits_size_by_brute_force():
     np.testing.assert_allclose(ssim.ms_ssim(a, b), [expected], rtol=1e-9)
 
 
-def test_the_number_of_scales_is_what_fits():
+def test_the_number_of_scales_is_the_largest_that_fits():
     sizes = {10: 0, 11: 1, 20: 1, 21: 2, 28: 2, 32: 2, 64: 3, 128: 4, 160: 4, 161: 5, 1024: 5}
     assert {size: ssim.scales(size, 2 * size) for size in sizes} == sizes
-    odd = pictures(1, 21, 23)
+    odd = random_images(1, 21, 23)
     np.testing.assert_allclose(ssim.ms_ssim(odd, odd), [1], rtol=1e-12)
-    # Flat images stay flat when an odd side is halved: luminance alone is left, below, at the coarser scale of two.
+    # Flat images stay flat when an odd side is downsampled, so only luminance remains, at the coarser of two scales.
     flat = np.full((1, 21, 23, 1), 0.2)
     np.testing.assert_allclose(ssim.ms_ssim(flat, 2 * flat), [(0.1601 / 0.2001) ** (0.2856 / 0.3304)], rtol=1e-9)
 
 
-def test_what_raises_and_lowers_ssim():
-    a = pictures(3, 28, 28, 3)
-    for measure in (ssim.ssim, ssim.ms_ssim):
-        np.testing.assert_allclose(measure(a, a), 1, rtol=1e-12)
-        noisy = (a * 0.9 + 0.1 * pictures(3, 28, 28, 3, seed=1)).astype(np.uint8)
+def test_ssim_of_equal_noisy_and_shuffled_images():
+    a = random_images(3, 28, 28, 3)
+    for metric in (ssim.ssim, ssim.ms_ssim):
+        np.testing.assert_allclose(metric(a, a), 1, rtol=1e-12)
+        noisy = (a * 0.9 + 0.1 * random_images(3, 28, 28, 3, seed=1)).astype(np.uint8)
         shuffled = np.random.default_rng(0).permutation(a.reshape(3, 784, 3), axis=1).reshape(a.shape)
-        assert (measure(a, shuffled) < 0.2).all() and (measure(a, noisy) > 0.5).all() and (measure(a, noisy) < 1).all()
+        assert (metric(a, shuffled) < 0.2).all() and (metric(a, noisy) > 0.5).all() and (metric(a, noisy) < 1).all()
     assert (ssim.ssim(a, 255 - a) < 0).all()
-    np.testing.assert_array_equal(ssim.ms_ssim(a, 255 - a), 0)  # a negative term counts as 0, and is no NaN
-    # Flat images differ in luminance alone: (2 * .2 * .4 + 1e-4) / (.04 + .16 + 1e-4) = .1601 / .2001
+    np.testing.assert_array_equal(ssim.ms_ssim(a, 255 - a), 0)  # a negative term becomes 0, not NaN
+    # Flat images differ in luminance only: (2 * .2 * .4 + 1e-4) / (.04 + .16 + 1e-4) = .1601 / .2001
     flat = np.full((1, 16, 16, 1), 0.2)
     np.testing.assert_allclose(ssim.ssim(flat, 2 * flat), [0.1601 / 0.2001], rtol=1e-9)
 
 
-def test_ssim_is_scikit_images():
+def test_ssim_equals_scikit_images():
     reference = pytest.importorskip("skimage.metrics", reason=REFERENCES).structural_similarity
-    a, b = pictures(3, 28, 32, 3), pictures(3, 28, 32, 3, seed=1)
+    a, b = random_images(3, 28, 32, 3), random_images(3, 28, 32, 3, seed=1)
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     expected = [reference(x, y, channel_axis=2, **options) for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(ssim.ssim(a, b), expected, rtol=1e-10)
 
 
-def test_ms_ssim_is_pytorch_msssims_at_five_scales():
+def test_ms_ssim_equals_pytorch_msssims_at_five_scales():
     reference = pytest.importorskip("pytorch_msssim", reason=REFERENCES)
     torch = pytest.importorskip("torch", reason=REFERENCES)
-    a = pictures(2, 176, 192)
-    b = (a * 0.7 + 0.3 * pictures(2, 176, 192, seed=1)).astype(np.uint8)
+    a = random_images(2, 176, 192)
+    b = (a * 0.7 + 0.3 * random_images(2, 176, 192, seed=1)).astype(np.uint8)
     planes = [torch.tensor(np.moveaxis(x, 3, 1)).double() for x in (a, b)]
     window = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # its own is float32
     window = torch.tensor(window / window.sum())[None, None, None]
@@ -409,22 +409,22 @@ def test_ms_ssim_is_pytorch_msssims_at_five_scales():
     np.testing.assert_allclose(ssim.ms_ssim(a, b), expected, rtol=1e-7)  # its weights are float32
 
 
-def test_a_collapsed_class_is_alike_and_classes_draw_apart():
-    images = np.concatenate([np.repeat(pictures(1, 28, 28), 12, axis=0), pictures(12, 28, 28, seed=1)])
+def test_a_collapsed_class_has_ms_ssim_one_and_classes_are_independent():
+    images = np.concatenate([np.repeat(random_images(1, 28, 28), 12, axis=0), random_images(12, 28, 28, seed=1)])
     labels = np.repeat([3, 5], 12)
     found = ssim.within_class(images, labels, pairs=20)
     assert found[3] == pytest.approx(1) and found[5] < 0.5
     assert ssim.within_class(images[12:], labels[12:], pairs=20) == {5: found[5]}
     assert ssim.within_class(images, labels, pairs=20, seed=1)[5] != found[5]
-    # Of two images every pair is both: no image is its own partner.
+    # With two images every pair consists of both: an image is never paired with itself.
     both = ssim.within_class(images[12:14], [0, 0], pairs=40)
     assert both[0] == pytest.approx(ssim.ms_ssim(images[12:13], images[13:14])[0])
     with pytest.raises(UserError, match="class 5 has one image"):
         ssim.within_class(images[:13], labels[:13])
 
 
-def test_impossible_images_are_refused():
-    a = pictures(1, 28, 28)
+def test_invalid_images_are_rejected():
+    a = random_images(1, 28, 28)
     with pytest.raises(UserError, match="at least 11"):
         ssim.ssim(a[:, :8], a[:, :8])
     with pytest.raises(UserError, match=r"outside \[0, 1\]"):

@@ -1,4 +1,4 @@
-"""gan.inference.sampling: standing statistics, and that every sample of a run is of one generator."""
+"""gan.inference.sampling: standing statistics, and that all samples of a run are from the same generator."""
 
 import json
 
@@ -22,7 +22,7 @@ from gan.state import example_keys, named_key
 
 
 class SlowGenerator(nn.Module):
-    """Two batch normalizations, whose statistics training hardly moves."""
+    """Two batch normalizations, whose running statistics training hardly changes."""
 
     @nn.compact
     def __call__(self, latent, label, train):
@@ -36,7 +36,7 @@ def slow_game():
     return game, state.create(game, hyperparams(), seed=0).ema
 
 
-@pytest.mark.parametrize("batch_size", [8, 6])  # 6 rows are not shared by four devices, but drawn on each
+@pytest.mark.parametrize("batch_size", [8, 6])  # 6 rows are not sharded over four devices, but replicated
 def test_standing_statistics_are_plain_means_over_batches(batch_size):
     game, ema = slow_game()
     assert sharding.device_mesh().size == 4
@@ -60,7 +60,7 @@ def test_standing_statistics_are_plain_means_over_batches(batch_size):
     jax.tree.map(np.testing.assert_array_equal, found.batch_stats["spectral_norm"], ema.batch_stats["spectral_norm"])
 
 
-def test_a_batch_looks_in_evaluation_as_it_did_when_its_statistics_were_taken():
+def test_standing_statistics_of_one_batch_give_its_training_mode_images():
     game, ema = slow_game()
     found = sampling.standing(game, ema, seed=7, batches=1, batch_size=8)
     latent = game.latents(example_keys(named_key(jax.random.key(7), "standing"), jnp.arange(8)))
@@ -71,7 +71,7 @@ def test_a_batch_looks_in_evaluation_as_it_did_when_its_statistics_were_taken():
     assert jnp.abs(left - trained).max() > 0.1  # the check can fail
 
 
-def test_what_has_no_batch_statistics_or_asks_for_none_stays_as_it_is():
+def test_without_batch_statistics_or_batches_the_generator_is_unchanged():
     game, ema = slow_game()
     assert sampling.standing(game, ema, seed=0, batches=0, batch_size=8) is ema
     noisy = changed(noisy_game(), num_classes=3)  # dropout draws with a key, labels are drawn
@@ -83,20 +83,20 @@ def test_what_has_no_batch_statistics_or_asks_for_none_stays_as_it_is():
     assert any(jnp.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def test_pictures_samples_and_figures_of_a_run_show_one_generator(tmp_path):
+def test_grids_samples_and_metrics_of_a_run_use_the_same_generator(tmp_path):
     settings = {"evaluation.extractor": "pixels", "evaluation.metrics": ("frechet",), "evaluation.num_samples": 50}
     runs.train(tmp_path, steps=4, sample_every=4, evaluate_every=4, **settings, **{"evaluation.standing_batches": 3})
     sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "again.npz")
     shown, again = (np.asarray(Image.open(tmp_path / name), int) for name in ("samples/00000004.png", "again.png"))
     assert shown.shape == again.shape
-    # Another size of batch is another program: equal to float rounding, one step of 255 at most.
+    # Another batch size compiles another function: equal up to float rounding, at most 1 of 255.
     assert np.abs(shown - again).max() <= 1
     command.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
     line = json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])
     assert record["protocol"]["standing_batches"] == 3
     np.testing.assert_allclose(record["checkpoints"]["last"]["metrics"]["fd_pixels"], line["fd_pixels"], rtol=1e-5)
-    # A run of before the field is sampled as it was: with the averaged statistics.
+    # A run without the field in its record is sampled with running statistics.
     config = json.loads((tmp_path / "config.json").read_text())
     del config["config"]["evaluation"]["standing_batches"]
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -104,6 +104,6 @@ def test_pictures_samples_and_figures_of_a_run_show_one_generator(tmp_path):
     assert np.abs(np.asarray(Image.open(tmp_path / "old.png"), int) - again).max() > 1
 
 
-def test_fewer_than_no_batches_are_refused(tmp_path):
+def test_a_negative_number_of_batches_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"config\.evaluation\.standing_batches=-1 must not be negative"):
         runs.train(tmp_path, **{"evaluation.standing_batches": -1})

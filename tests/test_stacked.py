@@ -1,4 +1,4 @@
-"""StackedMNIST: what its images and labels are, on MNIST itself, and a run on it at a reduced size."""
+"""StackedMNIST: its images and labels, compared with MNIST, and a reduced run on it."""
 
 import json
 
@@ -19,20 +19,20 @@ def stacks():
     return data.load(name="stacked_mnist", split="test")
 
 
-def test_each_channel_is_the_digit_that_the_label_says(stacks):
+def test_each_channel_is_a_digit_of_the_label(stacks):
     digits = data.load(name="mnist", split="test")
     images, labels = digits.arrays()
     by_pixels = {image.tobytes(): int(label) for image, label in zip(np.asarray(images), labels, strict=True)}
     rows = np.arange(0, len(stacks), 500)
-    shown, told = stacks.read(rows)
+    shown, shown_labels = stacks.read(rows)
     assert shown.shape == (52, 28, 28, 3) and shown.dtype == np.uint8
-    for image, label in zip(shown, told, strict=True):
+    for image, label in zip(shown, shown_labels, strict=True):
         read = [by_pixels[np.ascontiguousarray(image[..., channel, None]).tobytes()] for channel in range(3)]
         assert label == 100 * read[0] + 10 * read[1] + read[2]
 
 
 @pytest.mark.slow
-def test_all_thousand_modes_are_there_and_splits_differ(stacks):
+def test_all_thousand_modes_occur_and_splits_differ(stacks):
     labels = stacks.arrays()[1]
     assert len(np.unique(labels)) == len(stacks.class_names) == 1000
     assert np.bincount(labels, minlength=1000).max() < 4 * len(labels) / 1000
@@ -42,7 +42,7 @@ def test_all_thousand_modes_are_there_and_splits_differ(stacks):
     assert data.load(name="stacked_mnist", split="train").fingerprint != stacks.fingerprint
 
 
-def test_what_is_refused():
+def test_invalid_options_are_rejected():
     with pytest.raises(
         UserError, match="config.data.split='train.:5.' is unknown for stacked_mnist; expected: train, t"
     ):
@@ -58,7 +58,7 @@ def test_the_config_builds_with_both_penalties():
 
 
 @pytest.mark.slow
-def test_a_run_at_a_reduced_size_counts_its_modes(tmp_path):
+def test_a_reduced_run_counts_its_modes(tmp_path):
     config = stacked_mnist.get_config()
     config.generator.width = config.discriminator.width = 8
     config.steps, config.sample_every, config.log_every, config.evaluation.num_samples = 300, 0, 100, 2600
@@ -67,6 +67,6 @@ def test_a_run_at_a_reduced_size_counts_its_modes(tmp_path):
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert record["protocol"]["classifier_test_accuracy"] > 0.985
     real, drawn = record["real_training_images"], record["checkpoints"]["last"]["metrics"]
-    # 2,600 draws from 1,000 even modes miss 1000 (1 - 1/1000)^2600 = 74 of them, and KL is near 999 / 5200 = 0.19.
+    # 2,600 samples of 1,000 equal modes miss 1000 (1 - 1/1000)^2600 = 74 of them, and KL is near 999 / 5200 = 0.19.
     assert 900 < real["modes"] < 950 and real["reverse_kl"] < 0.3
     assert drawn["modes"] < real["modes"] and drawn["reverse_kl"] > real["reverse_kl"]
