@@ -1,7 +1,7 @@
-"""Bad input, by hypothesis: whatever is typed or lies on the disk, it works, or it is refused in one line.
+"""Fuzz tests with Hypothesis: any flag, config or file on disk either works or is rejected in one line.
 
-It never ends in a traceback, never hangs, and no part of something is ever taken for the whole. The examples are the
-same at every run; the slow variants of the tests draw many more.
+There is never a traceback, a hang, or a result from a part of a file. The examples are the same in every run; the slow
+variants of the tests use many more.
 """
 
 import contextlib
@@ -44,21 +44,21 @@ from gan.networks import layers
 from gan.parallel import sharding
 from gan.train import loop, population
 
-PATIENCE = 60
-"""Seconds after which an example hangs."""
+TIMEOUT_SECONDS = 60
+"""An example that takes longer counts as hanging."""
 
 
 def fuzzed(few, many):
-    """Gives a test so many `examples`, and in its slow variant so many."""
+    """Parametrizes a test by the number of `examples`: few, and many in its slow variant."""
     return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
 def over(examples, **strategies):
-    """Runs the function that it decorates on so many examples, at once."""
+    """Decorator that runs a function on this many examples, immediately."""
 
     def run(check):
         def watched(**drawn):
-            with within(PATIENCE):
+            with within(TIMEOUT_SECONDS):
                 check(**drawn)
 
         watched.__name__ = watched.__qualname__ = check.__name__
@@ -70,12 +70,12 @@ def over(examples, **strategies):
 
 @contextlib.contextmanager
 def within(seconds):
-    """Raises where what is done inside takes longer."""
+    """Raises if the block takes longer than `seconds`."""
 
-    def late(number, frame):
+    def fail(number, frame):
         raise AssertionError(f"still not done after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, fail)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -85,14 +85,14 @@ def within(seconds):
 
 
 def one_line(error):
-    """The message of a `UserError`, which is to be one line with something in it."""
+    """The message of a `UserError`, which must be one nonempty line."""
     message = str(error)
     assert message.strip() and message.isprintable() and len(message) < 3000, message[:3000]
     return message
 
 
-def refused_or(function, *arguments, **named):
-    """What a function returns; None where it refuses in one line."""
+def rejected_or(function, *arguments, **named):
+    """The return value of a function, or None if it raises a `UserError` of one line."""
     try:
         return function(*arguments, **named)
     except UserError as error:
@@ -100,7 +100,7 @@ def refused_or(function, *arguments, **named):
         return None
 
 
-# Damage to what lies on a disk.
+# Damage to files.
 
 DAMAGE = st.one_of(
     st.tuples(st.just("flip"), st.floats(0, 1), st.integers(1, 255)),
@@ -115,11 +115,11 @@ DAMAGE = st.one_of(
     )),
 )  # fmt: skip
 LOSS = st.sampled_from([("delete", 0.0, None), ("folder", 0.0, None), ("link", 0.0, None)])
-"""What may happen to a file as a whole."""
+"""Damage that replaces a file."""
 
 
 def damaged(content, damage):
-    """Bytes after an accident."""
+    """The content after damage."""
     kind, place, what = damage
     at = int(place * max(len(content) - 1, 0))
     if kind == "flip":
@@ -136,7 +136,7 @@ def damaged(content, damage):
 
 
 def damage_file(path, damage):
-    """An accident to a file."""
+    """Damages a file."""
     kind = damage[0]
     if kind in ("delete", "folder", "link"):
         path.unlink()
@@ -179,18 +179,18 @@ VALUES = st.one_of(
 
 
 class Reached(Exception):
-    """All that is looked at before anything is compiled has been looked at."""
+    """Every check that comes before compilation has passed."""
 
 
 OPENED = {}
-"""The datasets of all examples: most have the same."""
+"""The datasets of all examples, most of which are equal."""
 
 
 @pytest.fixture
-def door():
-    """Runs `python -m gan.main` with arguments, in this process, up to where a run would be restored or compiled.
+def run_main():
+    """Runs `python -m gan.main` with arguments in this process, until a run would be restored or compiled.
 
-    Gives the exit status and what was told, or "reached".
+    Returns (exit status, or "reached"; the output).
     """
 
     def load(**options):
@@ -210,15 +210,15 @@ def door():
         patch.setattr(workdir, "versions", dict)
 
         def run(*arguments):
-            argv, told = ["gan.main", *(word.replace("\0", "0") for word in arguments)], io.StringIO()
+            argv, output = ["gan.main", *(word.replace("\0", "0") for word in arguments)], io.StringIO()
             patch.setattr(sys, "argv", argv)
             try:
-                with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+                with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
                     main.main(main.parse(argv))
             except Reached:
-                return "reached", told.getvalue()
+                return "reached", output.getvalue()
             except SystemExit as end:
-                return end.code, told.getvalue()
+                return end.code, output.getvalue()
             finally:
                 logging.getLogger("gan").handlers = []
                 logging.getLogger("gan").propagate = True
@@ -238,7 +238,7 @@ def fields_of():
 
 
 @fuzzed(120, 6000)
-def test_overrides(examples, door, fields_of, tmp_path):
+def test_overrides(examples, run_main, fields_of, tmp_path):
     reached = itertools.count()
 
     @over(
@@ -249,20 +249,20 @@ def test_overrides(examples, door, fields_of, tmp_path):
     def check(name, changes):
         known = fields_of[name]
         typed = [f"--config.{known[int(place * len(known))]}={value}" for place, value in changes]
-        status, told = door(f"--config=configs/{name}.py", f"--workdir={tmp_path / 'run'}", *CHEAP, *typed)
+        status, output = run_main(f"--config=configs/{name}.py", f"--workdir={tmp_path / 'run'}", *CHEAP, *typed)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         if status == "reached":
             next(reached)
             return
-        told = "".join(line for line in told.splitlines(True) if not line.startswith(("Preparing ", "Decoding ")))
-        assert status == 2 and told.startswith("error: "), told
-        assert told.count("\n") == 1 and "Traceback" not in told, told
+        output = "".join(line for line in output.splitlines(True) if not line.startswith(("Preparing ", "Decoding ")))
+        assert status == 2 and output.startswith("error: "), output
+        assert output.count("\n") == 1 and "Traceback" not in output, output
 
     assert next(reached) > 0
 
 
 @fuzzed(150, 3000)
-def test_flags(examples, door, tmp_path):
+def test_flags(examples, run_main, tmp_path):
     words = st.sampled_from([
         "--config", "--workdir", "--mode", "--num_samples", "--seed", "--extractor", "--classes",
         "--same_latents", "--truncation", "--out", "--config.seed", "--config.", "--", "-", "",
@@ -276,11 +276,11 @@ def test_flags(examples, door, tmp_path):
         os.makedirs(tmp_path / "cwd" / "configs", exist_ok=True)
         arguments = [f"{word}={value}" if value else word for word, value in typed]
         with contextlib.chdir(tmp_path / "cwd"):
-            status, told = door(*arguments)
+            status, output = run_main(*arguments)
         if status == "reached":
             return
-        assert status in (2, 0) and "Traceback" not in told, told
-        assert status == 0 or told.count("\n") == 1, told
+        assert status in (2, 0) and "Traceback" not in output, output
+        assert status == 0 or output.count("\n") == 1, output
 
 
 OBJECTS = st.one_of(
@@ -293,8 +293,8 @@ OBJECTS = st.one_of(
 
 
 @fuzzed(40, 6000)
-def test_configs_as_a_file_may_make_them(examples, door, fields_of, tmp_path):
-    """A file's own code can put anything anywhere; `gan.main` has parsed it when `train` is called."""
+def test_configs_made_by_a_file(examples, run_main, fields_of, tmp_path):
+    """The code in a config file can set any field to any object, after which `train` is called."""
 
     @over(
         examples,
@@ -315,13 +315,13 @@ def test_configs_as_a_file_may_make_them(examples, door, fields_of, tmp_path):
             elif act == "loop":
                 tree["again"] = config
             else:
-                with contextlib.suppress(ValueError, TypeError, KeyError):  # ConfigDict itself refuses
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # ConfigDict itself rejects it
                     tree[last if act == "set" else "another"] = value
         try:
-            refused_or(loop.train, config, tmp_path / "run", 0.0)
+            rejected_or(loop.train, config, tmp_path / "run", 0.0)
         except Reached:
             shutil.rmtree(tmp_path / "run")
-        refused_or(population._check, [config, config])
+        rejected_or(population._check, [config, config])
 
 
 FILES = st.one_of(
@@ -349,17 +349,19 @@ FILES = st.one_of(
 
 
 @fuzzed(40, 600)
-def test_config_files(examples, door, tmp_path):
+def test_config_files(examples, run_main, tmp_path):
     @over(examples, text=FILES, argument=st.sampled_from(["", ":", ":x", ":x:y"]))
     def check(text, argument):
         path = tmp_path / "config.py"
         path.write_bytes(text.encode(errors="surrogatepass"))
-        sys.modules.pop("config_config", None)  # ml_collections would run the file in the module of the one before
+        sys.modules.pop(
+            "config_config", None
+        )  # ml_collections would execute the file in the module of the previous one
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the file's syntax
-            status, told = door(f"--config={path}{argument}", f"--workdir={tmp_path / 'run'}")
-        assert status == 2 and told.startswith("error: "), told
-        assert told.count("\n") == 1 and "Traceback" not in told, told
+            warnings.simplefilter("ignore")  # about the file's syntax
+            status, output = run_main(f"--config={path}{argument}", f"--workdir={tmp_path / 'run'}")
+        assert status == 2 and output.startswith("error: "), output
+        assert output.count("\n") == 1 and "Traceback" not in output, output
 
 
 @fuzzed(500, 50_000)
@@ -376,16 +378,16 @@ def test_names(examples):
         examples, text=texts | st.lists(st.sampled_from(LITERALS)).map(lambda entries: f"entry({', '.join(entries)})")
     )
     def check(text):
-        found = refused_or(specs.call, {"entry": entry}, text, "config.loss")
+        found = rejected_or(specs.call, {"entry": entry}, text, "config.loss")
         if found is not None:
             assert [type(value) for value in found[1:]] == [int, str, bool] and abs(found[0]) < 1e39
 
 
-def test_every_config_has_the_fields_that_are_checked():
+def test_every_config_has_the_fields_of_the_schema():
     for path in sorted((runs.ROOT / "configs").glob("*.py")):
         config = parsed(path)
         schema.check(config)
-        # And as it stands in the record of a run.
+        # Also as it is recorded in config.json.
         record = sampling._with_tuples(json.loads(json.dumps(config.to_dict())))
         schema.check(record, recorded=True)
     known = {name for name, _ in leaves(config) if ".penalties." not in f".{name}"}
@@ -414,8 +416,8 @@ def animation(format):
     return content.getvalue()
 
 
-def claiming(width, height):
-    """A PNG that claims so many pixels, with hardly any behind it."""
+def png_declaring(width, height):
+    """A PNG whose header declares width x height pixels, with almost no data."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -428,14 +430,14 @@ def claiming(width, height):
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
 IMAGES = {
-    "png": encoded("PNG"), "grey.png": encoded("PNG", "L"), "bits.png": encoded("PNG", "1"),
+    "png": encoded("PNG"), "gray.png": encoded("PNG", "L"), "bits.png": encoded("PNG", "1"),
     "alpha.png": encoded("PNG", "RGBA"), "palette.png": encoded("PNG", "P", transparency=3),
     "sixteen.png": encoded("PNG", "I;16"),
     "jpeg": encoded("JPEG", exif=EXIF), "progressive.jpeg": encoded("JPEG", progressive=True, size=(64, 64)),
     "cmyk.jpeg": encoded("JPEG", "CMYK"), "gif": animation("GIF"), "apng": animation("PNG"), "webp": encoded("WEBP"),
     "animated.webp": animation("WEBP"), "bmp": encoded("BMP"), "tiff": encoded("TIFF", "F"),
-    "deflated.tiff": encoded("TIFF", compression="tiff_adobe_deflate"), "bomb.png": claiming(60_000, 60_000),
-    "large.png": claiming(9_999, 9_999),
+    "deflated.tiff": encoded("TIFF", compression="tiff_adobe_deflate"), "bomb.png": png_declaring(60_000, 60_000),
+    "large.png": png_declaring(9_999, 9_999),
 }  # fmt: skip
 NOT_IMAGES = [
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
@@ -449,19 +451,19 @@ NOT_IMAGES = [
 
 @fuzzed(400, 30_000)
 def test_image_files(examples):
-    """An image that is let in has a size within bounds; all else is one of PIL's or of our exceptions."""
+    """A decoded image has a size within bounds; everything else raises an exception."""
     before = dict(IMAGES)
 
-    @over(examples, name=st.sampled_from(sorted(before)), accidents=st.lists(DAMAGE, max_size=3))
-    def check(name, accidents):
+    @over(examples, name=st.sampled_from(sorted(before)), damages=st.lists(DAMAGE, max_size=3))
+    def check(name, damages):
         content = before[name]
-        for accident in accidents:
-            content = damaged(content, accident)
+        for damage in damages:
+            content = damaged(content, damage)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 image = pixels.to_gray_or_rgb(pixels.open_image(content))
-        except Exception:  # as `folder` expects it of one file
+        except Exception:  # `image_files` catches every exception of one file
             return
         assert image.mode in ("L", "RGB") and 0 < image.width * image.height <= pixels.MAX_PIXELS
         array = pixels.to_array(pixels.crop_and_resize(image, (8, 8), "center"), 3)
@@ -470,7 +472,7 @@ def test_image_files(examples):
 
 @pytest.mark.parametrize("content", NOT_IMAGES)
 def test_only_the_formats_of_images_are_decoded(content):
-    """PostScript is one that PIL knows, and hands to a program."""
+    """PIL also knows PostScript, which it passes to another program."""
     with pytest.raises(Image.UnidentifiedImageError):
         pixels.open_image(content)
     assert set(pixels.FORMATS).isdisjoint({"EPS", "WMF", "FITS", "PDF", "HDF5", "BUFR", "GRIB"})
@@ -521,7 +523,7 @@ def test_folders_of_images(examples, tmp_path, monkeypatch):
                 make(os.path.join(os.fsencode(root), os.fsencode(name)), what)
             for name in range(good):
                 make(os.fsencode(root / f"good{name}.png"), "png")
-        loaded = refused_or(
+        loaded = rejected_or(
             data.load,
             name="folder",
             data_dir=root,
@@ -533,12 +535,12 @@ def test_folders_of_images(examples, tmp_path, monkeypatch):
             images, labels = loaded.arrays()
             assert images.shape[1:3] == (8, 8) and len(images) == len(labels) == len(loaded) >= 2
             assert labels.min() >= 0 and labels.max() < len(loaded.class_names)
-            if not skip_broken:  # nothing was left out
+            if not skip_broken:  # no file was skipped
                 assert len(images) == len(image_files.list_images(root))
         shutil.rmtree(root)
 
 
-def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path):
+def test_pipes_and_devices_are_not_read(tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(IMAGES["png"])
     for make in (os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
@@ -579,10 +581,10 @@ def test_datasets_by_name(examples, tmp_path, monkeypatch):
         if name == "stacked_mnist":
             return
         options = {"data_dir": folder, "image_size": size, "channels": channels, "cache_dir": tmp_path / "cache"}
-        refused_or(data.load, name=name, split=split, **options)
+        rejected_or(data.load, name=name, split=split, **options)
 
 
-# What a run leaves on the disk.
+# Files of the cache and of a run.
 
 
 @pytest.fixture(scope="module")
@@ -595,7 +597,7 @@ def digits(tmp_path_factory):
 
 @fuzzed(20, 3000)
 def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
-    """What is read of a damaged copy is what was there, or nothing."""
+    """A damaged copy gives the original data or an error."""
     images, labels = map(np.array, data.load(name="digits", split="train[:64]", cache_dir=digits).arrays())
     paths = sorted(path.relative_to(digits) for path in digits.rglob("*") if path.is_file())
 
@@ -605,8 +607,8 @@ def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
         shutil.copytree(digits, copy)
         try:
             damage_file(copy / paths[int(place * len(paths))], damage)
-            loaded = refused_or(data.load, name="digits", split="train[:64]", cache_dir=copy)
-            arrays = loaded and refused_or(loaded.arrays)
+            loaded = rejected_or(data.load, name="digits", split="train[:64]", cache_dir=copy)
+            arrays = loaded and rejected_or(loaded.arrays)
             if arrays is not None:
                 np.testing.assert_array_equal(arrays[0], images)
                 np.testing.assert_array_equal(arrays[1], labels)
@@ -621,12 +623,12 @@ def test_cached_arrays(examples, tmp_path):
     cache.write_arrays(folder, arrays)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    @over(examples, name=st.sampled_from(sorted(before)), accidents=st.lists(DAMAGE, min_size=1, max_size=2))
-    def check(name, accidents):
+    @over(examples, name=st.sampled_from(sorted(before)), damages=st.lists(DAMAGE, min_size=1, max_size=2))
+    def check(name, damages):
         for path, content in before.items():
             (folder / path).write_bytes(content)
-        for accident in accidents:
-            damage_file(folder / name, accident)
+        for damage in damages:
+            damage_file(folder / name, damage)
         found = cache.read_arrays(folder, ("images", "labels"))
         if found is not None:
             for key, array in arrays.items():
@@ -635,19 +637,19 @@ def test_cached_arrays(examples, tmp_path):
 
 
 @fuzzed(300, 20_000)
-def test_a_kept_classifier(examples, tmp_path):
-    draws = np.random.default_rng(0)
-    variables = classifier._initial_variables(draws, (8, 8, 1), 3)
+def test_a_saved_classifier(examples, tmp_path):
+    rng = np.random.default_rng(0)
+    variables = classifier._initial_variables(rng, (8, 8, 1), 3)
     path = tmp_path / "classifier.npz"
     classifier._write(path, classifier.Classifier(variables, 0.5))
     before, shapes = path.read_bytes(), {name: leaf.shape for name, leaf in classifier._flat(variables).items()}
     identity = classifier._read(path, shapes).identity
 
-    @over(examples, accidents=st.lists(DAMAGE, min_size=1, max_size=2))
-    def check(accidents):
-        path.write_bytes(functools.reduce(damaged, accidents, before))
-        kept = classifier._read(path, shapes)
-        assert kept is None or (kept.identity == identity and kept.test_accuracy == 0.5)
+    @over(examples, damages=st.lists(DAMAGE, min_size=1, max_size=2))
+    def check(damages):
+        path.write_bytes(functools.reduce(damaged, damages, before))
+        saved = classifier._read(path, shapes)
+        assert saved is None or (saved.identity == identity and saved.test_accuracy == 0.5)
 
 
 def fragment(value):
@@ -655,7 +657,7 @@ def fragment(value):
 
 
 def weights(legacy):
-    """A small PyTorch file, as torch.save writes it: two tensors of one storage."""
+    """A small PyTorch file, as torch.save writes it: two tensors that share a storage."""
     numbers = np.arange(12, dtype="<f4")
 
     def tensor(offset, shape, strides):
@@ -679,31 +681,31 @@ def weights(legacy):
 @fuzzed(300, 50_000)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "stream"])
 def test_weights(examples, legacy, tmp_path):
-    """A damaged file can say other numbers (its SHA-256 is looked at elsewhere), but give nothing else than tensors."""
+    """A damaged file may contain other values (its SHA-256 is verified elsewhere), but nothing else than tensors."""
     before, path = weights(legacy), tmp_path / "weights.pth"
     path.write_bytes(before)
     assert {name: array.shape for name, array in read_tensors(path).items()} == {"first": (3, 4), "second": (2, 2)}
 
-    @over(examples, accidents=st.lists(DAMAGE, min_size=1, max_size=3))
-    def check(accidents):
-        content = functools.reduce(damaged, accidents, before)
+    @over(examples, damages=st.lists(DAMAGE, min_size=1, max_size=3))
+    def check(damages):
+        content = functools.reduce(damaged, damages, before)
         path.write_bytes(content)
-        found = refused_or(read_tensors, path)
+        found = rejected_or(read_tensors, path)
         if found is not None:
             assert all(type(name) is str and type(array) is np.ndarray for name, array in found.items())
             assert sum(array.nbytes for array in found.values()) <= 2 * len(content)
 
 
-def test_a_small_file_cannot_fill_the_memory_or_the_time(tmp_path):
-    """Each level of a tuple holds the one below twice: 2^60 entries for whoever walks through it."""
+def test_a_small_file_cannot_exhaust_memory_or_time(tmp_path):
+    """Each level of a tuple contains the next one twice: 2^60 entries if it is traversed."""
     nested = b")" + b"".join(b"q%ch%ch%c\x86" % (n, n, n) for n in range(60))
     path = tmp_path / "weights.pth"
     for described in (
         b"\x80\x02}" + nested + b"K\1s.",  # as a key
         b"\x80\x02" + nested + b"Q.",  # as the name of a storage
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + nested + b"K\0" + nested + b"))tR.",  # as its sizes
-        b"\x80\x02X\xff\xff\xff\xffabc.",  # a string of 4 GiB, it says
-        b"\x80\x02Nr\xff\xff\xff\xff.",  # the last of 2^32 places of a memory
+        b"\x80\x02X\xff\xff\xff\xffabc.",  # a string that declares 4 GiB
+        b"\x80\x02Nr\xff\xff\xff\xff.",  # the last of 2^32 memo entries
     ):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("any/data.pkl", described)
@@ -718,12 +720,12 @@ def test_a_small_file_cannot_fill_the_memory_or_the_time(tmp_path):
     pair = content[content.index(fragment("first")) : content.index(b"u}")]
     items = b"".join(pair.replace(b"first", b"%05d" % n).replace(b"second", b"%06d" % n) for n in range(1000))
     path.write_bytes(content.replace(pair, items))
-    assert len(read_tensors(path)) == 2000  # they are as large as what describes them
+    assert len(read_tensors(path)) == 2000  # they are not larger than their descriptions
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A run as it stands after 8 of 12 steps, checkpoints at 4 and 8; nothing was trained. And its states' digests."""
+    """(folder of a run after 8 of 12 steps with checkpoints at 4 and 8, digests of its states, dataset); untrained."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config, mesh = runs.config(), sharding.device_mesh()
     dataset = data.open_dataset(config.data)
@@ -736,16 +738,16 @@ def run_folder(tmp_path_factory):
             digests[step] = checkpoint.digests(state)
         opened.manager.wait_until_finished()
         opened.manager.close()
-    figures = {"images": 8, "discriminator_loss": 1.0, "generator_loss": 1.0}
+    metrics = {"images": 8, "discriminator_loss": 1.0, "generator_loss": 1.0}
     for name in ("metrics", "evaluations"):
-        lines = [json.dumps({"step": step} | figures) for step in (4, 8)]
+        lines = [json.dumps({"step": step} | metrics) for step in (4, 8)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return folder, digests, dataset
 
 
 @fuzzed(8, 3000)
 def test_a_run_on_the_disk(examples, run_folder, tmp_path):
-    """A damaged run goes on from a whole checkpoint or is refused; it is never begun anew, nor from half of one."""
+    """A damaged run resumes from an intact checkpoint or is rejected; it never restarts, nor uses part of one."""
     folder, digests, dataset = run_folder
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     newest = [path for path in paths if path.parts[:2] == ("checkpoints", "8")]
@@ -768,17 +770,17 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
             damage_file(path, again)
         try:
             with workdir.lock(copy):
-                opened = refused_or(loop.prepare_run, config, copy, dataset, mesh)
+                opened = rejected_or(loop.prepare_run, config, copy, dataset, mesh)
                 if opened is not None:
                     opened.manager.close()
                     step = int(opened.state.step)
                     assert step in digests or path.name == "config.json" and not path.exists(), step
                     assert checkpoint.digests(opened.state) == digests[step]
-                    written = refused_or(writer.RunWriter, copy, step=step, total=12)
+                    written = rejected_or(writer.RunWriter, copy, step=step, total=12)
                     if written is not None:
                         written.close()
                         assert all(line["step"] <= step for line in written.evaluations())
-            found = refused_or(sampling.restore, copy)
+            found = rejected_or(sampling.restore, copy)
             assert found is None or found[1] in digests
         finally:
             shutil.rmtree(copy)
@@ -786,7 +788,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
 
 @fuzzed(150, 10_000)
 def test_the_record_of_a_run(examples, run_folder, tmp_path):
-    """`config.json` is a file that anyone may have edited: any value in any place."""
+    """`config.json` may have been edited: any value at any position."""
     record = json.loads((run_folder[0] / "config.json").read_text())
 
     def places(tree, path=()):
@@ -824,12 +826,12 @@ def test_the_record_of_a_run(examples, run_folder, tmp_path):
             rules.build(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
             schedules.build(config)
 
-        refused_or(resumed)
+        rejected_or(resumed)
 
 
 @fuzzed(30, 1500)
-def test_what_is_asked_of_samples(examples, run_folder, monkeypatch, tmp_path):
-    """Flags of --mode=sample; what is drawn is left out."""
+def test_flags_of_sampling(examples, run_folder, monkeypatch, tmp_path):
+    """Flags of --mode=sample; no samples are drawn."""
     drawn = {"image": np.zeros((4, 8, 8, 1), np.uint8), "label": np.zeros(4, np.int32)}
     monkeypatch.setattr(sampling, "draw", lambda *_, **__: [drawn])
     monkeypatch.chdir(tmp_path)
@@ -842,6 +844,6 @@ def test_what_is_asked_of_samples(examples, run_folder, monkeypatch, tmp_path):
         out=st.sampled_from(["x.npz", "a/b.npz", "/proc/x.npz", "x.png", ".npz", "y" * 300 + ".npz", "~/x", ""]),
     )
     def check(count, name, truncation, out):
-        refused_or(sampling.sample, run_folder[0], count=count, seed=0, truncation=truncation, out=tmp_path / out)
-        found = refused_or(sampling._label, name, ["cat", "dog", "7"])
+        rejected_or(sampling.sample, run_folder[0], count=count, seed=0, truncation=truncation, out=tmp_path / out)
+        found = rejected_or(sampling._label, name, ["cat", "dog", "7"])
         assert found in (None, 0, 1, 2)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import runs
 from hypothesis import strategies as st
-from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, refused_or
+from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, rejected_or
 
 from experiments.overrides import leaves, override
 from experiments.study import Experiment, among, cases, integers, log_uniform, space, uniform
@@ -57,8 +57,8 @@ def test_experiments(examples):
     def check(given, changed):
         whole = {"base": BASE, "minimize": "frechet", "reports": 5}
         kept = dict(itertools.islice(given.items(), 1 + changed))
-        plan = refused_or(lambda: Experiment(**whole | kept))
-        configured = plan and refused_or(space.configured, plan)
+        plan = rejected_or(lambda: Experiment(**whole | kept))
+        configured = plan and rejected_or(space.configured, plan)
         if configured is None:
             return
         base, config = configured
@@ -69,7 +69,7 @@ def test_experiments(examples):
                 return parameters.get(name, what.low if isinstance(what, space.Range) else what[0])
 
             changes = space.settle(plan.space, choose)
-            made = refused_or(space.trial_config, plan, config, changes, 0)
+            made = rejected_or(space.trial_config, plan, config, changes, 0)
             if made is not None:
                 space.flags(base, made)
 
@@ -91,7 +91,7 @@ def test_overrides_of_a_sweep(examples):
             override(config, [f"{field}{equals}{text}"])
         except UserError as error:
             one_line(error)
-        refused_or(space.configured, Experiment(base=BASE, minimize="fd", reports=5), [f"{field}{equals}{text}"])
+        rejected_or(space.configured, Experiment(base=BASE, minimize="fd", reports=5), [f"{field}{equals}{text}"])
 
 
 FILES = st.text(max_size=60) | st.sampled_from([
@@ -111,9 +111,9 @@ def test_files_of_experiments(examples, tmp_path):
     def check(text):
         path = tmp_path / "question.py"
         path.write_bytes(text.encode(errors="surrogatepass"))
-        loaded = refused_or(space.load, str(path))
+        loaded = rejected_or(space.load, str(path))
         if loaded is not None:
-            refused_or(space.configured, loaded[0])
+            rejected_or(space.configured, loaded[0])
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_study_on_the_disk(examples, study_folder, tmp_path):
             return found
 
         try:
-            found = refused_or(read)
+            found = rejected_or(read)
             # A flipped digit of a value is another value: a journal has no checksums. A shorter one must not be.
             if found is not None and damage[0] in ("cut", "delete", "whole") and path.name == storage.JOURNAL:
                 for run in found.runs:
@@ -206,8 +206,8 @@ def test_what_a_trial_reported(examples, tmp_path):
         path.write_text("\n".join(lines) + "\n")
         damage_file(path, damage)
         if name == "metrics":
-            refused_or(trial.trained, tmp_path)
+            rejected_or(trial.trained, tmp_path)
             return
-        found = refused_or(trial.reports, tmp_path, plan)
+        found = rejected_or(trial.reports, tmp_path, plan)
         if found and damage[0] in ("cut", "zeros", "whole"):
             assert [report.step for report in found] == list(range(1, len(found) + 1))
