@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 ROUNDS = 12
-"""Half rounds. With 12 the 120 orders of n = 5 are equally frequent, with 8 they are not (see tests/test_data.py)."""
+"""Half rounds. With 12 the 120 orders of n = 5 are equally frequent, with 8 they are not (see tests/test_order.py)."""
 
 
 def example_order(positions: np.ndarray | Array, *, seed: int | Array, n: int) -> np.ndarray | Array:

@@ -75,7 +75,7 @@ def sample(
     class_names = recorded(folder)[1]["class_names"]
     if (classes or same_latents) and not game.is_conditional:
         flag = "classes" if classes else "same_latents"
-        raise UserError(f"--{flag} needs a conditional generator; this run has config.generator.conditioning='none'")
+        raise UserError(f"--{flag} needs a conditional generator; this run's generator is unconditional")
     labels = [_label(name, class_names) for name in classes]
     batches = list(draw(game, ema, seed=seed, count=count, labels=labels, same_latents=same_latents))
     arrays = {"images": np.concatenate([batch["image"] for batch in batches])}

@@ -1,24 +1,18 @@
-"""gan.data: the order of examples, gathered and streamed batches, datasets by name, the cache, and errors."""
+"""gan.data: datasets by name, TFDS datasets without TensorFlow, the cache, and errors."""
 
-import collections
 import errno
 import gzip
 import importlib.util
 import io
-import itertools
 import json
 import logging
-import math
 import pathlib
 import socket
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -29,186 +23,10 @@ from gan import data
 from gan.data import builders
 from gan.errors import UserError
 
-SIZES = (1, 2, 3, 10, 1797, 60000)
-
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     return data.load(name="digits", cache_dir=tmp_path_factory.mktemp("cache"))
-
-
-def epoch(number, *, seed, n):
-    return data.example_order(np.arange(number * n, (number + 1) * n, dtype=np.uint32), seed=seed, n=n)
-
-
-def chi_square_per_freedom(counts):
-    expected = counts.sum() / counts.size
-    return ((counts - expected) ** 2 / expected).sum() / (counts.size - 1)
-
-
-# The order of examples.
-
-
-@pytest.mark.parametrize("n", SIZES)
-def test_every_epoch_is_a_bijection(n):
-    for seed, number in itertools.product((0, 1, 2**32 - 1), (0, 1, 17)):
-        assert np.array_equal(np.sort(epoch(number, seed=seed, n=n)), np.arange(n))
-
-
-def test_order_at_the_largest_size():
-    positions = np.arange(10_000, dtype=np.uint32) + np.uint32(2**31 - 5_000)  # over the end of epoch 0
-    indices = data.example_order(positions, seed=5, n=2**31 - 1)
-    assert indices.dtype == np.int32 and indices.min() >= 0
-    assert len(np.unique(indices[:4_999])) == 4_999
-    assert abs(indices.mean() / 2**30 - 1) < 0.05  # spread over the whole range
-
-
-@pytest.mark.parametrize("n", [0, -1, 2**31])
-def test_order_rejects_sizes_out_of_range(n):
-    with pytest.raises(ValueError, match="n="):
-        data.example_order(np.zeros(1, np.uint32), seed=0, n=n)
-
-
-@pytest.mark.parametrize("n", [*SIZES, 2**31 - 1])
-def test_order_on_the_device_equals_the_host_bitwise(n):
-    positions = np.concatenate([np.arange(500), 2**32 - 1 - np.arange(500)]).astype(np.uint32).reshape(10, 100)
-    on_host = data.example_order(positions, seed=7, n=n)
-    on_device = jax.jit(lambda p: data.example_order(p, seed=7, n=n))(positions)
-    assert on_device.dtype == on_host.dtype == np.int32
-    assert np.array_equal(on_device, on_host)
-
-
-def test_order_with_traced_seeds_equals_that_of_each_seed():
-    positions = jnp.arange(64, dtype=jnp.uint32)
-    of_seed = jax.vmap(lambda seed: data.example_order(positions, seed=seed, n=10))
-    orders = of_seed(jnp.arange(3))
-    for seed in range(3):
-        assert np.array_equal(orders[seed], data.example_order(np.asarray(positions), seed=seed, n=10))
-
-
-def test_epochs_and_seeds_have_their_own_orders():
-    orders = {tuple(epoch(number, seed=seed, n=1797)) for seed in range(10) for number in range(10)}
-    assert len(orders) == 100
-
-
-def test_all_orders_of_few_examples_come_equally_often():
-    # 24,000 epochs of 5 examples: 200 for each of the 120 orders. The statistic has mean 1 and spread 0.13.
-    orders = data.example_order(np.arange(5 * 24_000, dtype=np.uint32), seed=0, n=5).reshape(-1, 5)
-    counts = np.array(list(collections.Counter(map(tuple, orders)).values()))
-    assert len(counts) == math.factorial(5)
-    assert chi_square_per_freedom(counts) < 1.5
-
-
-@pytest.mark.parametrize("n", [10, 100])
-def test_positions_and_differences_are_uniform_within_and_across_epochs(n):
-    epochs = 20_000
-    orders = data.example_order(np.arange(epochs * n, dtype=np.uint32), seed=1, n=n).reshape(epochs, n).astype(int)
-    limit = 1 + 5 * math.sqrt(2 / (n - 2))  # five standard deviations
-    for place in (0, 1, n - 1):
-        assert chi_square_per_freedom(np.bincount(orders[:, place], minlength=n)) < limit
-    steps = (orders[:, 1] - orders[:, 0]) % n
-    assert chi_square_per_freedom(np.bincount(steps, minlength=n)[1:]) < limit
-    moves = (orders[1:, 0] - orders[:-1, 0]) % n
-    assert chi_square_per_freedom(np.bincount(moves, minlength=n)) < limit
-
-
-def test_consecutive_epochs_and_seeds_are_uncorrelated():
-    n = 60_000
-    orders = [epoch(0, seed=3, n=n), epoch(1, seed=3, n=n), epoch(2, seed=3, n=n), epoch(0, seed=4, n=n), np.arange(n)]
-    for first, second in itertools.combinations(orders, 2):
-        assert abs(np.corrcoef(first, second)[0, 1]) < 5 / math.sqrt(n)
-        assert np.mean(first == second) < 10 / n  # one in n is expected
-
-
-# Positions and batches.
-
-
-def test_positions_count_every_example_once():
-    shown = [data.positions(step, batches=2, batch_size=3) for step in range(4)]
-    assert shown[0].shape == (2, 3) and shown[0].dtype == np.uint32
-    assert np.array_equal(np.concatenate(shown).ravel(), np.arange(24))
-
-
-def test_positions_of_some_rows():
-    assert data.positions(5, batches=2, batch_size=4, rows=np.array([3, 1])).tolist() == [[43, 41], [47, 45]]
-
-
-def test_positions_wrap_at_32_bits():
-    assert data.positions(2**26, batches=1, batch_size=64).tolist() == [list(range(64))]
-
-
-@pytest.mark.parametrize("step", [0, 3, 70_000_000])
-def test_positions_of_a_traced_step_and_traced_rows(step):
-    rows = np.array([2, 5])
-    traced = jax.jit(lambda step, rows: data.positions(step, batches=2, batch_size=64, rows=rows))(step, rows)
-    expected = data.positions(np.int32(step), batches=2, batch_size=64, rows=rows)
-    assert traced.dtype == expected.dtype == np.uint32
-    assert np.array_equal(traced, expected)
-
-
-@pytest.mark.parametrize("rows", [None, np.arange(8, 16)])
-def test_gathered_batches_equal_streamed_batches(digits, rows):
-    images, labels = digits.arrays()
-    order = {"seed": 11, "batches": 2, "batch_size": 32, "rows": rows}
-    gathered = jax.jit(lambda images, labels, step: data.gather(images, labels, step=step, **order))
-    # 1,797 examples and 64 per step: steps 26 to 31 cross the end of the first epoch.
-    streamed = list(data.stream(digits, first_step=26, last_step=31, **order))
-    assert len(streamed) == 5
-    for step, batch in zip(range(26, 31), streamed, strict=True):
-        expected = gathered(images, labels, np.int32(step))
-        for name in ("image", "label"):
-            assert batch[name].dtype == expected[name].dtype
-            assert batch[name].shape == expected[name].shape
-            assert np.array_equal(batch[name], expected[name])
-
-
-def test_an_epoch_of_batches_holds_every_example(digits):
-    images, labels = digits.arrays()
-    batch = data.gather(images, labels, seed=0, step=0, batches=1, batch_size=len(digits))
-    assert not np.array_equal(batch["label"][0], labels)
-    assert np.array_equal(np.sort(batch["label"][0]), np.sort(labels))
-    assert int(batch["image"].astype(np.int32).sum()) == int(images.astype(np.int32).sum())
-
-
-def test_a_closed_stream_leaves_no_thread_behind(digits):
-    before = threading.active_count()
-    batches = data.stream(digits, seed=0, first_step=0, last_step=10**6, batches=1, batch_size=8)
-    next(batches)
-    assert threading.active_count() > before
-    batches.close()
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
-
-
-def test_a_failure_while_reading_ends_the_stream(digits):
-    class Failing:
-        def __len__(self):
-            return len(digits)
-
-        def read(self, indices):
-            raise OSError("the disk is gone")
-
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(data.stream(Failing(), seed=0, first_step=0, last_step=3, batches=1, batch_size=8))
-
-
-@pytest.mark.parametrize("image_range", [(-1.0, 1.0), (0.0, 1.0)])
-@pytest.mark.parametrize("xp", [np, jnp])
-def test_range_and_back(image_range, xp):
-    pixels = xp.arange(256, dtype=xp.uint8).reshape(1, 16, 16, 1)
-    images = data.to_range(pixels, image_range)
-    assert images.dtype == np.float32
-    assert (float(images.min()), float(images.max())) == image_range
-    # 51 / 255 = 0.2
-    assert float(images[0, 3, 3, 0]) == pytest.approx(image_range[0] + 0.2 * (image_range[1] - image_range[0]))
-    assert np.array_equal(data.to_uint8(images, image_range), pixels)
-
-
-def test_to_uint8_clips_and_rounds():
-    images = np.array([-3.0, -1.0, 0.0, 0.999, 1.5], np.float32)
-    assert data.to_uint8(images, (-1.0, 1.0)).tolist() == [0, 0, 128, 255, 255]  # 127.5 is rounded to even
 
 
 # Datasets.
