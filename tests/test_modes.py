@@ -19,29 +19,29 @@ def sample(labels):
 EVEN = sample(np.repeat(np.arange(4), 1000))
 
 
-def test_the_true_distribution_covers_all_modes_with_equal_shares():
+def test_the_true_distribution_covers_all_modes_at_even_shares():
     metrics = mode_coverage(EVEN, CENTERS, STD)
     assert metrics["modes"] == 4
     assert metrics["reverse_kl"] == 0.0
-    # Within three standard deviations in 2-D: 1 - exp(-9 / 2) = 0.98889; std of the share sqrt(.989 .011 / 4000).
+    # Within three standard deviations of the plane: 1 - exp(-9 / 2) = 0.98889; std of the share sqrt(.989 .011 / 4000).
     assert abs(metrics["high_quality"] - 0.98889) < 4 * 0.0017
 
 
 def test_a_missing_mode_is_detected():
     metrics = mode_coverage(EVEN[1000:], CENTERS, STD)
     assert metrics["modes"] == 3
-    # Three modes at 1/3 each where 1/4 is true: log((1/3) / (1/4)) = log(4 / 3).
+    # Three modes at 1/3 each instead of 1/4: log((1/3) / (1/4)) = log(4 / 3).
     np.testing.assert_allclose(metrics["reverse_kl"], np.log(4 / 3))
 
 
-def test_unequal_shares_are_compared_with_the_true_shares():
+def test_uneven_shares_are_compared_with_the_true_shares():
     uneven = sample(np.repeat(np.arange(4), [100, 200, 300, 400]))
     # 0.1 log 0.4 + 0.2 log 0.8 + 0.3 log 1.2 + 0.4 log 1.6 = 0.1064
     np.testing.assert_allclose(mode_coverage(uneven, CENTERS, STD)["reverse_kl"], 0.1064, atol=1e-4)
     np.testing.assert_allclose(mode_coverage(uneven, CENTERS, STD, [1, 2, 3, 4])["reverse_kl"], 0.0, atol=1e-12)
 
 
-def test_noise_is_of_low_quality_and_covers_no_mode():
+def test_noise_is_of_low_quality_and_covers_nothing():
     noise = RNG.uniform(2.0, 8.0, (4000, 2))  # at least 2 sqrt(2) from every center
     assert mode_coverage(noise, CENTERS, STD) | {"reverse_kl": 0} == {"modes": 0, "high_quality": 0.0, "reverse_kl": 0}
 
@@ -63,7 +63,7 @@ def test_reverse_kl_of_one_mode_out_of_many_is_log_of_their_number(modes):
     assert reverse_kl(np.ones(modes)) == 0.0
 
 
-def test_reverse_kl_is_infinite_for_samples_in_a_mode_of_share_zero():
+def test_a_mode_of_zero_true_share_is_infinitely_wrong():
     assert reverse_kl([1, 1], [1, 0]) == np.inf
     assert reverse_kl([2, 0], [1, 0]) == 0.0
 
@@ -99,7 +99,7 @@ def test_a_shift_in_one_dimension_is_its_distance(order):
     np.testing.assert_allclose(sliced_wasserstein(x[:, None], x[::-1, None] + 2.5, order), 2.5)
 
 
-def test_the_sorted_plan_is_the_optimal_transport_plan():
+def test_the_sorted_plan_is_optimal():
     import itertools
 
     a, b = RNG.standard_normal((2, 5))
@@ -108,7 +108,7 @@ def test_the_sorted_plan_is_the_optimal_transport_plan():
         np.testing.assert_allclose(wasserstein(a, b, order), min(plans) ** (1 / order))
 
 
-def test_the_sliced_distance_of_a_2d_shift():
+def test_a_shift_in_the_plane_is_measured_from_all_directions():
     # The mean of |cos| over directions is 2 / pi, that of cos^2 is 1/2; 4,096 directions give them to a percent or so.
     few = EVEN[::40]
     shifted, many = few + [3.0, 4.0], {"projections": 4096}
@@ -116,7 +116,7 @@ def test_the_sliced_distance_of_a_2d_shift():
     np.testing.assert_allclose(sliced_wasserstein(few, shifted, 2, **many), 5 / np.sqrt(2), rtol=0.03)
 
 
-def test_sliced_wasserstein_is_seeded_symmetric_and_detects_a_missing_mode():
+def test_sliced_wasserstein_is_seeded_and_symmetric_and_detects_a_missing_mode():
     other = sample(np.repeat(np.arange(4), 1000))
     missing = sample(np.repeat(np.arange(1, 4), [1334, 1333, 1333]))
     assert sliced_wasserstein(EVEN, RNG.permutation(EVEN)) == 0.0
