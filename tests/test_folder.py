@@ -1,96 +1,15 @@
-"""A folder of images as a dataset: image modes, classes, sizes, crops, fingerprints, and broken files."""
+"""A folder of images as a dataset: image modes, classes, sizes, crops, and preparing it once."""
 
-import contextlib
-import io
-import logging
 import os
-import struct
 import sys
-import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from image_folders import BLUE, CASES, HEIGHT, RED, WIDTH, error_of, halves, load, prepared, save
+from PIL import Image
 
-from gan import data
 from gan.data import folder as folders
 from gan.data import image_files, pixels
-from gan.errors import UserError
-
-WIDTH, HEIGHT = 40, 20
-RED, BLUE, WHITE, GRAY = (255, 0, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
-
-
-def halves(mode, left, right, size=(WIDTH, HEIGHT)):
-    """An image with one value on its left half and another on its right."""
-    image = Image.new(mode, size, right)
-    ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2 - 1, size[1] - 1), fill=left)
-    return image
-
-
-def palette(transparent=None):
-    image = halves("P", 0, 1)
-    image.putpalette([*RED, *BLUE])
-    return image, {} if transparent is None else {"transparency": transparent}
-
-
-def rotated():
-    """Stored rotated; EXIF orientation 6 means that viewers rotate it by 90 degrees clockwise."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return halves("RGB", RED, BLUE).transpose(Image.Transpose.ROTATE_90), {"exif": exif, "quality": 95}
-
-
-def animated():
-    return halves("RGB", RED, BLUE), {"save_all": True, "append_images": [halves("RGB", WHITE, WHITE)]}
-
-
-def sixteen_bit():
-    """257 * 128 of 65,535 is 128 of 255."""
-    array = np.full((HEIGHT, WIDTH), 257 * 128, np.uint16)
-    array[:, WIDTH // 2 :] = 65535
-    return Image.fromarray(array)
-
-
-def floats():
-    array = np.full((HEIGHT, WIDTH), 128 / 255, np.float32)
-    array[:, WIDTH // 2 :] = 1
-    return Image.fromarray(array)
-
-
-# File name: the image (with options for saving it), and the expected colors of its halves.
-CASES = {
-    "animated.gif": (animated(), RED, BLUE),
-    "animated.png": (animated(), RED, BLUE),
-    "animated.webp": ((animated()[0], animated()[1] | {"lossless": True}), RED, BLUE),
-    "bilevel.png": (halves("1", 0, 1), (0, 0, 0), WHITE),
-    "cmyk.jpg": ((halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0)), {"quality": 95}), RED, BLUE),
-    "floats.tiff": (floats(), GRAY, WHITE),
-    "gray.bmp": (halves("L", 128, 255), GRAY, WHITE),
-    "gray.jpg": (halves("L", 128, 255), GRAY, WHITE),
-    "gray.png": (halves("L", 128, 255), GRAY, WHITE),
-    "gray_alpha.png": (halves("LA", (0, 255), (0, 127)), (0, 0, 0), GRAY),
-    "gray_key.png": ((halves("L", 128, 7), {"transparency": 7}), GRAY, WHITE),
-    "palette.gif": (palette(), RED, BLUE),
-    "palette.png": (palette(), RED, BLUE),
-    "palette_alpha.png": (palette(transparent=0), WHITE, BLUE),
-    "palette_alpha.webp": ((halves("RGBA", (*RED, 255), (*BLUE, 0)), {"lossless": True}), RED, WHITE),
-    "rgb.BMP": (halves("RGB", RED, BLUE), RED, BLUE),
-    "rgb.jpeg": ((halves("RGB", RED, BLUE), {"quality": 95}), RED, BLUE),
-    "rgb.png": (halves("RGB", RED, BLUE), RED, BLUE),
-    "rgb.tif": (halves("RGB", RED, BLUE), RED, BLUE),
-    "rgb_key.png": ((halves("RGB", RED, BLUE), {"transparency": BLUE}), RED, WHITE),
-    "rgba.png": (halves("RGBA", (*RED, 128), (*BLUE, 0)), (255, 127, 127), WHITE),
-    "rotated.jpg": (rotated(), RED, BLUE),
-    "sixteen_bit.png": (sixteen_bit(), GRAY, WHITE),
-    "sixteen_bit.tif": (sixteen_bit(), GRAY, WHITE),
-}
-
-
-def save(path, case):
-    image, options = case if isinstance(case, tuple) else (case, {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
 
 
 @pytest.fixture
@@ -99,17 +18,6 @@ def folder(tmp_path):
     for number in range(3):
         save(tmp_path / "images" / f"{number}.png", halves("RGB", RED, (0, number, 0)))
     return tmp_path / "images"
-
-
-def load(folder, **options):
-    return data.load(name="folder", data_dir=folder, cache_dir=folder.parent / "cache", **options)
-
-
-def error_of(folder, **options):
-    with pytest.raises(UserError) as error:
-        load(folder, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +136,6 @@ def test_an_image_of_the_right_size_is_untouched():
 # Prepared once, identified by its contents.
 
 
-def prepared(folder):
-    return sorted(path.name for path in folder.parent.glob("cache/prepared/folder-*"))
-
-
 def test_a_second_run_prepares_nothing(folder, monkeypatch):
     first = load(folder)
     monkeypatch.setattr(
@@ -290,102 +194,3 @@ def test_a_corrupted_list_of_known_files_is_rebuilt(folder, monkeypatch):
     for path in (folder.parent / "cache" / "prepared" / "seen").iterdir():
         path.write_text("{")
     assert load(folder) == first
-
-
-# Errors.
-
-
-def test_missing_folder(tmp_path):
-    assert "config.data.dir" in error_of(tmp_path / "nothing") and "is not a folder" in error_of(tmp_path / "nothing")
-    with pytest.raises(UserError, match="config.data.name='folder' needs config.data.dir"):
-        data.load(name="folder", cache_dir=tmp_path)
-    (tmp_path / "file").write_text("")
-    assert "is not a folder" in error_of(tmp_path / "file")
-
-
-def test_empty_folder_and_one_image(tmp_path):
-    root = tmp_path / "images"
-    root.mkdir()
-    (root / "readme.txt").write_text("nothing here")
-    assert "contains no images (.png, .jpg" in error_of(root)
-    save(root / "only.png", CASES["rgb.png"][0])
-    assert "contains only one image, only.png; a dataset needs at least two" in error_of(root)
-
-
-def text_called_png(path):
-    path.write_text("not an image")
-
-
-def empty_file(path):
-    path.write_bytes(b"")
-
-
-def cut_short(path):
-    image = Image.effect_noise((64, 64), 80)
-    image.save(path)
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def broken_link(path):
-    os.symlink(path.parent / "nowhere", path)
-
-
-def flipped_bits(path):
-    """The checksum of the compressed pixels no longer holds."""
-    Image.effect_noise((64, 64), 80).save(path)
-    content = bytearray(path.read_bytes())
-    content[200:220] = bytes(20)
-    path.write_bytes(content)
-
-
-BREAK = [text_called_png, empty_file, cut_short, broken_link, flipped_bits]
-
-
-@pytest.mark.parametrize("spoil", BREAK)
-def test_a_broken_file_is_reported_and_stops_the_preparation(folder, spoil):
-    spoil(folder / "bad.png")
-    message = error_of(folder)
-    assert f"{folder / 'bad.png'} cannot be read as an image" in message
-    assert "config.data.skip_broken=True" in message
-    assert not prepared(folder)
-
-
-def test_broken_files_can_be_skipped_and_are_counted(folder, caplog):
-    for number, spoil in enumerate(BREAK):
-        spoil(folder / f"bad{number}.png")
-    with caplog.at_level(logging.WARNING, logger="absl"):
-        dataset = load(folder, skip_broken=True)
-    assert "Skipped 5 of 8 files" in caplog.text and "bad0.png" in caplog.text
-    assert dataset.arrays()[0].shape == (3, HEIGHT, WIDTH, 3)
-    assert "cannot be read" in error_of(folder)  # although the data were prepared without them before
-
-
-def test_too_few_readable_images_are_rejected(folder):
-    for name in ("0.png", "1.png"):
-        text_called_png(folder / name)
-    assert "2 of 3 images cannot be read, 0.png among them" in error_of(folder, skip_broken=True)
-
-
-def huge(path):
-    """A PNG that claims 20,000 x 10,000 pixels: more than PIL's limit of 89,478,485, less than twice as many."""
-
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(100))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
-
-
-def test_a_decompression_bomb_is_an_error_not_a_warning(folder, recwarn):
-    huge(folder / "bomb.png")
-    limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-    assert "bomb.png cannot be read as an image (more than" in error_of(folder) and limit in error_of(folder)
-    assert not [warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)]
-
-
-def test_nothing_is_printed_while_a_folder_is_prepared(folder):
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        load(folder)
-    assert output.getvalue() == ""
