@@ -331,4 +331,4 @@ def test_a_sweep_may_vary_it_and_plays_such_trials_one_by_one():
     for value in (2, "auto"):
         trial = trial_config(plan, typed, {"microbatches": value}, seed=0)
         assert f"--config.microbatches={value}" in config_flags(base, trial)
-    assert plan.together(overrides_of("microbatches=auto")) == 1
+    assert plan.max_population(overrides_of("microbatches=auto")) == 1

@@ -208,7 +208,7 @@ def test_the_experiment_sets_the_options_and_writes_between_its_marks(tmp_path):
     page.write_text("before\n<!-- ring8 -->\nold\n<!-- /ring8 -->\nafter\n")
     toy_losses.insert(page, "ring8", table)
     assert page.read_text() == f"before\n<!-- ring8 -->\n{table}\n<!-- /ring8 -->\nafter\n"
-    with pytest.raises(UserError, match="no marks"):
+    with pytest.raises(UserError, match="no markers"):
         toy_losses.insert(page, "grid25", table)
 
 
