@@ -11,8 +11,8 @@ import runs
 from flax import linen as nn
 from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
-from experiments import estimator_noise
 from experiments.benchmarks import flops
+from experiments.studies import estimator_noise
 from gan import build, penalties, state, steps
 from gan.augment import AUGMENTS
 from gan.build import make_game, make_schedules

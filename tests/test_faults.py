@@ -44,7 +44,7 @@ def test_no_fault_loses_anything(bench, name):
     assert not [case for case in cases if case.lost]
 
 
-@pytest.mark.parametrize("module, function", {moment[:2] for moment in disks.MOMENTS.values()})
+@pytest.mark.parametrize("module, function", sorted({moment[:2] for moment in disks.MOMENTS.values()}))
 def test_functions_before_which_the_disk_fills_exist(module, function):
     assert callable(operator.attrgetter(function)(importlib.import_module(module)))
 
