@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from experiments.benchmarks.torch.layers import initialized
 from gan.networks import biggan, resnet, sagan
-from gan.networks.resblocks import PublishedWidths, published_widths
+from gan.networks.resblocks import PublishedWidths, published_widths, sizes_after_blocks
 
 GAIN = math.sqrt(2.0)
 """The factor by which the initial 3x3 kernels of resnet's blocks exceed `kernel_init`."""
@@ -146,7 +146,7 @@ class ResidualDiscriminator(nn.Module):
     ):  # fmt: skip
         super().__init__()
         channels, height, width = image_shape
-        sizes = sagan.sizes_after_blocks((height, width, channels), len(widths), halvings, attention, "peer")
+        sizes = sizes_after_blocks((height, width, channels), len(widths), halvings, attention, "peer")
         blocks = []
         for index, (inputs, features) in enumerate(itertools.pairwise((channels, *widths))):
             blocks.append(
