@@ -6,6 +6,7 @@ import graphlib
 import importlib
 import itertools
 import json
+import logging
 import sys
 import time
 
@@ -430,7 +431,12 @@ TINY_RUN = ("data.image_size=(8, 8)", "generator.width=4", "discriminator.width=
 def run_costs_of_a_tiny_run(monkeypatch, path):
     flags = ["--steps=8", "--samples=16", "--batches=2", f"--json={path}", "--override", *TINY_RUN]
     monkeypatch.setattr(sys, "argv", ["run_costs", *flags])
-    run_costs.main()
+    levels = {name: logging.getLogger(name).level for name in ("gan", "absl")}
+    try:
+        run_costs.main()
+    finally:  # it raises them, and other tests read what is logged
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
     return json.loads(path.read_text())
 
 

@@ -11,7 +11,7 @@ import runs
 from flax import linen as nn
 from players import DropoutDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
-from experiments.benchmarks import flops
+from experiments.benchmarks import operations as step_operations
 from experiments.studies import estimator_noise
 from gan import build, penalties, state, steps
 from gan.augment import AUGMENTS
@@ -159,10 +159,10 @@ def test_an_estimate_costs_one_pass_of_the_discriminator_and_no_second_derivativ
     def operations(estimator=None):
         names = (penalty,) if estimator else ()
         played = changed(game, discriminator={"penalties": names}, gradient_estimator=estimator or Exact())
-        return flops.count(functools.partial(steps.discriminator_step, game=played), start, batch, settings)
+        return step_operations.count(functools.partial(steps.discriminator_step, game=played), start, batch, settings)
 
     latent, label = jnp.zeros((16, game.latent_size)), jnp.zeros(16, jnp.int32)
-    drawing = flops.count(
+    drawing = step_operations.count(
         lambda variables: game.generate(variables, latent, label, train=True)[0], start.generator.variables
     )
     # A plain update generates images, and discriminates real and fake images: two passes of D, and their gradients.
@@ -242,9 +242,9 @@ def test_noise_is_measured_on_a_linear_critic():
 
         return jnp.mean(estimator(critic, images, critic(images), jax.random.split(key, 64), "r1"))
 
-    row = estimator_noise.compared(penalty, jnp.array([3.0, 4.0]), jnp.zeros((64, 1, 1, 2)), 0.1, 100)
+    row = estimator_noise.measure(penalty, jnp.array([3.0, 4.0]), jnp.zeros((64, 1, 1, 2)), 0.1, 100)
     # The standard deviation of 100 draws has an error of 1 / sqrt(200) = 7%, their mean of a tenth of the deviation.
-    np.testing.assert_allclose([row["ratio_sd"], row["gradient_sd"]], [0.177, 0.217], rtol=0.28)
+    np.testing.assert_allclose([row["ratio_std"], row["gradient_std"]], [0.177, 0.217], rtol=0.28)
     assert abs(row["ratio"] - 1) < 4 * 0.0177 and row["gradient_bias"] < 4 * 0.0217
 
 

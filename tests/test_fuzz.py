@@ -35,7 +35,7 @@ from gan.build import COMPUTE_DTYPES, OUTPUTS, PRIORS, make_game, make_schedules
 from gan.cli import flags as cli_flags
 from gan.config import schema, specs
 from gan.config.flattening import flatten
-from gan.data import cache, image_files, pixels
+from gan.data import cache, datasets, image_files, pixels
 from gan.errors import UserError
 from gan.evaluation.options import METRICS
 from gan.inference import sampling
@@ -204,10 +204,10 @@ def run_main():
     def stop(*_, **__):
         raise Reached
 
-    real_load = data.load
+    real_load = datasets.load
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(runs.ROOT)
-        patch.setattr(data, "load", load)
+        patch.setattr(datasets, "load", load)
         patch.setattr(checkpoint, "open_manager", stop)
         patch.setattr(workdir, "versions", dict)
 

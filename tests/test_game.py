@@ -1,6 +1,7 @@
 """gan.game: names become functions, or one line; priors, ranges and counts are what they say."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +170,7 @@ def test_truncation_draws_again_what_lies_beyond_it_or_is_the_generators_own():
             game.truncated(wrong)
 
     class Styled(nn.Module):
+        styles: ClassVar[bool] = True
         truncation: float = 1.0
 
     styled = dataclasses.replace(game, generator=dataclasses.replace(game.generator, module=Styled())).truncated(0.7)

@@ -1,5 +1,7 @@
 """gan.train.memory: in which games microbatches change the numbers, as the steps themselves show."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,8 @@ def in_groups(size):
 
 
 class Styled(nn.Module):
+    styles: ClassVar[bool] = True
+
     @nn.compact
     def __call__(self, latent, label, train):
         styles = self.perturb("styles", jnp.broadcast_to(latent[:, None], (len(latent), 2, latent.shape[-1])))

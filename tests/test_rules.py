@@ -1,5 +1,7 @@
 """gan.steps beyond the plain game: lazy and accumulated gradients, bounds, selection, memory, augmentation."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,6 +131,8 @@ def test_lecam_remembers_the_mean_logits():
 
 class StyledGenerator(nn.Module):
     """A point, scale (w_1 + w_2), of the styles w_1 = w_2 = 3 z of two layers."""
+
+    styles: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, latent, label, train):

@@ -39,10 +39,10 @@ SERVING = {
     "aiohttp",
 }
 BUILT_IN = {"eval", "exec", "compile", "__import__", "breakpoint"}
-PROGRAMS = {"experiments/study/space.py": {"runpy"}}
+PROGRAMS = {"experiments/sweep/experiment.py": {"runpy"}}
 """Files that execute a file as a program: an experiment. A config is executed by gan/config/loading.py."""
 LOADERS = {"load", "loads", "fromfile", "memmap", "import_module", "run_path", "run_module", "system", "popen"}
-ALLOWED = {"json": {"load", "loads"}, "runpy": {"run_path"}, "np": {"load"}, "space": {"load"}, "data": {"load"},
+ALLOWED = {"json": {"load", "loads"}, "runpy": {"run_path"}, "np": {"load"}, "data": {"load"},
            "inception": {"load"}, "toys": {"load"}, "image": {"load"}, "systems": {"load"},
            "loading": {"load"}}  # fmt: skip
 """The calls that are allowed: `np.load` only with allow_pickle=False, `image.load` decodes for PIL, and the others are

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from configs import stacked_mnist
-from gan import data, game
+from gan import data
+from gan.build import make_game
 from gan.errors import UserError
 from gan.evaluation import command
 from gan.train import loop
@@ -53,7 +54,7 @@ def test_invalid_options_are_rejected():
 
 def test_the_config_builds_with_both_penalties():
     config = stacked_mnist.get_config()
-    built = game.build(config, image_shape=(28, 28, 3), num_classes=1000)
+    built = make_game(config, image_shape=(28, 28, 3), num_classes=1000)
     assert built.discriminator.penalties == ("r1", "r2")
 
 

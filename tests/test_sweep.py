@@ -758,7 +758,7 @@ def test_a_study_of_populations_has_the_results_of_single_trials(tmp_path):
     typed = (run / "output.txt").read_text().splitlines()[0].removeprefix("$ ")
     longer = runs.command(*shlex.split(typed)[3:], "--config.steps=16")
     _, errors = longer.communicate(timeout=300)
-    assert longer.returncode == 0 and "going on from step 12 of 16" in errors, errors
+    assert longer.returncode == 0 and "resumed from step 12 of 16" in errors, errors
 
 
 @pytest.mark.slow  # half a minute, or two where one core is shared
@@ -784,7 +784,7 @@ def test_two_workers_complete_a_study_though_one_is_killed(tmp_path, population)
     rows = list(csv.DictReader((folder / "table.csv").open()))
     assert [row["n"] for row in rows] == ["2", "2"]
     assert len(list(folder.glob("trials/*"))) == 4
-    assert "going on from step" in (run / "output.txt").read_text()
+    assert "resumed from step" in (run / "output.txt").read_text()
     # The killed run ends as an undisturbed one: its own command, in another folder.
     typed = (run / "output.txt").read_text().splitlines()[0].removeprefix("$ ")
     flags = [f"--config.{name}" for name in re.findall(r"--config\.([^=]+=(?:\([^)]*\)|[^ ']+))", typed)]
@@ -820,7 +820,7 @@ def test_a_stopped_worker_resumes_and_failed_trials_are_reported(tmp_path, popul
     worker = sweep(path, f"--workdir={folder}", "--override", "sample_every=1")
     _, errors = worker.communicate(timeout=300)
     assert worker.returncode == 0, errors
-    assert "going on from step" in (folder / "trials/000-seed0/output.txt").read_text()
+    assert "resumed from step" in (folder / "trials/000-seed0/output.txt").read_text()
     assert re.search(r"\| 0 \| 0.001 \| [0-9.]+ \| 1 \|", (folder / "table.md").read_text())
     assert "1 diverged" in (folder / "table.md").read_text()
     # Another space is rejected. An objective that no trial reports is an error, and the trials are kept.

@@ -17,8 +17,8 @@ MOMENTS = {
     "saving": ("gan.io.checkpoint", "save", 3),
     "saving the last": ("gan.io.checkpoint", "save", RUN["steps"] // RUN["checkpoint_every"]),
     "logging": ("gan.io.writer", "RunWriter.metrics", 5),
-    "writing samples": ("gan.io.writer", "save_png", 3),
-    "plotting the losses": ("gan.io.writer", "draw_losses", 1),
+    "writing samples": ("gan.io.plots", "save_png", 3),
+    "plotting the losses": ("gan.io.plots", "draw_losses", 1),
     "stopped by a signal": ("gan.train.recorder", "Recorder.stop", 1),
 }
 """When the disk fills: before the n-th call of a function of a module, which is patched in the process of the run."""
