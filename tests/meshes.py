@@ -1,4 +1,4 @@
-"""How many devices does a test's run have? The process has eight virtual ones, of which runs use four unless told."""
+"""The devices of a test's run: the process has eight virtual ones, of which a run uses four by default."""
 
 import contextlib
 from unittest import mock

@@ -125,7 +125,7 @@ def changed(game, *, generator=None, discriminator=None, **changes):
 
 
 def batches(game, *, size=16, seed=0):
-    """A turn's batches of random images: [discriminator_steps, size, ...]."""
+    """A step's batches of random images: [discriminator_steps, size, ...]."""
     shape = (game.discriminator.steps, size)
     return {
         "image": jax.random.uniform(jax.random.key(seed), (*shape, *game.image_shape), minval=-1.0),
@@ -135,17 +135,17 @@ def batches(game, *, size=16, seed=0):
 
 
 def first_step(game, hyperparams):
-    """The first turn of a game, on four images: the states before and after it, and its metrics."""
+    """The first step of a game, on four images: the states before and after it, and its metrics."""
 
     @jit
-    def play():
+    def train():
         start = state.create(game, hyperparams, seed=0)
         return start, *steps.train_step(start, batches(game, size=4), hyperparams, game=game)
 
-    return play()
+    return train()
 
 
 def largest_move(before, after, player):
     """The largest change of any of a player's parameters."""
-    old, new = (jax.tree.leaves(getattr(position, player).params) for position in (before, after))
+    old, new = (jax.tree.leaves(getattr(current, player).params) for current in (before, after))
     return max(float(jnp.abs(a - b).max()) for a, b in zip(old, new, strict=True))

@@ -56,9 +56,9 @@ def configured(network, loss, penalty, augment, optimizer, conditioning):
     shape, *fields = NETWORK_FIELDS[network]
     config = default.get_config()
     config.unlock()
-    for player, own, told in zip(("generator", "discriminator"), fields, conditioning, strict=True):
+    for player, own, given in zip(("generator", "discriminator"), fields, conditioning, strict=True):
         config[player] = default.player(network=network, optimizer=optimizer, **own)
-        config[player].conditioning = told
+        config[player].conditioning = given
     config.batch_size, config.latent.size, config.loss = BATCH, 9 if "concat" in conditioning else 8, loss
     penalty, _, estimator = penalty.partition(ESTIMATOR)
     config.gradient_estimator = estimator or "exact"
@@ -78,8 +78,8 @@ def build(config, shape):
     return make_game(config, image_shape=shape, num_classes=CLASSES)
 
 
-def update(position, batch, *, game, settings, axis_name):
-    after_d, of_d = steps.discriminator_step(position, batch, settings, game=game, axis_name=axis_name)
+def update(current, batch, *, game, settings, axis_name):
+    after_d, of_d = steps.discriminator_step(current, batch, settings, game=game, axis_name=axis_name)
     after_g, of_g = steps.generator_step(after_d, batch, settings, game=game, axis_name=axis_name)
     return after_d, after_g, of_d | of_g
 
@@ -94,12 +94,12 @@ def check(config, shape, wrapper):
         "row": jnp.arange(BATCH),
     }
     if wrapper == "jit":
-        turn = jax.jit(functools.partial(update, game=game, settings=settings, axis_name=None))
+        step = jax.jit(functools.partial(update, game=game, settings=settings, axis_name=None))
     else:
         batch = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
         mapped = functools.partial(update, game=game, settings=settings, axis_name="data")
-        turn = jax.pmap(mapped, axis_name="data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:4])
-    after_d, after_g, metrics = turn(start, batch)
+        step = jax.pmap(mapped, axis_name="data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:4])
+    after_d, after_g, metrics = step(start, batch)
     for leaf in jax.tree.leaves((after_g.generator, after_g.discriminator, after_g.running_stats, metrics)):
         assert np.isfinite(leaf).all()
     assert same(after_d.generator, start.generator) and not same(after_d.discriminator, start.discriminator)

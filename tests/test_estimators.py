@@ -158,8 +158,8 @@ def test_an_estimate_costs_one_pass_of_the_discriminator_and_no_second_derivativ
 
     def operations(estimator=None):
         names = (penalty,) if estimator else ()
-        played = changed(game, discriminator={"penalties": names}, gradient_estimator=estimator or Exact())
-        return step_operations.count(functools.partial(steps.discriminator_step, game=played), start, batch, settings)
+        trained = changed(game, discriminator={"penalties": names}, gradient_estimator=estimator or Exact())
+        return step_operations.count(functools.partial(steps.discriminator_step, game=trained), start, batch, settings)
 
     latent, label = jnp.zeros((16, game.latent_size)), jnp.zeros(16, jnp.int32)
     drawing = step_operations.count(

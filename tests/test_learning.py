@@ -21,21 +21,21 @@ def ring(key, count):
 
 
 @functools.partial(jax.jit, static_argnames="game", compiler_options={"xla_backend_optimization_level": 3})
-def play(game, seed):
+def train(game, seed):
     settings = hyperparams(1e-3, beta1=0.0, ema_halflife=50 * BATCH, r1=WEIGHT, r2=WEIGHT)
 
-    def turn(position, key):
+    def step(current, key):
         data = {
             "image": ring(key, BATCH).reshape(1, BATCH, 1, 1, 2),
             "label": jnp.zeros((1, BATCH), jnp.int32),
             "row": jnp.arange(BATCH, dtype=jnp.int32)[None],
         }
-        return steps.train_step(position, data, settings, game=game)
+        return steps.train_step(current, data, settings, game=game)
 
     keys = jax.random.split(jax.random.key(seed + 1), STEPS)
-    position, metrics = jax.lax.scan(turn, state.create(game, settings, seed), keys)
+    current, metrics = jax.lax.scan(step, state.create(game, settings, seed), keys)
     latent = game.latents(state.example_keys(jax.random.key(99), jnp.arange(4096)))
-    image, _ = game.generate(position.ema.variables, latent, jnp.zeros(4096, jnp.int32), train=False)
+    image, _ = game.generate(current.ema.variables, latent, jnp.zeros(4096, jnp.int32), train=False)
     return image.reshape(-1, 2), metrics
 
 
@@ -47,7 +47,7 @@ def mode_shares(points):
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_ring_is_learned(seed):
-    points, metrics = play(point_game(discriminator={"penalties": ("r1", "r2")}), seed)
+    points, metrics = train(point_game(discriminator={"penalties": ("r1", "r2")}), seed)
     shares = mode_shares(points)
     assert (shares > 0.09).all() and (shares < 0.16).all(), shares  # 1/8 = 0.125 each, less what lies between modes
     # At equilibrium D loses 2 ln 2 = 1.386 and G ln 2 = 0.693.
@@ -58,7 +58,7 @@ def test_the_ring_is_learned(seed):
 @pytest.mark.slow
 def test_without_the_penalties_the_shares_are_uneven():
     # What the check above can see: the same game without R1 and R2 circles, and serves some modes ten times others.
-    shares = mode_shares(play(point_game(), 0)[0])
+    shares = mode_shares(train(point_game(), 0)[0])
     assert shares.min() < 0.05 < 0.16 < shares.max(), shares
 
 
@@ -68,5 +68,5 @@ def flipped(real, fake):
 
 def test_a_generator_with_its_sign_flipped_learns_nothing():
     game = point_game(loss=losses.Loss(losses.binary_cross_entropy, flipped), discriminator={"penalties": ("r1", "r2")})
-    points, _ = play(game, 0)
+    points, _ = train(game, 0)
     assert np.sum(mode_shares(points) > 0.05) == 0

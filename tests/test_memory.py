@@ -93,7 +93,7 @@ def chosen(monkeypatch, device_bytes, *, compile_for=Compiled, game=None, in_use
         # 500 arguments + 100 new outputs + 1000 + 8000 = 9600 of 9 / 10 of the memory.
         (10_667, 0, 1, [1]),
         (10_666, 0, 2, [1, 2]),
-        # 5900 - 600 = 5300 are left: 8000 / m and 1000 are that from m = 1.9 on, by the first figures alone 1.7.
+        # 5900 - 600 = 5300 are left: 8000 / m and 1000 are that from m = 1.9 on, by the first metrics alone 1.7.
         (6556, 0, 2, [1, 2]),
         # 2200 are left for 1000 + 8000 / m, m = 8 (6.7). By the first 9000 / m it would be 4.1.
         (3112, 0, 8, [1, 8, 4]),
@@ -283,12 +283,14 @@ def test_what_cannot_choose_says_so(tmp_path):
 
 
 def test_the_first_process_measures_and_all_must_fit(monkeypatch):
-    told = []
+    measured = []
     monkeypatch.setattr(
-        processes, "broadcast_from_primary", lambda action: told.append(action()) or json.loads(json.dumps(told[-1]))
+        processes,
+        "broadcast_from_primary",
+        lambda action: measured.append(action()) or json.loads(json.dumps(measured[-1])),
     )
     monkeypatch.setattr(
-        processes, "all_succeed", lambda succeeded: succeeded and len(told) > 5
+        processes, "all_succeed", lambda succeeded: succeeded and len(measured) > 5
     )  # another has less memory
     fit, tried = chosen(monkeypatch, 100_000)
     assert fit.microbatches == tried[-1] > 1

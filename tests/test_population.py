@@ -38,7 +38,7 @@ def folders(path, count=4):
     return [path / f"member{number}" for number in range(count)]
 
 
-def figures(folder):
+def metrics_of(folder):
     """What a run logged, without times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     timed = ("seconds", "images_per_second", "seconds_per_step", "share_waiting_for_data")
@@ -47,7 +47,7 @@ def figures(folder):
 
 def check_same_run(folder, other):
     """Equal but for the order of sums: a step of Adam follows a gradient's sign, and magnifies what is near zero."""
-    ours, theirs = figures(folder), figures(other)
+    ours, theirs = metrics_of(folder), metrics_of(other)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for line, their in zip(ours, theirs, strict=True):
         assert line.keys() == their.keys()
@@ -65,15 +65,15 @@ def check_same_end(folder, other):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The folder of each member's run, by itself, which is played when it is asked for."""
+    """The folder of each member's run, by itself, which is trained when it is asked for."""
     path = tmp_path_factory.mktemp("alone")
 
     @functools.cache
-    def played(number):
+    def trained(number):
         assert runs.train(folders(path)[number], **ALONE | CHANGES[number]) == 0
         return folders(path)[number]
 
-    return played
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +91,13 @@ def test_a_member_is_the_run_that_it_would_have_been_alone(alone, together, numb
 
 
 def test_members_differ(together):
-    losses = [figures(folder)[-1]["generator_loss"] for folder in folders(together)]
+    losses = [metrics_of(folder)[-1]["generator_loss"] for folder in folders(together)]
     assert len(set(losses)) == len(CHANGES)
 
 
 @pytest.mark.slow
 def test_a_run_begun_alone_goes_on_among_others_that_are_further_and_those_that_are_done(alone, tmp_path):
-    # Member 0 was at step 4, member 1 not begun, member 2 complete; three members on four devices are not split.
+    # Member 0 was at step 4, member 1 not started, member 2 complete; three members on four devices are not split.
     first, second, third = folders(tmp_path, 3)
     runs.train(first, **ALONE | CHANGES[0] | {"steps": 4})
     runs.train(third, **ALONE | CHANGES[2])
@@ -119,7 +119,7 @@ def test_a_member_that_diverges_or_is_given_up_leaves_the_others_as_they_are(alo
     ends = population.train(configs(changes, log_every=2), folders(tmp_path, 3), time.monotonic(), keep)
     assert [end.status for end in ends] == [0, 3, 0]
     assert ends[1].why.startswith("diverged: step ")
-    # 1 ends at its first figures or those after; 2 is given up at the first, and saved; 0 goes on to the end.
+    # 1 ends at its first metrics or those after; 2 is given up at the first, and saved; 0 continues to the end.
     assert [step for member, step in asked if member == 0] == [2, 4, 6]
     assert [step for member, step in asked if member == 2] == [2]
     assert checkpoint.open_manager(folders(tmp_path)[2] / "checkpoints", read_only=True).latest_step() == 2
@@ -135,7 +135,7 @@ def test_a_signal_saves_every_member_and_the_next_launch_goes_on(alone, tmp_path
 
     assert statuses(configs(CHANGES[:2]), folders(tmp_path, 2), time.monotonic(), interrupt) == [143, 143]
     assert statuses(configs(CHANGES[:2]), folders(tmp_path, 2), time.monotonic()) == [0, 0]
-    # A logged figure is the mean since the last log or launch, so that figures after a stop between two logs differ.
+    # A logged metric is the mean since the last log or launch, so that metrics after a stop between two logs differ.
     for number, folder in enumerate(folders(tmp_path, 2)):
         check_same_end(folder, alone(number))
 

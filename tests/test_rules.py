@@ -58,7 +58,7 @@ def test_an_update_in_parts_is_the_update_of_the_whole_batch(player, step, estim
     assert optax.tree.norm(optax.tree.sub(getattr(alone, player).params, getattr(once, player).params)) > 1e-3
 
 
-def test_a_lazy_penalty_counts_for_the_turns_it_stands_for():
+def test_a_lazy_penalty_is_scaled_by_its_interval():
     eager = point_game(discriminator={**PLAIN, "penalties": ("r1",)})
     lazy = changed(eager, discriminator={"penalty_interval": 4})
     free = point_game(discriminator=PLAIN)
@@ -73,7 +73,7 @@ def test_a_lazy_penalty_counts_for_the_turns_it_stands_for():
     due, metrics = update(lazy, 0.5, 8)
     heavy, heavy_metrics = update(eager, 4 * 0.5, 8)
     assert_close(due, heavy, atol=2e-6)
-    np.testing.assert_allclose(metrics["r1"], 4 * heavy_metrics["r1"], rtol=1e-5)  # its mean over 4 turns is R1
+    np.testing.assert_allclose(metrics["r1"], 4 * heavy_metrics["r1"], rtol=1e-5)  # its mean over 4 steps is R1
     skipped, metrics = update(lazy, 0.5, 9)
     assert_close(skipped, update(free, 0.0, 9)[0], atol=2e-6)
     assert metrics["r1"] == 0.0
@@ -154,24 +154,24 @@ def test_path_length_is_taken_by_the_styles_of_a_generator_that_has_some():
     keys = state.example_keys(state.named_key(jax.random.split(start.key)[1], "penalty"), batch["row"])[::2]
     lengths = 2 * np.linalg.norm(normal(keys, "path_length", (1, 1, 2)), axis=-1)
     np.testing.assert_allclose(after.running_stats["path_length"]["length"], 0.01 * lengths.mean(), rtol=1e-4)
-    # The mean is still 0, and what is due counts for four turns.
+    # The mean is still 0, and what is due counts for four steps.
     np.testing.assert_allclose(metrics["path_length"], 4 * np.square(lengths).mean(), rtol=1e-4)
 
 
 def test_an_adaptive_probability_follows_the_sign_of_the_real_logits():
     game = point_game(adaptive_augment=True, augment=AUGMENTS["apa"]())
     settings = hyperparams(1e-2, p=0.5, target=0.6)  # 1,000 images to one: 64 images in four updates are 0.064
-    position = state.create(game, settings, seed=0)
+    current = state.create(game, settings, seed=0)
     seen, signs = [], []
     for _ in range(9):
-        position, metrics = discriminator_step(position, first_batch(game), settings, game=game)
-        seen.append(float(position.running_stats["augment"]["p"]))
+        current, metrics = discriminator_step(current, first_batch(game), settings, game=game)
+        seen.append(float(current.running_stats["augment"]["p"]))
         signs.append(float(metrics["discriminator_sign"]))
     steps_of_p = [0.064 * np.sign(np.mean(signs[k : k + 4]) - 0.6) for k in (0, 4)]
     np.testing.assert_allclose(seen[:3], 0.5)
     np.testing.assert_allclose(seen[3:7], 0.5 + steps_of_p[0], rtol=1e-5)
     np.testing.assert_allclose(seen[7:], 0.5 + sum(steps_of_p), rtol=1e-5)
-    assert int(position.running_stats["augment"]["updates"]) == 1
+    assert int(current.running_stats["augment"]["updates"]) == 1
 
 
 def test_pseudo_augmentation_shows_generated_images_as_real():
@@ -192,20 +192,20 @@ def test_pseudo_augmentation_shows_generated_images_as_real():
 def test_spectral_normalisation_needs_no_word_from_the_network():
     game = point_game(discriminator={"spectral_norm": True, "penalties": ("r1",)}, generator={"spectral_norm": True})
     settings = hyperparams(r1=0.1)
-    position = state.create(game, settings, seed=0)
-    before = position
+    current = state.create(game, settings, seed=0)
+    before = current
     for _ in range(30):
-        position, metrics = discriminator_step(position, first_batch(game), settings, game=game)
+        current, metrics = discriminator_step(current, first_batch(game), settings, game=game)
     # Three layers of norm one, with ReLU between: the slope of D is at most one, and R1 its mean square.
     assert metrics["r1"] <= 1.0 + 1e-3
-    plain = game.discriminator.module.apply({"params": position.discriminator.params}, jnp.eye(2).reshape(2, 1, 1, 2),
+    plain = game.discriminator.module.apply({"params": current.discriminator.params}, jnp.eye(2).reshape(2, 1, 1, 2),
                                             None, False)  # fmt: skip
-    bounded = game.discriminate(position.discriminator.variables, jnp.eye(2).reshape(2, 1, 1, 2), None, train=False)
+    bounded = game.discriminate(current.discriminator.variables, jnp.eye(2).reshape(2, 1, 1, 2), None, train=False)
     assert np.abs(plain - bounded.logits).max() > 1e-3
-    assert set(position.discriminator.batch_stats[SPECTRAL_NORM]) == {f"Dense_{i}/kernel" for i in range(3)}
-    assert_close(position.generator, before.generator)  # the discriminator's update leaves G's vectors alone
-    after, _ = generator_step(position, first_batch(game), settings, game=game)
-    assert_close(after.discriminator, position.discriminator)
+    assert set(current.discriminator.batch_stats[SPECTRAL_NORM]) == {f"Dense_{i}/kernel" for i in range(3)}
+    assert_close(current.generator, before.generator)  # the discriminator's update leaves G's vectors alone
+    after, _ = generator_step(current, first_batch(game), settings, game=game)
+    assert_close(after.discriminator, current.discriminator)
 
 
 def test_the_players_rules_are_told_apart():
@@ -223,16 +223,16 @@ def test_half_precision_computes_close_by_and_keeps_everything_in_full(build):
     batch = first_batch(full)
     start = state.create(full, settings, seed=0)
 
-    def turn(game):
+    def step(game):
         after, on_real = discriminator_step(start, batch, settings, game=game)
         after, on_fake = generator_step(after, batch, settings, game=game)
         return after, on_real | on_fake
 
-    expected, expected_metrics = turn(full)
-    after, metrics = turn(changed(full, compute_dtype="bfloat16"))
+    expected, expected_metrics = step(full)
+    after, metrics = step(changed(full, compute_dtype="bfloat16"))
     kept, expected_kept = (
-        jax.tree.map(lambda leaf: leaf.dtype, (end.generator, end.discriminator, figures))
-        for end, figures in ((after, metrics), (expected, expected_metrics))
+        jax.tree.map(lambda leaf: leaf.dtype, (end.generator, end.discriminator, found))
+        for end, found in ((after, metrics), (expected, expected_metrics))
     )
     assert kept == expected_kept
     for player in ("generator", "discriminator"):

@@ -120,10 +120,10 @@ def test_players_share_their_latents_within_a_turn_if_the_game_says_so(shared):
             return PointGenerator(name="inner")(latent, label, train)
 
     game = point_game(generator={"module": Watched(), "steps": 2}, discriminator={"steps": 2}, share_latents=shared)
-    position = state.create(game, hyperparams(), seed=0)
+    current = state.create(game, hyperparams(), seed=0)
     seen.clear()
     for _ in range(2):  # not compiled: every update shows its latents
-        position, _ = steps.train_step(position, batches(game), hyperparams(), game=game)
+        current, _ = steps.train_step(current, batches(game), hyperparams(), game=game)
     # The last update of D and the first of G share their fakes too: three forward passes for four updates.
     assert len(seen) == (6 if shared else 8)
     # Draws are continuous: they are equal only if they are the same.
@@ -149,14 +149,14 @@ def test_the_average_keeps_half_after_its_halflife(halflife, kept):
 def test_same_seed_same_run_and_another_seed_another():
     game = noisy_game()
 
-    def play(seed):
-        position = state.create(game, hyperparams(), seed=seed)
+    def train(seed):
+        current = state.create(game, hyperparams(), seed=seed)
         for _ in range(3):
-            position, _ = train_step(position, batches(game), hyperparams(), game=game)
-        return position.generator
+            current, _ = train_step(current, batches(game), hyperparams(), game=game)
+        return current.generator
 
-    assert not differ(play(1), play(1))
-    assert differ(play(1), play(2))
+    assert not differ(train(1), train(1))
+    assert differ(train(1), train(2))
 
 
 def test_another_name_for_a_key_leaves_the_other_draws_alone():
@@ -176,17 +176,17 @@ def test_an_example_s_draw_depends_on_its_row_alone():
 
 def test_in_evaluation_a_sample_does_not_depend_on_its_batch_mates():
     game = noisy_game()
-    position, _ = train_step(state.create(game, hyperparams(), seed=0), batches(game), hyperparams(), game=game)
+    current, _ = train_step(state.create(game, hyperparams(), seed=0), batches(game), hyperparams(), game=game)
     latent = jax.random.normal(jax.random.key(1), (8, 8))
-    together, _ = game.generate(position.ema.variables, latent, None, train=False)
-    alone, _ = game.generate(position.ema.variables, latent[3:4], None, train=False)
+    together, _ = game.generate(current.ema.variables, latent, None, train=False)
+    alone, _ = game.generate(current.ema.variables, latent[3:4], None, train=False)
     np.testing.assert_allclose(alone[0], together[3], atol=1e-6)
-    trained, _ = game.generate(position.ema.variables, latent, None, train=True, key=jax.random.key(0))
+    trained, _ = game.generate(current.ema.variables, latent, None, train=True, key=jax.random.key(0))
     assert jnp.abs(trained - together).max() > 1e-3  # the check can fail: training mode does look at the batch
 
 
-def play_on(devices, wrapper, game, *, sharded=False, turns=3, **weights):
-    """Plays turns with dropout and batch statistics on the first so many devices: state and metrics, as they lie."""
+def train_on(devices, wrapper, game, *, sharded=False, count=3, **weights):
+    """Takes steps with dropout and batch statistics on the first so many devices: state and metrics, as they lie."""
     mesh, settings = meshes.first(devices), hyperparams(**weights)
     start = state.create(game, settings, seed=0)
     layout = sharding.state_sharding(start, mesh, sharded=sharded)
@@ -195,24 +195,24 @@ def play_on(devices, wrapper, game, *, sharded=False, turns=3, **weights):
             *(functools.partial(f, mesh=mesh) for f in (sharding.shard, sharding.all_gather))
         )
 
-    def turn(position, data, rows, numbers, axis_name):
+    def step(current, data, rows, numbers, axis_name):
         shape = data["label"].shape
         data = data | {"row": jnp.broadcast_to(rows[None], shape)}
-        return steps.train_step(position, data, numbers, game=game, axis_name=axis_name)
+        return steps.train_step(current, data, numbers, game=game, axis_name=axis_name)
 
     compiled = compilation.compile_steps(
-        turn, mesh, wrapper=wrapper, batch_size=16, data_axis=1, max_steps=1, hyperparams=settings, layout=layout
+        step, mesh, wrapper=wrapper, batch_size=16, data_axis=1, max_steps=1, hyperparams=settings, layout=layout
     )
-    position = jax.device_put(start, layout)
-    for number in range(turns):
+    current = jax.device_put(start, layout)
+    for number in range(count):
         data = {name: np.asarray(leaf) for name, leaf in batches(game, seed=number).items() if name != "row"}
-        position, metrics = compiled(position, data, 1)
-    return position.replace(key=jax.random.key_data(position.key)), metrics
+        current, metrics = compiled(current, data, 1)
+    return current.replace(key=jax.random.key_data(current.key)), metrics
 
 
 @functools.cache
-def played_on_one():
-    return jax.device_get(play_on(1, "jit", noisy_game()))
+def trained_on_one():
+    return jax.device_get(train_on(1, "jit", noisy_game()))
 
 
 @pytest.mark.parametrize(
@@ -227,45 +227,45 @@ def played_on_one():
     ],
 )
 def test_more_devices_change_nothing_but_the_order_of_a_sum(devices, sharded):
-    played = play_on(devices, "jit", noisy_game(), sharded=sharded)
+    trained = train_on(devices, "jit", noisy_game(), sharded=sharded)
     # Adam divides by the root of a second moment that starts at zero: 1e-7 in a gradient can be 1e-4 in a parameter.
-    assert_close(jax.device_get(played), played_on_one(), atol=2e-4)
+    assert_close(jax.device_get(trained), trained_on_one(), atol=2e-4)
     # What a device holds, in numbers of 4 bytes. G: kernels 8*16 + 16*12, BN 2*16: 352. D: 12*16 + 16, BN 2*16 and a
     # bias: 241, of which all but the bias divides by 8. The statistics of BN are 2*16 for each player. Adam keeps two
     # numbers for each parameter and a count for each player, the averaged generator is 352 + 32. Step, images and key
     # are 4.
     ways = devices if sharded else 1
     expected = 352 + 241 + 2 * 32 + 2 * (352 // ways + 240 // ways + 1) + 2 + (352 + 32) // ways + 4
-    position, _ = played
+    current, _ = trained
     held = dict.fromkeys(jax.devices()[:devices], 0)
-    for shard in (shard for leaf in jax.tree.leaves(position) for shard in leaf.addressable_shards):
+    for shard in (shard for leaf in jax.tree.leaves(current) for shard in leaf.addressable_shards):
         held[shard.device] += shard.data.nbytes
     assert set(held.values()) == {4 * expected}
-    layout = sharding.state_sharding(position, meshes.first(devices), sharded=sharded)
-    assert sharding.bytes_per_device(position, layout) == 4 * expected
+    layout = sharding.state_sharding(current, meshes.first(devices), sharded=sharded)
+    assert sharding.bytes_per_device(current, layout) == 4 * expected
 
 
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_pmap_changes_nothing_but_the_order_of_a_sum(devices):
-    assert_close(jax.device_get(play_on(devices, "pmap", noisy_game())), played_on_one(), atol=2e-4)
+    assert_close(jax.device_get(train_on(devices, "pmap", noisy_game())), trained_on_one(), atol=2e-4)
 
 
 @pytest.mark.parametrize("wrapper", ["jit", "pmap"])
 def test_a_part_of_the_batch_is_the_same_examples_on_every_number_of_devices(wrapper):
     rules = {"module": DropoutDiscriminator(), "penalties": ("r1", "r2")}
     game = noisy_game(discriminator=rules, gradient_estimator=finite_difference(0.1, every=2))
-    played, alone = (
-        jax.device_get(play_on(devices, way, game, turns=2, r1=1.0, r2=1.0))
+    trained, alone = (
+        jax.device_get(train_on(devices, way, game, count=2, r1=1.0, r2=1.0))
         for devices, way in ((4, wrapper), (1, "jit"))
     )
-    assert_close(played, alone, atol=2e-4)
-    np.testing.assert_allclose(*(metrics[name] for _, metrics in (played, alone) for name in ("r1",)), rtol=1e-4)
+    assert_close(trained, alone, atol=2e-4)
+    np.testing.assert_allclose(*(metrics[name] for _, metrics in (trained, alone) for name in ("r1",)), rtol=1e-4)
 
 
 def test_a_device_without_an_even_part_is_refused():
     game = point_game(discriminator={"penalties": ("r1",)}, gradient_estimator=finite_difference(0.1, every=8))
     with pytest.raises(UserError, match="every=8 does not divide a device's 4 examples .*use config.parallel='jit'"):
-        play_on(4, "pmap", game, r1=1.0)
+        train_on(4, "pmap", game, r1=1.0)
 
 
 @pytest.mark.slow
@@ -277,22 +277,22 @@ def test_without_the_axis_name_devices_would_disagree():
             return NoisyDiscriminator(name="inner")(image, label, train)
 
     game = noisy_game(discriminator={"module": Deaf()})
-    whole, _ = play_on(1, "jit", game)
-    split, _ = play_on(4, "pmap", game)
-    weights = [np.asarray(position.discriminator.params["inner"]["Dense_0"]["kernel"]) for position in (whole, split)]
+    whole, _ = train_on(1, "jit", game)
+    split, _ = train_on(4, "pmap", game)
+    weights = [np.asarray(current.discriminator.params["inner"]["Dense_0"]["kernel"]) for current in (whole, split)]
     assert np.abs(weights[0] - weights[1]).max() > 1e-3
 
 
 def test_a_turn_can_be_scanned_and_vmapped():
     game = point_game()
     settings = hyperparams()
-    turn = functools.partial(steps.train_step, game=game)
+    step = functools.partial(steps.train_step, game=game)
     data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(batches(game, seed=seed) for seed in range(3)))
     start = state.create(game, settings, seed=0)
-    scanned, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, d: turn(s, d, settings), s, data))(start)
+    scanned, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, d: step(s, d, settings), s, data))(start)
     looped = start
     for index in range(3):
-        looped, _ = jax.jit(turn)(looped, jax.tree.map(lambda leaf, index=index: leaf[index], data), settings)
+        looped, _ = jax.jit(step)(looped, jax.tree.map(lambda leaf, index=index: leaf[index], data), settings)
     assert metrics["generator_loss"].shape == (3,)
     assert_close(scanned.generator, looped.generator, atol=1e-5)
 
@@ -300,6 +300,6 @@ def test_a_turn_can_be_scanned_and_vmapped():
         lambda *leaves: jnp.stack(leaves), *(state.create(game, settings, seed=s) for s in (0, 1))
     )
     rates = jax.tree.map(lambda *leaves: jnp.stack(leaves), hyperparams(1e-3), hyperparams(1e-2))
-    together, _ = jax.jit(jax.vmap(turn, in_axes=(0, None, 0)))(population, batches(game), rates)
-    alone, _ = jax.jit(turn)(state.create(game, settings, seed=1), batches(game), hyperparams(1e-2))
+    together, _ = jax.jit(jax.vmap(step, in_axes=(0, None, 0)))(population, batches(game), rates)
+    alone, _ = jax.jit(step)(state.create(game, settings, seed=1), batches(game), hyperparams(1e-2))
     assert_close(jax.tree.map(lambda leaf: leaf[1], together).generator.params, alone.generator.params, atol=1e-4)

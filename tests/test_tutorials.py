@@ -1,4 +1,4 @@
-"""The five tutorial systems: published parameter counts, sizes that fit, and a first turn of every config."""
+"""The five tutorial systems: published parameter counts, sizes that fit, and a first step of every config."""
 
 import functools
 import importlib
@@ -70,11 +70,11 @@ def test_the_flag_generator_s_count_with_statistics():
 def test_images_and_logits_of_every_size_that_fits(network, shape):
     generator, discriminator = (player(shape) for player in NETWORKS[network])
 
-    def play(key):
+    def train(key):
         image, _ = generator.init_with_output(key, jnp.zeros((2, 100)), LABEL, False)
         return image, discriminator.init_with_output(key, image, LABEL, False)[0]
 
-    image, logits = jax.eval_shape(play, jax.random.key(0))
+    image, logits = jax.eval_shape(train, jax.random.key(0))
     assert image.shape == (2, *shape)
     assert logits.shape == (2,)
 
@@ -98,7 +98,7 @@ def test_a_size_that_does_not_fit_is_one_line(name, shape, latent_size, line):
 
 
 LARGE = ("conv_gan", "flag_gan", "vanilla_gan")
-"""Their first turns take long; tests/test_combinations.py plays others of their networks."""
+"""Their first steps take long; tests/test_combinations.py trains others of their networks."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in SHAPES])
@@ -124,12 +124,12 @@ def test_the_flag_discriminator_s_logit_is_its_two_class_cross_entropy():
     discriminator = flag.Discriminator((4, 4, 1), channels=(3, 2), hidden=5)
 
     @jit
-    def play(key):
+    def train(key):
         image = jax.random.normal(key, (6, 4, 4, 1))
         variables = discriminator.init(key, image, LABEL, False)
         return discriminator.apply(variables, image, LABEL, False, capture_intermediates=True)
 
-    logit, made = play(jax.random.key(0))
+    logit, made = train(jax.random.key(0))
     classes = made["intermediates"]["Dense_1"]["__call__"][0]
     assert classes.shape == (6, 2)
     for label in (0, 1):

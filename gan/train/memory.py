@@ -212,7 +212,7 @@ def footprint(compiled: jax.stages.Compiled) -> Footprint:
     found = compiled.memory_analysis()
     if found is None:
         raise UserError(
-            f"config.microbatches='auto' needs the compiler's memory figures, and {jax.default_backend()!r} gives "
+            f"config.microbatches='auto' needs the compiler's memory sizes, and {jax.default_backend()!r} gives "
             f"none; expected: a whole number"
         )
     outputs = found.output_size_in_bytes - found.alias_size_in_bytes

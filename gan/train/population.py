@@ -66,7 +66,7 @@ def train(
 ) -> list[End]:
     """Trains the run of each config in its folder, all in one program, and returns how each ended.
 
-    Members go on from where each was left; those that are behind catch up first. A member whose figures are not finite
+    Members resume from where each was left; those that are behind catch up first. A member whose metrics are not finite
     ends with status 3, and the others go on. Whenever something is due, `keep(member, step)` says whether that member
     is worth training further: one that is not is saved, and ends with status 0 before its last step.
 

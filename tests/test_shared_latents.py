@@ -36,7 +36,7 @@ class Labelled(nn.Module):
 
 
 def plain(game, **changes):
-    """The game with shared latents, played by gradient descent."""
+    """The game with shared latents, trained by gradient descent."""
     return changed(game, generator=PLAIN, discriminator=PLAIN, share_latents=True, **changes)
 
 
@@ -65,7 +65,7 @@ CASES = {
 
 
 def labeled(game):
-    """A turn's batches with three kinds of labels."""
+    """A step's batches with three kinds of labels."""
     data = batches(game)
     return data | {"label": jnp.broadcast_to(jnp.arange(16) % 3, data["label"].shape)}
 
@@ -80,23 +80,23 @@ def drawn_again(generator, batch, key, *, game, axis_name=None):
     return steps.GeneratedBatch(*draw(generator.params), draw, key)
 
 
-def play(game, settings, *, devices=1, turns=4):
-    """Plays turns, compiled afresh, from the first on; the state and metrics after each."""
+def train(game, settings, *, devices=1, count=4):
+    """Takes steps, compiled afresh, from the first on; the state and metrics after each."""
     start, data = jit(functools.partial(state.create, game, settings, 0))(), labeled(game)
 
-    def turn(position, data):
+    def step(current, data):
         axis_name = None if devices == 1 else "data"
-        return steps.train_step(position, data, settings, game=game, axis_name=axis_name)
+        return steps.train_step(current, data, settings, game=game, axis_name=axis_name)
 
     if devices == 1:
-        played = jit(turn)
+        trained = jit(step)
     else:
         data = jax.tree.map(lambda leaf: leaf.reshape(len(leaf), devices, -1, *leaf.shape[2:]).swapaxes(0, 1), data)
-        played = jax.pmap(turn, axis_name="data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:devices])
-    position, history = start, []
-    for _ in range(turns):
-        position, metrics = played(position, data)
-        history.append(jax.device_get((position.replace(key=jax.random.key_data(position.key)), metrics)))
+        trained = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:devices])
+    current, history = start, []
+    for _ in range(count):
+        current, metrics = trained(current, data)
+        history.append(jax.device_get((current.replace(key=jax.random.key_data(current.key)), metrics)))
     return history
 
 
@@ -108,9 +108,9 @@ def largest_difference(a, b):
 
 @functools.cache
 def shared(case):
-    """The turns of a case as they are."""
+    """The steps of a case as they are."""
     game, numbers = CASES[case]
-    return play(game, hyperparams(0.05, **numbers))
+    return train(game, hyperparams(0.05, **numbers))
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case != "noise")) for case in CASES])
@@ -120,26 +120,26 @@ def test_shared_fakes_change_nothing_but_the_work(case, monkeypatch):
     once = shared(case)
     monkeypatch.setattr(steps, "generate_batch", drawn_again)
     monkeypatch.setattr(steps, "_reuse_generated", lambda params, fakes: fakes.vjp_fn(params)[0])
-    twice = play(game, hyperparams(0.05, **numbers))
+    twice = train(game, hyperparams(0.05, **numbers))
     assert largest_difference(once, twice) < 2e-5
-    # The check can fail: four turns move the players much further than that.
+    # The check can fail: four steps move the players much further than that.
     for player in ("generator", "discriminator"):
-        first, last = (getattr(position, player).params for position, _ in (once[0], once[-1]))
+        first, last = (getattr(current, player).params for current, _ in (once[0], once[-1]))
         assert largest_difference(first, last) > 1e-3
 
 
 @pytest.mark.slow
 def test_without_noise_shared_fakes_are_those_that_each_would_draw(monkeypatch):
-    once, noisy = play(SILENT, hyperparams(0.05)), shared("noise")
+    once, noisy = train(SILENT, hyperparams(0.05)), shared("noise")
     monkeypatch.setattr(steps, "generate_batch", lambda *given, **named: None)
-    assert largest_difference(once, play(SILENT, hyperparams(0.05))) < 2e-5
+    assert largest_difference(once, train(SILENT, hyperparams(0.05))) < 2e-5
     # The check can fail: where G draws noise, each player would see an image with noise of its own.
-    assert largest_difference(noisy[0][1], play(NOISY, hyperparams(0.05), turns=1)[0][1]) > 1e-3
+    assert largest_difference(noisy[0][1], train(NOISY, hyperparams(0.05), count=1)[0][1]) > 1e-3
 
 
 @pytest.mark.slow
 def test_shared_fakes_on_four_devices_are_those_on_one():
-    split = play(NOISY, hyperparams(0.05), turns=2, devices=4)
+    split = train(NOISY, hyperparams(0.05), count=2, devices=4)
     assert largest_difference(shared("noise")[:2], split) < 2e-5
 
 
@@ -169,12 +169,12 @@ def twice(vjp_fn, slope):
     return vjp_fn(2.0 * slope)
 
 
-def test_a_turn_with_shared_fakes_has_one_forward_pass_fewer():
+def test_a_step_with_shared_latents_has_one_forward_pass_fewer():
     def operations(game):
         settings = hyperparams()
         start = jax.eval_shape(functools.partial(state.create, game, settings, 0))
-        turn = jit(functools.partial(steps.train_step, game=game))
-        return turn.lower(start, batches(game), settings).compile().cost_analysis()["flops"]
+        step = jit(functools.partial(steps.train_step, game=game))
+        return step.lower(start, batches(game), settings).compile().cost_analysis()["flops"]
 
     # G on 16 examples: 8 to 16, and 16 to 12 numbers, two operations a product.
     forward = 2 * 16 * (8 * 16 + 16 * 12)
