@@ -81,7 +81,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a config and the facts of its dataset amount to."""
+    """The game, schedules and options of a config and its dataset."""
 
     game: Game
     schedules: Schedules

@@ -1,6 +1,6 @@
 """The rules of a two-player game, frozen and hashable: networks, loss, penalties, and how they are applied.
 
-A `Game` is what the state and the steps know of a config; `gan.build` makes it.
+The state and the steps see a config only as a `Game`, which `gan.build` makes.
 """
 
 import dataclasses
@@ -98,9 +98,9 @@ class PlayerSpec:
     steps: int = 1
     """Updates in a train step."""
     scatter: Callable[[Any], Any] = unchanged
-    """Applied to a gradient before the optimizer."""
+    """Applied to a gradient before the optimizer: with `config.shard_state` it keeps this device's part."""
     gather: Callable[[Any], Any] = unchanged
-    """Applied to the parameters after the optimizer."""
+    """Applied to the parameters after the optimizer: with `config.shard_state` it gathers the whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +176,11 @@ class Game:
     def discriminate(
         self, variables: dict, image: Array, label: Array, *, train: bool, key: Array | None = None, rows: Rows = ALL
     ) -> DiscriminatorOutput:
-        """The discriminator's output for images [B, H, W, C], which are these rows of the batch that has this key."""
-        player = _given(self.discriminator, rows)
+        """The discriminator's output for images [B, H, W, C].
+
+        `rows` are the rows of the batch that the images are, and `key` is the key of the whole batch.
+        """
+        player = _with_rows(self.discriminator, rows)
         answer, batch_stats = _apply(player, self.compute_dtype, variables, image, label, train, key)
         logits, class_logits = answer if isinstance(answer, tuple) else (answer, None)
         if logits.shape != image.shape[:1]:
@@ -235,7 +238,7 @@ class Game:
 
 
 def stated(module: nn.Module, name: str, default: Any) -> Any:
-    """What the class of a network states about it: see `gan.networks`. Other Flax modules have the default."""
+    """The attribute `name` of a network's module (see `gan.networks`), or `default`."""
     return getattr(module, name, default)
 
 
@@ -302,7 +305,7 @@ def _on_axis(player: PlayerSpec, axis_name: str) -> PlayerSpec:
     return _with_field(player, axis_name=axis_name)
 
 
-def _given(player: PlayerSpec, rows: Rows) -> PlayerSpec:
+def _with_rows(player: PlayerSpec, rows: Rows) -> PlayerSpec:
     return player if rows == ALL else _with_field(player, rows=rows)
 
 

@@ -53,9 +53,9 @@ class Hyperparams:
     """The weights of the penalties that the game has, by name."""
     augment: AugmentHyperparams
     weight_clip: Array
-    """The bound to which D's parameters are clipped after each update, where the game clips."""
+    """The bound to which D's parameters are clipped after each update, used if `Game.clips_weights`."""
     top_k: Array
-    """The share of a batch, with the largest logits, that G is trained on, where the game selects."""
+    """The share of a batch, with the largest logits, that G is trained on, used if `Game.selects_top`."""
 
 
 def constant(base: float) -> Schedule:
@@ -103,7 +103,7 @@ def phases(base: float, *changes: tuple[float, float]) -> Schedule:
 
 
 def rampup(base: float, fraction: float) -> Schedule:
-    """The smaller of the config's value and `fraction` of the images seen: a half-life that is short while G is bad.
+    """The smaller of the config's value and `fraction` of the images seen: a half-life that is short early in training.
 
     Reference: Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, arXiv:2006.06676
     (its code, `ema_rampup`).
@@ -114,7 +114,7 @@ def rampup(base: float, fraction: float) -> Schedule:
 def power(base: float, relative_sd: float) -> Schedule:
     """The half-life of a power-function EMA, in place of the config's value.
 
-    The average weighs the generator of t images ago among T by t^g: keeping (1 - n/T)^(g + 1) at each n images is a
+    The average weighs the generator after t of T images by t^g: keeping (1 - n/T)^(g + 1) at each n images is a
     half-life of T ln 2 / (g + 1), to first order in n/T. `relative_sd` is the width of that profile relative to T,
     sqrt((g + 1) / ((g + 2)^2 (g + 3))), which falls from 0.289 at g = 0 as g grows.
 
@@ -122,7 +122,7 @@ def power(base: float, relative_sd: float) -> Schedule:
     """
     if not 0 < relative_sd < 0.288:
         raise ValueError("relative_sd must be above 0 and below 0.288")
-    exponent = _power_of(relative_sd)
+    exponent = _power_exponent(relative_sd)
     return lambda images: images * (math.log(2.0) / (exponent + 1.0))
 
 
@@ -135,13 +135,15 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "rampup": rampup,
     "power": power,
 }
+"""Schedules by name. The first argument is the config's number, the others are those in parentheses: "linear(0.0, 1e6)"
+calls linear(base, 0.0, 1e6)."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # by identity: `jit` takes it as it takes a function
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, so that `jit` treats it like a function
 class Schedules:
     """The hyperparameters of a run as functions of the images seen, and the numbers of its config that they start from.
 
-    These are an argument of the call, so that one compiled program serves other numbers too.
+    The numbers are an argument of the call, so that one compiled program serves other numbers too.
     """
 
     base: dict[str, float]
@@ -167,7 +169,7 @@ class Schedules:
         )
 
 
-def _power_of(relative_sd: float) -> float:
+def _power_exponent(relative_sd: float) -> float:
     """The exponent g of a profile of this relative width, by bisection: the width falls as g grows."""
     low, high = 0.0, 1.0 / relative_sd**2
     for _ in range(100):
@@ -178,5 +180,5 @@ def _power_of(relative_sd: float) -> float:
 
 def _progress(images_to_end: float) -> Schedule:
     if images_to_end <= 0:
-        raise ValueError("images_to_end must be positive")
+        raise ValueError("the number of images must be positive")
     return lambda images: jnp.clip(images / images_to_end, 0.0, 1.0)

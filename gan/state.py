@@ -25,7 +25,7 @@ class Player:
 
     @property
     def variables(self) -> dict:
-        """What the player's module is applied to."""
+        """The variables with which the Flax module is applied."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -38,7 +38,7 @@ class GeneratorEMA:
 
     @property
     def variables(self) -> dict:
-        """What the generator's module is applied to."""
+        """The variables with which the Flax module is applied."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -51,7 +51,8 @@ class TrainState:
     images: Array
     """Real images shown to the discriminator, uint32."""
     key: Array
-    """One typed PRNG key, the same on every device; each update splits it once."""
+    """One typed PRNG key, the same on every device; each update splits it once, as does a train step with shared
+    latents."""
     generator: Player
     discriminator: Player
     ema: GeneratorEMA
@@ -83,7 +84,7 @@ def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
 def _initial_running_stats(game: Game, hyperparams: Hyperparams) -> dict:
     running_stats = penalties.initial_running_stats(game.discriminator.penalties + game.generator.penalties)
     if game.adaptive_augment:
-        # p, and since it last moved: the sum of the mean signs of D's logits on real images, and the updates.
+        # p; and since p last changed: the sum of the mean signs of D's logits on real images, and the updates.
         running_stats["augment"] = {"p": hyperparams.augment.p, "signs": jnp.float32(0.0), "updates": jnp.int32(0)}
     return running_stats
 
@@ -91,6 +92,6 @@ def _initial_running_stats(game: Game, hyperparams: Hyperparams) -> dict:
 def example_keys(key: Array, rows: Array) -> Array:
     """One key for each row of the whole batch, rows int32 [B] to keys [B].
 
-    What is drawn for an example depends on its row alone, not on its batch-mates or on how the batch is split.
+    What is drawn for an example depends on its row alone, not on the other examples or on how the batch is split.
     """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, rows)

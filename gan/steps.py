@@ -1,9 +1,9 @@
-"""A GAN in one page: the discriminator's update, the generator's update, and the train step that makes both.
+"""The training algorithm: the discriminator's update, the generator's update, and the train step that runs both.
 
 Pure functions `(state, batch, hyperparams, *, game, axis_name) -> (state, metrics)`: they can be jitted, pmapped (with
 the name of the mapped axis), vmapped over state and hyperparams, or scanned over batches. A batch is
 `{"image": float32 [B, H, W, C] in the game's range, "label": int32 [B], "row": int32 [B]}`, where `row` is an
-example's place in the whole batch: on several devices each has its own rows, and all draw what one device would.
+example's place in the whole batch: on several devices each has its own rows, and the draws are those of one device.
 """
 
 import functools
@@ -47,20 +47,20 @@ class GeneratedBatch(NamedTuple):
     batch_stats: Any
     """G's batch statistics after generating them."""
     vjp_fn: Callable[[Array], tuple]
-    """From a loss's gradient by the images to its gradient by G's parameters. It holds the activations of G."""
+    """From a loss's gradient with respect to the images to that with respect to G's parameters. Holds activations."""
     key: Array
-    """Of G's own random draws."""
+    """The key of G's own random draws."""
 
 
 class Draws(NamedTuple):
-    """The random keys of one part of a batch in one update, by the name of each use. The names are seeds."""
+    """The random keys of one part of a batch in one update, by the name of each use. Renaming one changes its draws."""
 
-    step_key: Array
+    update_key: Array
     part: Batch
 
     def by_example(self, use: str) -> Array:
         """A key for each example, [B]: the same on any number of devices."""
-        return example_keys(named_key(self.step_key, use), self.part["row"])
+        return example_keys(named_key(self.update_key, use), self.part["row"])
 
     def of_part(self, use: str) -> Array:
         """One key for the whole part."""
@@ -73,20 +73,20 @@ def discriminator_step(
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One update of the discriminator, on real images and as many generated ones. The generator is unchanged.
 
-    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the step's own key where it has none. The
+    Latents are those of the batch, `batch["latent"]` [B, Z], or drawn from the update's own key where it has none. The
     images are generated from them, or are `generated`, which must be of these latents and of one microbatch.
 
     Raises `UserError` where the period of the estimator's rows does not divide a device's examples.
     """
     _check_rows(game, len(batch["label"]))
     game = game.on_axis(axis_name)
-    key, step_key = jax.random.split(state.key)
+    key, update_key = jax.random.split(state.key)
     objective = functools.partial(
         _discriminator_objective, state=state, hyperparams=hyperparams, game=game, axis_name=axis_name,
-        step_key=step_key, generated=generated,
+        update_key=update_key, generated=generated,
     )  # fmt: skip
     gradient, (batch_stats, metrics, observed) = gradient_of(
-        objective, state.discriminator, game.discriminator, batch, game=game, step=state.step, key=step_key
+        objective, state.discriminator, game.discriminator, batch, game=game, step=state.step, key=update_key
     )
     gradient, metrics, observed = mean_over_devices(axis_name, (gradient, metrics, observed))
     discriminator, norm = optimizer_step(
@@ -94,23 +94,23 @@ def discriminator_step(
     )
     if game.clips_weights:
         discriminator = clip_weights(discriminator, hyperparams.weight_clip)
-    shown = jnp.uint32(len(batch["label"])) * jnp.uint32(device_count(axis_name))
+    new_images = jnp.uint32(len(batch["label"])) * jnp.uint32(device_count(axis_name))
     running_stats = update_running_stats(state.running_stats, observed)
     if game.adaptive_augment:
         sign = metrics["discriminator_sign"]
-        running_stats["augment"] = adapt_augment(running_stats["augment"], sign, hyperparams, shown)
+        running_stats["augment"] = adapt_augment(running_stats["augment"], sign, hyperparams, new_images)
     state = state.replace(
-        key=key, images=state.images + shown, discriminator=discriminator, running_stats=running_stats
+        key=key, images=state.images + new_images, discriminator=discriminator, running_stats=running_stats
     )
     return state, metrics | {"discriminator_gradient_norm": norm}
 
 
 def _discriminator_objective(
     params: Any, batch_stats: Any, part: Batch, penalized: bool, *, state: TrainState, hyperparams: Hyperparams,
-    game: Game, axis_name: str | None, step_key: Array, generated: GeneratedBatch | None,
+    game: Game, axis_name: str | None, update_key: Array, generated: GeneratedBatch | None,
 ) -> tuple[Array, tuple]:  # fmt: skip
     """What D minimizes on a part of the batch, and `(batch_stats, metrics, observed)`."""
-    draws, p = Draws(step_key, part), augment_probability(game, state, hyperparams)
+    draws, p = Draws(update_key, part), augment_probability(game, state, hyperparams)
     latent = part["latent"] if "latent" in part else game.latents(draws.by_example("latent"))
     key = draws.of_part("generator") if generated is None else generated.key
     generate = functools.partial(_generate, game, state.generator.variables, part["label"], key)
@@ -157,18 +157,18 @@ def generator_step(
     state: TrainState, batch: Batch, hyperparams: Hyperparams, *, game: Game, axis_name: str | None = None,
     generated: GeneratedBatch | None = None,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
-    """One update of the generator, on generated images. The discriminator is unchanged, its statistics too.
+    """One update of the generator, on generated images. The discriminator and its batch statistics are unchanged.
 
-    Latents and `generated` are as in `discriminator_step`; `generated` must be of this generator, not yet updated.
+    Latents and `generated` are as in `discriminator_step`; `generated` must come from the current parameters of G.
     """
     game = game.on_axis(axis_name)
-    key, step_key = jax.random.split(state.key)
+    key, update_key = jax.random.split(state.key)
     objective = functools.partial(
-        _generator_objective, state=state, hyperparams=hyperparams, game=game, axis_name=axis_name, step_key=step_key,
-        generated=generated,
+        _generator_objective, state=state, hyperparams=hyperparams, game=game, axis_name=axis_name,
+        update_key=update_key, generated=generated,
     )  # fmt: skip
     gradient, (batch_stats, metrics, observed) = gradient_of(
-        objective, state.generator, game.generator, batch, game=game, step=state.step, key=step_key
+        objective, state.generator, game.generator, batch, game=game, step=state.step, key=update_key
     )
     gradient, metrics, observed = mean_over_devices(axis_name, (gradient, metrics, observed))
     generator, norm = optimizer_step(state.generator, gradient, batch_stats, game.generator, hyperparams.generator)
@@ -179,10 +179,10 @@ def generator_step(
 
 def _generator_objective(
     params: Any, batch_stats: Any, part: Batch, penalized: bool, *, state: TrainState, hyperparams: Hyperparams,
-    game: Game, axis_name: str | None, step_key: Array, generated: GeneratedBatch | None,
+    game: Game, axis_name: str | None, update_key: Array, generated: GeneratedBatch | None,
 ) -> tuple[Array, tuple]:  # fmt: skip
     """What G minimizes on a part of the batch, and `(batch_stats, metrics, observed)`."""
-    draws, p = Draws(step_key, part), augment_probability(game, state, hyperparams)
+    draws, p = Draws(update_key, part), augment_probability(game, state, hyperparams)
     variables = {"params": params, "batch_stats": batch_stats}
     latent = part["latent"] if "latent" in part else game.latents(draws.by_example("latent"))
     key = draws.of_part("generator") if generated is None else generated.key
@@ -223,7 +223,7 @@ def train_step(
     `batches` has a leading axis, one batch of real images for each of D's updates, [discriminator_steps, B, ...];
     the generator's updates use the last of them. With `game.share_latents` all updates use the same latents, and the
     last of D's and the first of G's, between which G does not change, the same generated images: they are computed
-    once, unless there are microbatches, for which memory is short. The metrics are those of the last update of each.
+    once; with microbatches each update computes its own, to save memory. Metrics are those of each last update.
     """
     images_before, generated = state.images, None
     if game.share_latents:
@@ -232,18 +232,18 @@ def train_step(
         first = jax.tree.map(lambda leaf: leaf[0], batches)
         latents = game.latents(Draws(latent_key, first).by_example("latent"))
         batches |= {"latent": jnp.broadcast_to(latents, (game.discriminator.steps, *latents.shape))}
-    update = {"game": game, "axis_name": axis_name}
+    common = {"game": game, "axis_name": axis_name}
     *others, last = [
         jax.tree.map(lambda leaf, index=index: leaf[index], batches) for index in range(game.discriminator.steps)
     ]
     for batch in others:
-        state, _ = discriminator_step(state, batch, hyperparams, **update)
+        state, _ = discriminator_step(state, batch, hyperparams, **common)
     if game.share_latents and game.microbatches == 1:
-        generated = generate_batch(state.generator, last, named_key(latent_key, "generator"), **update)
-    state, discriminator_metrics = discriminator_step(state, last, hyperparams, generated=generated, **update)
-    state, generator_metrics = generator_step(state, last, hyperparams, generated=generated, **update)
+        generated = generate_batch(state.generator, last, named_key(latent_key, "generator"), **common)
+    state, discriminator_metrics = discriminator_step(state, last, hyperparams, generated=generated, **common)
+    state, generator_metrics = generator_step(state, last, hyperparams, generated=generated, **common)
     for _ in range(game.generator.steps - 1):
-        state, generator_metrics = generator_step(state, last, hyperparams, **update)
+        state, generator_metrics = generator_step(state, last, hyperparams, **common)
     ema = update_ema(state.ema, state.generator, state.images - images_before, hyperparams.ema_halflife)
     return state.replace(step=state.step + 1, ema=ema), discriminator_metrics | generator_metrics
 
@@ -274,7 +274,7 @@ _reuse_generated.defvjp(
 
 
 def _generate(game: Game, variables: dict, label: Array, key: Array, latent: Array) -> Array:
-    """Images of latents in training mode, without the batch statistics they leave."""
+    """Images of latents in training mode, without the updated batch statistics."""
     return game.generate(variables, latent, label, train=True, key=key)[0]
 
 
@@ -297,8 +297,7 @@ def _with_pseudo_images(game: Game, generate: Callable, real: Array, draws: Draw
 def _style_path(game: Game, variables: dict, latent: Array, draws: Draws) -> Path:
     """The images as a function of offsets of the styles, for path length.
 
-    Every second example, since the second derivative of all layers takes much memory: on several devices the same ones
-    as on one, if each has an even number.
+    Only every second example, to save memory; the same examples on any number of devices if each has an even number.
     """
     latent, label, key = latent[::2], draws.part["label"][::2], draws.of_part("path_length")
 

@@ -23,12 +23,15 @@ ADAPT_EVERY = 4
 def gradient_of(
     objective: Callable, player: Player, spec: PlayerSpec, batch: Batch, *, game: Game, step: Array, key: Array
 ) -> tuple[Any, tuple]:
-    """The gradient of `objective(params, batch_stats, part, penalized) -> (loss, (batch_stats, metrics, observed))`.
+    """The gradient of `objective`, and its `(batch_stats, metrics, observed)`.
+
+    `objective(params, batch_stats, part, penalized)` returns `(loss, (batch_stats, metrics, observed))`, where
+    `observed` are statistics for running means, and `penalized` says whether penalties are included.
 
     Lazy regularization: the penalties are part of the objective at every `penalty_interval`-th step.
 
     The batch comes in `game.microbatches` parts, one after the other: their gradients, metrics and observations are
-    averaged, and the batch statistics of each are those that the next one starts from. `part["key"]` is the part's own
+    averaged, and each part starts from the batch statistics of the part before it. `part["key"]` is the part's own
     key, for draws that are not made by example.
     """
 
@@ -46,15 +49,15 @@ def gradient_of(
 def _accumulated(gradient: Callable, player: Player, batch: Batch, game: Game, key: Array) -> tuple[Any, tuple]:
     """The mean of `gradient` over the parts of a batch."""
     microbatches, period = game.microbatches, game.gradient_estimator.rows.period
-    # Row r goes to part r modulo their number, or r // period: a batch that is split over devices stays split evenly,
-    # and the rows of an estimator stay those that they are without microbatches.
+    # Row r goes to part (r // period) modulo the number of parts: a batch that is split over devices stays evenly
+    # split, and the rows of an estimator stay those that they are without microbatches.
     parts = jax.tree.map(lambda leaf: _by_parts(leaf, microbatches, period), batch)
     parts["key"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(microbatches))
 
     def add(carried: tuple, part: Batch) -> tuple[tuple, None]:
         sums, batch_stats = carried
-        found, (batch_stats, *means) = gradient(player.params, batch_stats, part)
-        return (jax.tree.map(jnp.add, sums, (found, *means)), batch_stats), None
+        part_gradient, (batch_stats, *means) = gradient(player.params, batch_stats, part)
+        return (jax.tree.map(jnp.add, sums, (part_gradient, *means)), batch_stats), None
 
     first = jax.eval_shape(gradient, player.params, player.batch_stats, jax.tree.map(lambda leaf: leaf[0], parts))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (first[0], *first[1][1:]))
@@ -64,7 +67,7 @@ def _accumulated(gradient: Callable, player: Player, batch: Batch, game: Game, k
 
 
 def _by_parts(leaf: Array, parts: int, period: int) -> Array:
-    """[B, ...] to [parts, B / parts, ...]: `period` rows to the first part, as many to the second, and so around."""
+    """[B, ...] to [parts, B / parts, ...]: `period` rows to the first part, as many to the second, and so on."""
     rest = leaf.shape[1:]
     if period == 1:
         return leaf.reshape(-1, parts, *rest).swapaxes(0, 1)
@@ -149,7 +152,7 @@ def augment_probability(game: Game, state: TrainState, hyperparams: Hyperparams)
 def adapt_augment(running_stats: dict, sign: Array, hyperparams: Hyperparams, images: Array) -> dict:
     """The statistics of an adaptive augmentation after an update with this mean sign of D's logits on real images.
 
-    Its probability changes at every ADAPT_EVERY-th update, by the mean sign of these (Karras et al. 2020,
+    Its probability changes at every ADAPT_EVERY-th update, by the mean sign over these updates (Karras et al. 2020,
     arXiv:2006.06676, section 3.2).
     """
     signs, updates = running_stats["signs"] + sign, running_stats["updates"] + 1

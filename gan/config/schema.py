@@ -24,7 +24,7 @@ PLAYER: Mapping[str, Any] = {
     "network": str, "conditioning": str, "optimizer": str, "spectral_norm": bool, "penalty_interval": int,
     **dict.fromkeys(NUMBERS, float),
 }  # fmt: skip
-"""The fields of each player. Its other fields are arguments of its network, which `game.build` checks."""
+"""The fields of each player. Its other fields are arguments of its network, which `build.make_game` checks."""
 
 FIELDS: Mapping[str, Any] = {
     "seed": int, "steps": int, "batch_size": int, "microbatches": COUNT_OR_AUTO,
