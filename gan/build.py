@@ -221,6 +221,8 @@ def _network(config: ConfigDict, player: str, facts: dict) -> nn.Module:
         settings.pop(other)
     fields = {entry.name: entry for entry in dataclasses.fields(module)}
     valid = [entry for entry in fields if entry not in (*STEP_FIELDS, *facts)]
+    if "conditioning" not in fields and settings.get("conditioning") == "none":
+        settings.pop("conditioning")  # every player of a config has the field; an unconditional network need not
     for setting in settings:
         if setting not in valid:
             raise UserError(

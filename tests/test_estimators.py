@@ -200,7 +200,6 @@ def test_a_discriminator_that_draws_needs_rows_for_a_part_of_the_batch():
         from configs import default
 
         config.discriminator = default.player(network="drawing", conditioning="none")
-        del config.discriminator["conditioning"]
         return make_game(config, image_shape=(8, 8, 1))
 
     table = dict(build.NETWORKS)

@@ -11,6 +11,8 @@ import pytest
 import runs
 from flax import linen as nn
 
+from configs import default
+from gan import build as build_module
 from gan.build import make_game
 from gan.errors import UserError
 from gan.game import initial_variables
@@ -223,3 +225,24 @@ def test_dropout_draws_are_independent_between_examples_places_and_keys():
     np.testing.assert_allclose([rows.std(), columns.std()], [0.058, 0.05], rtol=0.1)
     assert abs(np.corrcoef(kept.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(kept.size)
     np.testing.assert_allclose(kept.mean(), 0.5, atol=5 * 0.5 / np.sqrt(kept.size))
+
+
+def test_a_network_without_conditioning_takes_no_labels(monkeypatch):
+    class Plain(nn.Module):
+        image_shape: tuple[int, int, int]
+        num_classes: int = 0
+        width: int = 4
+
+        @nn.compact
+        def __call__(self, image, label, train):
+            return nn.Dense(1)(nn.relu(nn.Dense(self.width)(image.reshape(len(image), -1))))[:, 0]
+
+    plain = build_module.NETWORKS["mlp"]._replace(discriminator=Plain)
+    monkeypatch.setattr(build_module, "NETWORKS", dict(build_module.NETWORKS) | {"plain": plain})
+    config = runs.config()
+    with config.unlocked():
+        config.discriminator = default.player(network="plain", width=8)
+    assert make_game(config, image_shape=SHAPE, num_classes=10).discriminator.module.width == 8
+    config.discriminator.conditioning = "concat"
+    with pytest.raises(UserError, match="config.discriminator.conditioning is not a field of network 'plain'"):
+        make_game(config, image_shape=SHAPE, num_classes=10)
