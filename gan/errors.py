@@ -28,6 +28,13 @@ REMEDIES = {
 }
 """Failures of a disk or of the operating system that can happen at any time, and what to do about each."""
 
+OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "out_of_memory", "bad_alloc", "alloc_failed",
+                 "cannot allocate memory")  # fmt: skip
+"""How XLA, CUDA, its libraries and the system say, in upper or lower case, that memory is exhausted.
+
+XLA reports it as RESOURCE_EXHAUSTED on a GPU or TPU, and at run time on a CPU as INTERNAL.
+"""
+
 MAX_CHARACTERS = 2000
 """Characters of a reported line. The middle of a longer one is left out."""
 
@@ -53,7 +60,7 @@ class Reported(UserError):
 
 
 class Diverged(Exception):
-    """A metric of the training step is not finite. The message names the step and the metric."""
+    """A metric of the training step is not finite. The message names the step, the metric and the last checkpoint."""
 
 
 def report(error: object) -> int:
@@ -96,15 +103,21 @@ def _disk_failure(error: BaseException, where: str) -> str:
     if number not in REMEDIES:
         return ""
     return (
-        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {REMEDIES[number]}; the last checkpoint "
-        f"is intact, and the same command resumes from it"
+        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {REMEDIES[number]}; the last checkpoint, "
+        f"if there is one, is intact, and the same command resumes from it"
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory, on a device or on the host."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)
+
+
 def _memory_failure(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+    if not is_out_of_memory(error):
         return ""
+    text = " ".join(str(error).split())
     return (
         f"out of memory ({text[:160] or type(error).__name__}): reduce config.batch_size, or raise "
         f"config.microbatches ('auto' chooses it for the device); or reduce the width of a network, or the size of "

@@ -25,6 +25,11 @@ import time
 
 LAUNCHED = time.monotonic()  # before the slow imports: the `seconds` of metrics.jsonl count from here
 
+from gan.train import signals  # noqa: E402
+
+if __name__ == "__main__":
+    signals.end_at_once()  # before the slow imports, too: a signal during them is not lost, and shows no traceback
+
 import os  # noqa: E402
 import sys  # noqa: E402
 

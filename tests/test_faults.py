@@ -20,6 +20,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from experiments import faults
 from experiments.faults import datasets, disks, memory, streams
+from experiments.faults import signals as early
 from gan import data
 from gan.data import toys
 from gan.errors import UserError, machine_failure
@@ -97,13 +98,41 @@ def test_closed_descriptors_are_filled():
     assert int(subprocess.run(["sh", "-c", child], cwd=runs.ROOT, stdout=subprocess.PIPE).stdout) > 2
 
 
+@pytest.mark.parametrize("number, seconds", [(signal.SIGINT, 0.0), (signal.SIGTERM, 1.0), (signal.SIGINT, 3.0)])
+def test_an_early_signal_is_neither_lost_nor_a_traceback(bench, number, seconds):
+    assert early.signal_after(bench, number, seconds).startswith(f"{number.name}: ")
+
+
+def test_a_signal_does_not_wait_for_a_long_call(tmp_path):
+    code = (
+        "import hashlib, pathlib; from gan.io import atomic; from gan.train import signals; signals.end_at_once()\n"
+        f"with atomic.replacing({str(tmp_path / 'file')!r}) as tmp:\n"
+        "    tmp.touch(); print('begun', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # as a compilation: no handler is called within it
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert (process.returncode, told) == (130, "SIGINT: ended at once; the same command begins again, or resumes\n")
+    assert not any(tmp_path.iterdir())
+
+
 def test_failures_of_the_machine_are_reported_with_advice():
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples/1.png")
-    assert machine_failure(full).startswith("samples/1.png: No space left on device: make room; the last checkpoint")
+    assert machine_failure(full).startswith(
+        "samples/1.png: No space left on device: make room; the last checkpoint, if"
+    )
     of_orbax = ValueError("RESOURCE_EXHAUSTED: Error writing local file: No space left on device [os_error_code='28']")
     assert machine_failure(of_orbax, "--workdir=x").startswith("--workdir=x: No space left on device: make room")
     of_xla = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.")
-    for error in (of_xla, MemoryError("Unable to allocate 3 GiB")):
+    of_cpu = RuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 274877906944 bytes.")
+    of_cuda = RuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+    of_cublas = RuntimeError("INTERNAL: failed to create cublas handle: CUBLAS_STATUS_ALLOC_FAILED")
+    of_system = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    for error in (of_xla, of_cpu, of_cuda, of_cublas, of_system, MemoryError("Unable to allocate 3 GiB")):
         assert "config.batch_size" in machine_failure(error)
     try:
         try:
@@ -190,6 +219,7 @@ def test_sighup_is_handled_unless_it_is_ignored(before):
     earlier = signal.signal(signal.SIGHUP, before)
     try:
         with signals.StopSignal() as stop_signal:
+            stop_signal.begin()
             assert (signal.getsignal(signal.SIGHUP) == stop_signal._note) is (before == signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGHUP, earlier)

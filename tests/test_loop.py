@@ -3,8 +3,10 @@
 import functools
 import json
 import random
+import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import jax
 import meshes
@@ -181,6 +183,84 @@ def test_nan_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
     with pytest.raises(Diverged, match=r"step [5-7]: \w+ is (nan|inf)"):
         runs.train(tmp_path, steps=40, discriminator__learning_rate=1e38)
     assert runs.final_digests(tmp_path) == good
+
+
+def test_a_divergence_says_which_checkpoint_there_is(tmp_path):
+    with pytest.raises(Diverged, match="There is no checkpoint yet$"):
+        runs.train(tmp_path / "first", discriminator__learning_rate=1e38, log_every=1)
+    runs.train(tmp_path / "later", steps=4)
+    with pytest.raises(Diverged, match="The last checkpoint, of step 4, is intact$"):
+        runs.train(tmp_path / "later", discriminator__learning_rate=1e38)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_parameters_that_are_not_finite_are_not_saved(value):
+    def state(**found):
+        players = {name: SimpleNamespace(params={"w": np.float32([1, found.get(name, 0)])}) for name in PLAYERS}
+        return SimpleNamespace(**players)
+
+    saved = []
+    manager = SimpleNamespace(all_steps=list, latest_step=lambda: None, save=lambda step, args: saved.append(step))
+    one = recorder.Recorder.__new__(recorder.Recorder)
+    one._manager, one._queue = manager, recorder.DispatchQueue()
+    with pytest.raises(Diverged, match=f"step 3: discriminator_parameter is {value}. There is no checkpoint yet"):
+        one.save(3, state(discriminator=value))
+    assert not saved
+
+
+PLAYERS = ("generator", "discriminator")
+
+
+def evaluator_that_gives(scores, monkeypatch):
+    """Evaluations have these scores, in turn; an exception is raised."""
+    left = list(scores)
+
+    def compute(game, ema):
+        if isinstance(left[0], Exception):
+            raise left.pop(0)
+        return {"score": left.pop(0)}
+
+    fake = SimpleNamespace(compute=compute, selection_metric="score")
+    monkeypatch.setattr(recorder.evaluator, "create", lambda options, seed: fake)
+
+
+def test_an_evaluation_that_fails_loses_no_step(tmp_path, monkeypatch):
+    evaluator_that_gives([1.0, UserError("features contain NaN")], monkeypatch)
+    with pytest.raises(UserError, match="features contain NaN"):
+        runs.train(tmp_path, evaluate_every=4, checkpoint_every=8)
+    assert runs.final_digests(tmp_path)[0] == 8
+
+
+def test_a_rollback_leaves_nothing_of_the_abandoned_history(whole, tmp_path, monkeypatch):
+    evaluator_that_gives([3.0, 2.0, 1.0], monkeypatch)
+    runs.train(tmp_path, evaluate_every=4, sample_every=4)
+    assert steps_in(tmp_path / "best") == [12]
+    before = runs.logged(tmp_path)[0]
+    for step in (8, 12):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    evaluator_that_gives([2.5, 2.6], monkeypatch)  # no better than what was abandoned
+    runs.train(tmp_path, evaluate_every=4, sample_every=5, steps=12)
+    assert steps_in(tmp_path / "best") == [8]
+    assert steps_in(tmp_path / "samples") == [0, 4, 5, 10, 12]
+    evaluations = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["score"]) for line in evaluations] == [(4, 3.0), (8, 2.5), (12, 2.6)]
+    seconds = [line["seconds"] for line in runs.logged(tmp_path)]
+    assert seconds[0] == before["seconds"] and seconds == sorted(seconds)
+    assert runs.final_digests(tmp_path) == runs.final_digests(whole)
+
+
+def steps_in(folder):
+    return sorted(int(path.stem) for path in folder.iterdir() if path.stem.isdecimal())
+
+
+def test_a_change_of_an_abandoned_history_holds_from_the_restored_step(tmp_path):
+    runs.train(tmp_path, steps=8)
+    runs.train(tmp_path, steps=12, generator__learning_rate=1e-4)
+    for step in (8, 12):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    runs.train(tmp_path, steps=12, generator__learning_rate=1e-4)
+    changes = json.loads((tmp_path / "config.json").read_text())["changes"]
+    assert changes == [{"step": 4, "field": "generator.learning_rate", "from": 0.0002, "to": 0.0001}]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

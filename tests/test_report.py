@@ -27,6 +27,21 @@ def test_a_resumed_run_removes_what_was_written_after_its_step(tmp_path):
     assert (tmp_path / "losses.png").stat().st_size > 1000
 
 
+def test_nothing_of_an_abandoned_history_stays(tmp_path):
+    for folder in ("samples", "best/4", "best/12"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("samples/00000004.png", "samples/00000012.png", "training.gif", "losses.png"):
+        (tmp_path / name).write_bytes(b"")
+    lines = [json.dumps({"step": step, "seconds": seconds}) + "\n" for step, seconds in ((4, 60.0), (8, 90.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    resumed = writer.RunWriter(tmp_path, step=4, total=16)
+    assert resumed.seconds == 60.0  # this launch counts on from here
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "tensorboard" not in str(path))
+    assert left == ["best", "best/4", "metrics.jsonl", "samples", "samples/00000004.png"]
+    assert (tmp_path / "metrics.jsonl").read_text() == lines[0]
+    resumed.close()
+
+
 def test_a_grid_has_every_image_in_reading_order():
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 8, 1), np.uint8)
     sheet = plots.grid(images)

@@ -10,10 +10,10 @@ __all__ = ["FAULTS", "Bench", "Case", "Lost", "Skipped", "cases"]
 FAULTS = {
     fault.__name__: fault
     for fault in (
-        signals.sigkill, signals.sigkill_in_a_save, signals.sigterm, files.damaged_checkpoint, files.damaged_folder,
-        disks.disk_full, disks.limits, disks.read_only, datasets.data_under_a_run, datasets.data_between_launches,
-        datasets.nan_in_the_data, clocks.clock, launches.two_launches, memory.memory, streams.pipes,
-        streams.no_terminal,
+        signals.sigkill, signals.sigkill_in_a_save, signals.sigterm, signals.early_signals, files.damaged_checkpoint,
+        files.damaged_folder, disks.disk_full, disks.limits, disks.read_only, datasets.data_under_a_run,
+        datasets.data_between_launches, datasets.nan_in_the_data, clocks.clock, launches.two_launches, memory.memory,
+        streams.pipes, streams.no_terminal,
     )
 }  # fmt: skip
 """Functions of a `Bench` that yield cases, or pairs of a case's name and a function that tries it (`Attempts`).

@@ -1,17 +1,21 @@
-"""Signals that stop a run: SIGKILL at any moment, SIGKILL while a checkpoint is written, SIGTERM."""
+"""Signals that stop a run: SIGKILL at any moment, SIGKILL while a checkpoint is written, SIGTERM, any at start-up."""
 
 import contextlib
+import functools
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from experiments.faults.bench import RUN, Bench, Case, Lost, expect_exit, wait_for_exit
+from experiments.faults.bench import RUN, Attempts, Bench, Case, Lost, expect_exit, wait_for_exit
 from experiments.faults.compare import check_same_result, checkpoint_steps, complete_lines, unfinished_checkpoints
 
 GRACE_SECONDS = 10
 """Seconds between SIGTERM and SIGKILL that a container is given."""
+
+EARLY_SECONDS = 0.05
+"""Seconds between the moments after a launch at which a signal is tried."""
 
 
 def sigkill(bench: Bench) -> Iterator[Case]:
@@ -42,11 +46,66 @@ def sigterm(bench: Bench) -> Iterator[Case]:
         is_complete = " done. In " in end.stderr
         if end.status == 0 and is_complete:
             return ""  # the signal came after the last step
-        if end.status == -signal.SIGTERM and ("images/s" not in end.stderr or is_complete):
-            return ""  # before the first step there is nothing to save, after the last one all is saved
+        if "SIGTERM: ended at once" in end.stderr and ("images/s" not in end.stderr or is_complete):
+            # Before the first step there is nothing to save, after the last one all is saved.
+            return expect_exit(end, 128 + signal.SIGTERM)
+        if end.status == -signal.SIGTERM and (not end.stderr or is_complete):
+            return ""  # Python itself was still starting, or was ending
         return expect_exit(end, 128 + signal.SIGTERM, "SIGTERM: saved at step")
 
     yield from _interrupted_runs(bench, max(2, bench.kills // 5), _random_moment(bench), terminate, metrics=False)
+
+
+def early_signals(bench: Bench) -> Attempts:
+    """Ctrl-C or SIGTERM at every 50 ms from the start of gan.main to the tenth step"""
+    for index in range(int(seconds_to_step_ten(bench) / EARLY_SECONDS)):
+        number = (signal.SIGINT, signal.SIGTERM)[index % 2]
+        name = f"{number.name} after {index * EARLY_SECONDS:.2f} s"
+        yield name, functools.partial(signal_after, bench, number, index * EARLY_SECONDS)
+
+
+def seconds_to_step_ten(bench: Bench) -> float:
+    """Seconds from the start of gan.main to the line of the tenth step, where everything is compiled."""
+    workdir = bench.new_folder("timed")
+    process = _launch_of_400_steps(bench, workdir)
+    wait_until_handled(process)
+    start = time.monotonic()
+    while process.poll() is None and not complete_lines(workdir):
+        time.sleep(0.02)
+    seconds = time.monotonic() - start
+    process.kill()
+    process.communicate()
+    return seconds
+
+
+def signal_after(bench: Bench, number: signal.Signals, seconds: float) -> str:
+    """Sends a signal `seconds` after gan.main has started: the run ends with 128 + n, and one line that says how."""
+    process = _launch_of_400_steps(bench, bench.new_folder("early"))
+    wait_until_handled(process)
+    time.sleep(seconds)
+    process.send_signal(number)
+    line = expect_exit(wait_for_exit(process), 128 + number, f"{number.name}: ")
+    if "ended at once" not in line and "saved at step" not in line:
+        raise Lost(f"the last line does not say how the run ended: {line}")
+    return line
+
+
+def wait_until_handled(process: subprocess.Popen) -> None:
+    """Waits until a process handles SIGTERM: Python itself does not, and takes some 50 ms to reach gan.main."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+            if int(fields["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1:
+                return
+        time.sleep(0.002)
+
+
+def _launch_of_400_steps(bench: Bench, workdir: Path) -> subprocess.Popen:
+    """Starts a run that compiles all that it needs."""
+    environment = bench.environment | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return bench.launch(
+        workdir, environment=environment, steps=400, log_every=10, generator__width=8, discriminator__width=8
+    )
 
 
 def _random_moment(bench: Bench) -> Callable[[subprocess.Popen, Path], None]:

@@ -1,6 +1,7 @@
 """How a command ends: every expected failure is one line on stderr and an exit status.
 
-0: done. 2: a mistake of the user, or a failure of the machine such as a full disk. 3: the run diverged. 130: Ctrl-C.
+0: done. 2: a mistake of the user, or a failure of the machine such as a full disk. 3: the run diverged. 130: Ctrl-C,
+where it is an exception: `gan.train.signals` handles it in `gan.main`.
 Anything else that is raised is a bug and keeps its traceback.
 """
 
@@ -29,7 +30,7 @@ def exit_status(command: Callable[[], int | None], where: str = "a file") -> int
             _silence_cleanup()
         return report(error)
     except Diverged as error:
-        print(f"diverged: {error}. The last checkpoint is intact", file=sys.stderr)
+        print(f"diverged: {error}", file=sys.stderr)
         return DIVERGED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_unfinished: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -16,7 +17,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     A reader sees the old content or the new one, and nothing else.
     """
     path = Path(path)
-    tmp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    tmp = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+    _unfinished.add(tmp)
     try:
         yield tmp
         tmp.replace(path)
@@ -24,6 +26,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
         raise
+    finally:
+        _unfinished.discard(tmp)
+
+
+def remove_unfinished() -> None:
+    """Removes the temporary files of this process, which is about to end in the middle of `replacing`."""
+    for tmp in tuple(_unfinished):
+        with contextlib.suppress(OSError):
+            tmp.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

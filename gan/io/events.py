@@ -21,11 +21,12 @@ class Events:
 
     def __init__(self, folder: Path, step: int):
         folder.mkdir(exist_ok=True)
+        is_resumed = any(folder.iterdir())
         name = f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{os.getpid()}"
         self._file = open(folder / name, "wb")  # noqa: SIM115 (open for the length of the run)
         self._write(0, file_version="brain.Event:2")
-        if step:  # TensorBoard drops what an earlier launch wrote after `step`
-            self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+        if step or is_resumed:  # TensorBoard drops what an earlier launch wrote from this step on
+            self._write(step + 1 if step else 0, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, step: int, metrics: dict[str, float]) -> None:
         """Writes the metrics of a step."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,15 +20,18 @@ logger = logging.getLogger(__name__)
 class RunWriter:
     """Writes a run's metrics and sample images into its folder, from step `step` on.
 
-    Lines that an earlier launch wrote after `step` are removed: every step is written once, in ascending order.
+    What an earlier launch wrote after `step` is removed: every step is written once, in ascending order.
     """
+
+    seconds: float
+    """The `seconds` of the last step that earlier launches wrote, which this launch counts on from; 0 at first."""
 
     def __init__(self, workdir: Path, *, step: int, total: int):
         self._workdir = workdir
         self._animated = False
         (workdir / "samples").mkdir(exist_ok=True)
-        _keep_until(workdir / "metrics.jsonl", step)
-        _keep_until(workdir / "evaluations.jsonl", step)
+        remove_after(workdir, step)
+        self.seconds = max((line.get("seconds", 0.0) for line in _lines(workdir / "metrics.jsonl")), default=0.0)
         self._metrics = open(workdir / "metrics.jsonl", "a")  # noqa: SIM115 (open for the length of the run)
         self._events = Events(workdir / "tensorboard", step)
         self._bar = tqdm(
@@ -63,8 +67,7 @@ class RunWriter:
 
     def evaluations(self) -> list[dict[str, float]]:
         """The metrics of all evaluations so far."""
-        path = self._workdir / "evaluations.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return _lines(self._workdir / "evaluations.jsonl")
 
     def samples(self, step: int, images: np.ndarray, columns: int = 0) -> None:
         """Writes an image grid of the samples uint8 [N, H, W, C] of a step, see `plots.grid`."""
@@ -91,6 +94,27 @@ class RunWriter:
             plots.draw_animation(self._workdir)
 
 
+def remove_after(workdir: Path, step: int) -> None:
+    """Removes from a run's folder all that was written after `step`, in a history that the run does not continue.
+
+    That is, where a run resumes from an earlier checkpoint, or from the start: lines of metrics and of evaluations,
+    sample images, checkpoints in `best/`, and the plot and the animation that show them.
+    """
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        if _keep_until(workdir / name, step):
+            (workdir / "losses.png").unlink(missing_ok=True)
+    for image in _of_later_steps(workdir / "samples", step):
+        image.unlink(missing_ok=True)
+        (workdir / "training.gif").unlink(missing_ok=True)
+    for best in _of_later_steps(workdir / "best", step):
+        shutil.rmtree(best)
+
+
+def _of_later_steps(folder: Path, step: int) -> list[Path]:
+    """The files and folders in `folder` that are named after a step beyond `step`."""
+    return [path for path in folder.glob("*") if path.stem.isdecimal() and int(path.stem) > step]
+
+
 def finish(workdir: Path, *, is_of_points: bool) -> None:
     """Makes the plot and the animation of a complete run, where its last launch ended before it made them."""
     metrics, losses = workdir / "metrics.jsonl", workdir / "losses.png"
@@ -106,11 +130,18 @@ def progress(parts: Iterable, *, total: int, what: str) -> Iterable:
     return tqdm(parts, total=total, desc=what, leave=False, disable=not sys.stderr.isatty())
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Removes the lines after `step`, a last line that a killed process left incomplete, and damaged lines."""
+def _lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _keep_until(path: Path, step: int) -> bool:
+    """Removes the lines after `step`, a last line that a killed process left incomplete, and damaged lines.
+
+    Returns whether there were lines after `step`.
+    """
     if not path.exists():
-        return
-    kept, damaged = [], []
+        return False
+    kept, damaged, is_cut = [], [], False
     lines = path.read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
@@ -118,6 +149,7 @@ def _keep_until(path: Path, step: int) -> None:
             if not isinstance(values, dict) or not all(type(value) in (int, float) for value in values.values()):
                 raise ValueError
             if values["step"] > step:
+                is_cut = True
                 break
         except (ValueError, KeyError, TypeError, RecursionError):
             if line.endswith(b"\n"):
@@ -128,6 +160,7 @@ def _keep_until(path: Path, step: int) -> None:
         logger.warning("%s: removed %d damaged lines, the first is line %d", path, len(damaged), damaged[0])
     with replacing(path) as tmp:
         tmp.write_bytes(b"".join(kept))
+    return is_cut
 
 
 def _is_newer(path: Path, other: Path) -> bool:

@@ -50,12 +50,15 @@ def _train(config: ConfigDict, folder: Path, launched: float) -> int:
     recorder = Recorder(run, folder, preview.real_examples(dataset), launched)
     examples = source.opened(step, options.steps, run.game.discriminator.steps)
     with StopSignal() as stop_signal, recorder, examples:
+        if processes.process_count() > 1:
+            stop_signal.begin()  # the others would take an end at once for a loss
         if step == 0 and options.sample_every:
             recorder.sample(0, state)
         while step < options.steps:
             count = min(recorder.steps_before_due(step), recorder.steps_per_dispatch, source.max_steps_per_dispatch)
             arrays, waited = source.take()
             state, metrics = train_steps(state, arrays, count)
+            stop_signal.begin()  # until here, with what had to be compiled, a signal ends the process at once
             step += count
             recorder.record(step, count, metrics, waited)
             recorder.due(step, state)

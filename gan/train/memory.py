@@ -17,7 +17,7 @@ from flax.errors import InvalidRngError
 from ml_collections import ConfigDict
 
 from gan.build import AUTO
-from gan.errors import UserError
+from gan.errors import UserError, is_out_of_memory
 from gan.game import Game, initial_variables
 from gan.losses import PlayerLoss
 from gan.parallel import processes, sharding
@@ -201,7 +201,7 @@ def compiled_within_memory(
     try:
         compiled = compile_step()
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        if is_out_of_memory(error):
             return None, None
         raise
     return footprint(compiled), compiled

@@ -89,6 +89,7 @@ def train(
             if run.game != members[0].run.game:
                 raise UserError(f"{folder} is another game than {folders[0]}: they cannot be trained together")
         with StopSignal() as stop_signal:
+            stop_signal.begin()
             while active := [member for member in members if member.end is None]:
                 # Those that are behind go first, as far as the next, and then on with it.
                 reached = sorted({int(member.state.step) for member in active})
@@ -237,8 +238,8 @@ def _end_after(
             logger.info("%s: given up at step %d", member.folder, step)
             return End(0)
     except Diverged as error:
-        logger.warning("%s diverged: %s. The last checkpoint is intact", member.folder, error)
-        return End(3, f"diverged: {error}. The last checkpoint is intact")
+        logger.warning("%s diverged: %s", member.folder, error)
+        return End(3, f"diverged: {error}")
     return None
 
 

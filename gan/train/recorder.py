@@ -67,11 +67,13 @@ class Recorder:
         self._manager, self._evaluator, self._best_manager = run.manager, None, None
         if self._options.evaluate_every:
             processes.broadcast_from_primary(self._open_evaluator)
-            self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         first, total = int(run.state.step), self._options.steps
         self._preview = preview.of(run.setup, real_examples)
         self._diagnostics = Diagnostics(real_examples)
-        self._writer = writer.RunWriter(folder, step=first, total=total) if processes.is_primary() else None
+        self._writer = None
+        processes.broadcast_from_primary(lambda: self._open_writer(folder, first, total))
+        if self._options.evaluate_every:  # after the writer has removed what is in there of later steps
+            self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         self._launched = launched
         self._queue, self._waited = DispatchQueue(), 0.0
         self._since = (first, time.perf_counter())
@@ -89,6 +91,9 @@ class Recorder:
                 ends.callback(manager.close)
             for manager in managers:
                 manager.wait_until_finished()  # errors of the last save come out here
+
+    def _open_writer(self, folder: Path, first: int, total: int) -> None:
+        self._writer = writer.RunWriter(folder, step=first, total=total)
 
     def _open_evaluator(self) -> None:
         self._evaluator = evaluator.create(evaluation_options(self._config), self._options.seed)
@@ -111,10 +116,15 @@ class Recorder:
         options = self._options
         if due(step, options.log_every, options.steps):
             self._log(step, int(state.images))
-        if due(step, options.sample_every, options.steps):
-            self.sample(step, state)
-        if due(step, options.evaluate_every, options.steps):
-            self.evaluate(step, state)
+        try:
+            if due(step, options.sample_every, options.steps):
+                self.sample(step, state)
+            if due(step, options.evaluate_every, options.steps):
+                self.evaluate(step, state)
+        except Exception as error:  # features that are not finite, a package that is missing, memory
+            if not isinstance(error, Diverged) and not processes.is_peer_failure(error):
+                self.save(step, state)  # what was trained is not lost
+            raise
         if due(step, options.checkpoint_every, options.steps) or step == options.steps:
             self.save(step, state)
 
@@ -143,7 +153,9 @@ class Recorder:
         """Writes the metrics; whether they are the best so far."""
         metrics = self._evaluator.compute(self._setup.game, sampling.ready(self._setup, ema))
         selection = self._evaluator.selection_metric
-        best = min((line[selection] for line in self._writer.evaluations() if selection in line), default=math.inf)
+        kept = self._best_manager.all_steps()  # the best one may have been in a history that was abandoned
+        found = [line[selection] for line in self._writer.evaluations() if selection in line and line["step"] in kept]
+        best = min(found, default=math.inf)
         self._writer.evaluation(step, metrics)
         logger.info("step %d: %s", step, evaluator.describe(metrics))
         return selection in metrics and metrics[selection] < best
@@ -151,6 +163,10 @@ class Recorder:
     def save(self, step: int, state: states.TrainState) -> None:
         """Saves a checkpoint."""
         self._fetch(step)  # a state that is not finite is never saved
+        for name in ("generator", "discriminator"):  # the metrics show it one step later
+            for leaf in jax.device_get(jax.tree.leaves(getattr(state, name).params)):
+                if not (is_finite := np.isfinite(leaf)).all():
+                    raise self._diverged(step, f"{name}_parameter is {leaf[~is_finite][0]}")
         checkpoint.save(self._manager, step, state)
 
     def _log(self, step: int, images: int) -> None:
@@ -165,7 +181,7 @@ class Recorder:
                 "seconds_per_step": seconds_per_step,
                 "share_waiting_for_data": self._waited / (now - since),
             }
-            seconds = round(time.monotonic() - self._launched, 3)
+            seconds = round(self._writer.seconds + time.monotonic() - self._launched, 3)
             self._writer.metrics(step, {"images": images, "seconds": seconds, **metrics, **speed})
             self._diagnostics.observe_metrics(step, metrics)
         self._choose_dispatch(seconds_per_step)
@@ -188,5 +204,12 @@ class Recorder:
         for index in range(steps):
             for name, values in metrics.items():
                 if not math.isfinite(values[index]):
-                    raise Diverged(f"step {step - steps + 1 + index}: {name} is {values[index]}")
+                    raise self._diverged(step - steps + 1 + index, f"{name} is {values[index]}")
         return metrics
+
+    def _diverged(self, step: int, what: str) -> Diverged:
+        last = self._manager.latest_step()
+        return Diverged(
+            f"step {step}: {what}. " + ("There is no checkpoint yet" if last is None else
+                                        f"The last checkpoint, of step {last}, is intact")
+        )  # fmt: skip

@@ -75,7 +75,9 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
             writer.finish(folder, is_of_points=data.is_point(dataset.image_shape))
         logger.info("the run is complete: step %d of %d. To train longer: --config.steps=%d",
                     first, config.steps, 2 * first)  # fmt: skip
-    record["changes"] = ([] if old is None else old.get("changes", [])) + [
+    earlier = [] if old is None else old.get("changes", [])
+    # A change at a later step, of a history that is not continued, has been in force since the restored step.
+    record["changes"] = [change | {"step": min(change["step"], first)} for change in earlier] + [
         {"step": first, **change} for change in changes
     ]
     return RunSetup(config, setup, start, manager, is_complete, record, old is not None)
