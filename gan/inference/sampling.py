@@ -49,8 +49,8 @@ def sample(
 ) -> None:
     """Writes samples of a run's newest checkpoint to an NPZ file, and the first of them to a PNG file beside it.
 
-    The NPZ file contains `images` uint8 [N, H, W, C] and, if the dataset has classes, `labels` int32 [N] and
-    `class_names` str [K]. 2-D points are float32 [N, 1, 1, 2] and are plotted.
+    The NPZ file contains `images` uint8 [N, H, W, C] and, if the generator is conditional, the `labels` int32 [N] that
+    it was asked for and `class_names` str [K]. 2-D points are float32 [N, 1, 1, 2] and are plotted.
 
     Args:
       folder: the workdir of the run.
@@ -78,7 +78,7 @@ def sample(
     labels = [_label(name, class_names) for name in classes]
     batches = list(draw(game, ema, seed=seed, count=count, labels=labels, same_latents=same_latents))
     arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
-    if game.num_classes:
+    if game.is_conditional:
         arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
         arrays["class_names"] = np.array(class_names)
     image_path = out.with_suffix(".png")
