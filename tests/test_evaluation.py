@@ -17,6 +17,7 @@ from gan.evaluation import evaluator as evaluators
 from gan.evaluation.options import evaluation_options
 from gan.inference import sampling
 from gan.parallel import sharding
+from gan.train import loop
 
 EVALUATION = {"evaluation.num_samples": 200, "evaluate_every": 4}
 
@@ -181,13 +182,42 @@ def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_
         ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; expected: 10 or more"),
         ({"evaluation.reference_samples": 4}, "give 4 images to compare with; expected: 10 or more"),
         ({"evaluation.extractor": "incepton"}, "config.evaluation.extractor='incepton'.*nearest: 'inception'"),
-        ({"evaluation.split": "validation"}, "validation"),
+        ({"evaluation.extractor": "inception(size=3)"}, "config.evaluation.extractor='inception.size=3.'.*resize"),
+        ({"evaluation.extractor": "pixels", "data.name": "ring8"}, "'pixels' has no meaning for points in the plane"),
+        ({"evaluation.split": "testt"}, "config.evaluation.split='testt' is not a split of digits"),
     ],
 )
 def test_invalid_options_are_rejected(overrides, line):
     with pytest.raises(UserError, match=line) as caught:
         create(runs.config(**EVALUATION | overrides))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, line",
+    [
+        ({"evaluation.metrics": ("frechet,kernel",)}, "config.evaluation.metrics: 'frechet,kernel' is unknown"),
+        ({"evaluation.extractor": "clip"}, "config.evaluation.extractor='clip' is unknown.*expected: .*inception"),
+        ({"evaluation.split": "testt"}, "config.evaluation.split='testt' is not a split of digits"),
+    ],
+)
+@pytest.mark.parametrize("evaluate_every", [0, 4])
+def test_a_run_with_an_evaluation_that_cannot_be_does_not_start(tmp_path, monkeypatch, overrides, line, evaluate_every):
+    monkeypatch.setattr(loop, "find_run", None)  # which compiles
+    with pytest.raises(UserError, match=line):
+        runs.train(tmp_path / "run", evaluate_every=evaluate_every, **overrides)
+
+
+def test_the_command_checks_its_options_before_anything_slow(tmp_path, monkeypatch):
+    runs.train(tmp_path, steps=4)
+    monkeypatch.setattr(sampling, "restore", None)
+    for given, line in (({"extractor": "clip"}, "--extractor='clip' is unknown"), ({"count": 3}, "--num_samples=3 is")):
+        with pytest.raises(UserError, match=line):
+            command.evaluate(tmp_path, **{"count": None, "seed": 0} | given)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"split": "test"', '"split": "testt"'))
+    with pytest.raises(UserError, match="config.evaluation.split='testt' is not a split of digits"):
+        command.evaluate(tmp_path, count=None, seed=0)
 
 
 def test_streamed_features_have_the_metrics_of_the_whole(digits):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gan.evaluation import evaluator
 from gan.evaluation.options import evaluation_options
+from gan.evaluation.reference import open_data
 from gan.inference import sampling
 from gan.io import plots, workdir
 
@@ -30,14 +31,15 @@ def evaluate(
       UserError: no run or checkpoint in `folder`, other data than it was trained on, or an option out of range.
     """
     config, dataset = sampling.recorded(folder)
-    if count is not None:
-        config.evaluation.num_samples = count
-    if extractor is not None:
-        config.evaluation.extractor = extractor
+    given = {"num_samples": count, "extractor": extractor}
+    given = {field: value for field, value in given.items() if value is not None}
+    config.evaluation.update(given)
+    options = evaluation_options(config, flags={field: f"--{field}" for field in given})
+    real_data = open_data(options)  # mistakes come out before anything that takes long
     restored = {"last": sampling.restore(folder, truncation=truncation)}
     if any((folder / "best").glob("[0-9]*")):
         restored["best"] = sampling.restore(folder, "best", truncation=truncation)
-    run_evaluator = evaluator.create(evaluation_options(config), seed)
+    run_evaluator = evaluator.create(options, seed, real_data)
     workdir.check_data(folder, dataset, run_evaluator.fingerprint)
     checkpoints, real = {}, run_evaluator.real_baseline()
     logger.info("real training images: %s", evaluator.describe(real))
