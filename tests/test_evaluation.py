@@ -1,6 +1,7 @@
 """gan.evaluation: metrics of a run, of real images and of damaged ones; the best checkpoint; what is rejected."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import runs
 
 from gan import data
 from gan.errors import UserError
-from gan.evaluation import command
+from gan.evaluation import command, warnings
 from gan.evaluation import evaluator as evaluators
 from gan.evaluation.options import evaluation_options
 from gan.inference import sampling
@@ -130,6 +131,8 @@ def test_a_run_records_its_metrics_and_its_best_checkpoint(tmp_path):
     assert protocol["extractor"] == "classifier" and protocol["num_samples"] == 200
     assert protocol["classifier_test_accuracy"] > 0.5
     assert (tmp_path / "nearest_last.png").exists()
+    assert record["real_training_images_warnings"] == []
+    assert list(record["checkpoints"]["last"]) == ["step", "metrics", "warnings", "seconds"]
     assert record["real_training_images"]["fd_classifier"] < best["fd_classifier"]
 
 
@@ -218,6 +221,47 @@ def test_the_command_checks_its_options_before_anything_slow(tmp_path, monkeypat
     path.write_text(path.read_text().replace('"split": "test"', '"split": "testt"'))
     with pytest.raises(UserError, match="config.evaluation.split='testt' is not a split of digits"):
         command.evaluate(tmp_path, count=None, seed=0)
+
+
+def test_collapsed_copied_and_few_samples_are_flagged_beside_their_metrics(digits):
+    evaluator, images, labels = digits
+    order = np.random.default_rng(1).permutation(len(images))[:600]
+    images, labels = images[order], labels[order]
+    whole = evaluator.compute_from_images(images, labels)
+    assert whole.warnings == () and "WARNING" not in evaluators.describe(whole)
+    collapsed = evaluator.compute_from_images(np.repeat(images[:1], 600, axis=0), labels)
+    assert collapsed["precision"] == 1.0  # of a constant set, a perfect one
+    for line in ("samples hardly vary", "600 samples, 1 of them distinct", "collapsed generator"):
+        assert any(line in warning for warning in collapsed.warnings), collapsed.warnings
+        assert line in evaluators.describe(collapsed)
+    few = evaluator.compute_from_images(images[:10], labels[:10])
+    for line in (
+        "10 samples are too few.*recall",
+        "inception score: 10 splits of 1 samples",
+        "10 samples for 10 modes",
+    ):
+        assert any(re.search(line, warning) for warning in few.warnings), few.warnings
+    copied = evaluator.compute_from_images(np.repeat(images[:300], 2, axis=0), np.repeat(labels[:300], 2))
+    assert any("600 samples, 300 of them distinct" in warning for warning in copied.warnings)
+
+
+@pytest.mark.parametrize(
+    "found, expected",
+    [
+        (warnings.of_score(500, 10), False), (warnings.of_score(90, 10), True), (warnings.of_score(9, 2), True),
+        (warnings.of_modes(80, 8), False), (warnings.of_modes(79, 8), True),
+        (warnings.of_precision({"precision": 1.0, "density": 5.0, "recall": 0.0, "coverage": 0.01}), True),
+        (warnings.of_precision({"precision": 0.9, "density": 1.0, "recall": 0.5, "coverage": 0.01}), False),
+        (warnings.of_precision({"precision": 0.1, "density": 0.1, "recall": 0.0, "coverage": 0.0}), False),
+        (warnings.of_classes(np.repeat([0, 1], [5, 3]), 3), True),
+        (warnings.of_classes(np.repeat([0, 1], [5, 4]), 3), False),
+        (warnings.of_sets(np.arange(200.0).reshape(100, 2), np.arange(200.0).reshape(100, 2)), False),
+        (warnings.of_sets(np.arange(198.0).reshape(99, 2), np.arange(200.0).reshape(100, 2)), True),
+        (warnings.of_sets(np.arange(200.0).reshape(100, 2), np.ones((100, 2))), True),
+    ],
+)  # fmt: skip
+def test_each_warning_has_its_bound(found, expected):
+    assert bool(list(found)) == expected
 
 
 def test_streamed_features_have_the_metrics_of_the_whole(digits):

@@ -18,6 +18,8 @@ def evaluate(
 ) -> None:
     """Writes `evaluation.json`: the metrics of the last and the best checkpoint and of real images, and the protocol.
 
+    `warnings` beside metrics say which of them have no meaning, and why; the log shows them with the metrics.
+
     For images, `nearest_last.png` and `nearest_best.png` show samples beside their nearest training images.
 
     Args:
@@ -46,11 +48,18 @@ def evaluate(
     for name, (game, step, ema) in restored.items():
         start = time.perf_counter()
         metrics = run_evaluator.compute(game, ema)
-        checkpoints[name] = {"step": step, "metrics": metrics, "seconds": round(time.perf_counter() - start, 2)}
+        seconds = round(time.perf_counter() - start, 2)
+        warnings = list(metrics.warnings)
+        checkpoints[name] = {"step": step, "metrics": metrics, "warnings": warnings, "seconds": seconds}
         if (grid := run_evaluator.nearest_training_images(game, ema)) is not None:
             plots.save_png(folder / f"nearest_{name}.png", grid)
         logger.info("the %s checkpoint, step %d: %s", name, step, evaluator.describe(metrics))
     protocol = run_evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
-    record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
+    record = {
+        "checkpoints": checkpoints,
+        "real_training_images": real,
+        "real_training_images_warnings": list(real.warnings),
+        "protocol": protocol,
+    }
     workdir.write_record(folder / "evaluation.json", record)
     logger.info("%s", folder / "evaluation.json")

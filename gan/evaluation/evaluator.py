@@ -9,6 +9,7 @@ from gan.evaluation.images import ImageEvaluator
 from gan.evaluation.options import EvaluationOptions
 from gan.evaluation.points import PointEvaluator
 from gan.evaluation.reference import RealData, open_data
+from gan.evaluation.warnings import Metrics
 
 Evaluator = ImageEvaluator | PointEvaluator
 
@@ -26,6 +27,7 @@ def create(options: EvaluationOptions, seed: int, real: RealData | None = None) 
     return kind(options, seed, real)
 
 
-def describe(metrics: dict[str, float]) -> str:
-    """The metrics in one line."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+def describe(metrics: Metrics) -> str:
+    """The metrics in one line, with what makes them meaningless."""
+    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    return "; WARNING: ".join([values, *metrics.warnings])
