@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,35 @@ def check_data(settings: Mapping[str, Any]) -> None:
             f"config.data.dir={folder!r} has no prepared {prepared!r}; expected: {images}. TFDS_DATA_DIR sets where "
             f"a dataset is prepared"
         )
+
+
+def warnings_on_labels(game: Game, class_names: Sequence[str], counts: Sequence[int] | None) -> list[str]:
+    """What a game does not learn of labels that its dataset has.
+
+    Args:
+      game: of the run.
+      class_names: of the dataset.
+      counts: the number of images of each class; None: unknown.
+    """
+    lines = []
+    conditional = {"generator": game.is_conditional, "discriminator": game.discriminates_classes}
+    if sum(conditional.values()) == 1:
+        yes, no = sorted(conditional, key=conditional.get, reverse=True)
+        lines.append(
+            f"the {yes} is conditional and the {no} is not: G does not learn the classes; expected: "
+            f"config.{no}.conditioning as well, or config.{yes}.conditioning='none'"
+        )
+    if not any(conditional.values()):
+        return lines
+    if len(class_names) == 1:
+        lines.append("the networks are conditional on a single class, which tells them nothing")
+    missing = [name for name, count in zip(class_names, counts or (), strict=False) if not count]
+    if missing:
+        lines.append(
+            f"{len(missing)} of {len(class_names)} classes have no image, such as {missing[0]!r}: their samples are of "
+            f"no class; expected: a config.data.split with all classes"
+        )
+    return lines
 
 
 def check_augment(config: ConfigDict, game: Game) -> None:

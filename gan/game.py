@@ -143,6 +143,11 @@ class Game:
         return stated(self.generator.module, "conditioning", "none") != "none"
 
     @property
+    def discriminates_classes(self) -> bool:
+        """Whether the discriminator is conditional."""
+        return stated(self.discriminator.module, "conditioning", "none") != "none"
+
+    @property
     def has_styles(self) -> bool:
         """Whether the generator has styles, to which offsets can be added."""
         return stated(self.generator.module, "styles", False)
