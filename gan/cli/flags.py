@@ -54,9 +54,14 @@ CLASSES = flags.DEFINE_list("classes", [], "Classes to sample, in turn: names or
 SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Sample each latent once for each class, side by side.")
 TRUNCATION = flags.DEFINE_float(
     "truncation", None,
-    "Truncation trick: psi for StyleGAN2; otherwise latents beyond this many standard deviations are resampled.",
+    "Truncation trick: psi for StyleGAN2, of any sign; otherwise latents beyond this many standard deviations are "
+    "resampled.",
 )  # fmt: skip
-OUT = flags.DEFINE_string("out", None, "NPZ file of the samples. Default: samples_seedSEED.npz in the workdir.")
+OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices.",
+)
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Join a multi-process run; the cluster is detected (Slurm, Kubernetes, TPU, Open MPI)."
 )

@@ -55,7 +55,9 @@ def open_data(options: EvaluationOptions) -> RealData:
     except UserError as error:
         if options.split != "test":
             raise _with_own_field(error) from error
-        logger.warning("%s. Samples are compared with the training split %r.", error, options.data["split"])
+        logger.warning(
+            "%s. Samples are compared with the training split %r.", _with_own_field(error), options.data["split"]
+        )
         reference = training
     rows = evenly_spaced(len(reference), options.reference_samples or len(reference))
     if len(rows) < MIN_SAMPLES:
