@@ -1,6 +1,9 @@
 """Checks of a config and of the game it makes, before anything is compiled; each raises `UserError` in one line."""
 
 import functools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,12 +11,20 @@ import jax.numpy as jnp
 from flax.errors import InvalidRngError
 from ml_collections import ConfigDict
 
+from gan import data
 from gan.augment import AUGMENTS
 from gan.config import schema
+from gan.data import toys
 from gan.errors import UserError
 from gan.estimators import Exact
 from gan.game import SPECTRAL_NORM, DiscriminatorOutput, Game, initial_variables, stated
 from gan.penalties import ESTIMATED, PENALTIES
+
+FOLDER = "folder"
+"""The name of the dataset that is a folder of images."""
+
+VERSION = re.compile(r"\d+\.\d+\.\d+")
+"""The name of the folder in which TFDS prepares a version of a dataset."""
 
 MAX_LAYERS, MAX_CHANNELS = 256, 2**20
 """The most layers or blocks, and the most channels of one, that a network's field may ask for."""
@@ -25,6 +36,7 @@ LAYER_COUNTS = (".depth", ".blocks", ".mapping_layers", ".halvings")
 def check_values(config: ConfigDict) -> None:
     """Raises `UserError` for a field that is missing or of another kind, and for a number that cannot be."""
     schema.check(config)
+    check_data(config.data)
     if config.steps < 1:
         raise UserError(f"config.steps={config.steps} must be at least 1")
     if config.batch_size < 1 or config.discriminator_steps < 1:
@@ -57,6 +69,65 @@ def check_values(config: ConfigDict) -> None:
     images = config.steps * config.batch_size * config.discriminator_steps
     if images >= 2**32:
         raise UserError(f"config.steps={config.steps} shows {images} images; at most {2**32 - 1} can be counted")
+
+
+def check_data(settings: Mapping[str, Any]) -> None:
+    """The fields of `config.data` have a use: what a dataset ignores is a mistake, such as a folder for the digits.
+
+    `config.data.dir` holds images or prepared datasets. Nothing is prepared in it, since it may be a user's images.
+    """
+    name, folder = settings["name"], settings["dir"]
+    if folder == "None":
+        raise UserError("config.data.dir='None'; expected: a folder, or nothing for that of TFDS_DATA_DIR")
+    if name != FOLDER and settings["skip_broken"]:
+        raise UserError(
+            f"config.data.skip_broken=True has no meaning for {name!r}; expected with it: data.name={FOLDER}"
+        )
+    if name in (*toys.NAMES, data.stacked.NAME) and settings["crop"] != "center":
+        raise UserError(f"config.data.crop={settings['crop']!r} has no meaning for {name!r}; expected: 'center'")
+    if not folder or name == FOLDER:
+        return
+    images = f"config.data.name={FOLDER} for the images in it, or no config.data.dir"
+    if name in toys.NAMES:
+        raise UserError(
+            f"config.data.dir={folder!r} has no meaning for {name!r}, which is computed; expected: {images}"
+        )
+    prepared = "mnist" if name == data.stacked.NAME else name.partition(":")[0].partition("/")[0]
+    home = Path(folder).expanduser() / prepared
+    if not any(VERSION.fullmatch(path.name) for pattern in ("*", "*/*") for path in home.glob(pattern)):
+        raise UserError(
+            f"config.data.dir={folder!r} has no prepared {prepared!r}; expected: {images}. TFDS_DATA_DIR sets where "
+            f"a dataset is prepared"
+        )
+
+
+def warnings_on_labels(game: Game, class_names: Sequence[str], counts: Sequence[int] | None) -> list[str]:
+    """What a game does not learn of labels that its dataset has.
+
+    Args:
+      game: of the run.
+      class_names: of the dataset.
+      counts: the number of images of each class; None: unknown.
+    """
+    lines = []
+    conditional = {"generator": game.is_conditional, "discriminator": game.discriminates_classes}
+    if sum(conditional.values()) == 1:
+        yes, no = sorted(conditional, key=conditional.get, reverse=True)
+        lines.append(
+            f"the {yes} is conditional and the {no} is not: G does not learn the classes; expected: "
+            f"config.{no}.conditioning as well, or config.{yes}.conditioning='none'"
+        )
+    if not any(conditional.values()):
+        return lines
+    if len(class_names) == 1:
+        lines.append("the networks are conditional on a single class, which tells them nothing")
+    missing = [name for name, count in zip(class_names, counts or (), strict=False) if not count]
+    if missing:
+        lines.append(
+            f"{len(missing)} of {len(class_names)} classes have no image, such as {missing[0]!r}: their samples are of "
+            f"no class; expected: a config.data.split with all classes"
+        )
+    return lines
 
 
 def check_augment(config: ConfigDict, game: Game) -> None:

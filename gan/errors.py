@@ -35,6 +35,14 @@ OUT_OF_MEMORY = ("resource_exhausted", "out of memory", "out_of_memory", "bad_al
 XLA reports it as RESOURCE_EXHAUSTED on a GPU or TPU, and at run time on a CPU as INTERNAL.
 """
 
+OTHER_NAMES: Mapping[str, str] = {
+    "wgan": "wasserstein", "lsgan": "least_squares", "ls": "least_squares", "mse": "least_squares",
+    "bce": "non_saturating", "vanilla": "non_saturating", "rpgan": "relativistic", "ragan": "relativistic_average",
+    "fid": "frechet", "kid": "kernel", "is": "inception_score", "precision": "prdc", "recall": "prdc",
+    "gp": "wgan_gp", "gradient_penalty": "wgan_gp",
+}  # fmt: skip
+"""The names that papers and other libraries use, and the same thing's name here."""
+
 MAX_CHARACTERS = 2000
 """Characters of a reported line. The middle of a longer one is left out."""
 
@@ -135,8 +143,10 @@ def last_line(error: BaseException) -> str:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`"; nearest: 'x'"` for the valid name most similar to `name`, or `""` where none is similar."""
-    match = difflib.get_close_matches(str(name), [str(entry) for entry in valid], n=1, cutoff=0.5)
+    """`"; nearest: 'x'"` for the valid name of the same thing or most similar to `name`; `""` where none is."""
+    entries = [str(entry) for entry in valid]
+    other = OTHER_NAMES.get(str(name).strip().lower())
+    match = [other] if other in entries else difflib.get_close_matches(str(name), entries, n=1, cutoff=0.5)
     return f"; nearest: {match[0]!r}" if match else ""
 
 

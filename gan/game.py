@@ -143,6 +143,11 @@ class Game:
         return stated(self.generator.module, "conditioning", "none") != "none"
 
     @property
+    def discriminates_classes(self) -> bool:
+        """Whether the discriminator is conditional."""
+        return stated(self.discriminator.module, "conditioning", "none") != "none"
+
+    @property
     def has_styles(self) -> bool:
         """Whether the generator has styles, to which offsets can be added."""
         return stated(self.generator.module, "styles", False)
@@ -203,13 +208,16 @@ class Game:
         appendix B). For others a coordinate of the latent more than `truncation` standard deviations from its mean is
         drawn again (Brock et al. 2019, arXiv:1809.11096, section 3.1).
 
-        Raises `UserError` for a truncation that is not positive, and for a prior that is not normal.
+        psi may be 0, the mean style, or negative, styles on the other side of the mean. Raises `UserError` for a psi
+        that is not finite, for another truncation that is not positive, and for a prior that is not normal.
         """
-        if not truncation > 0.0:
-            raise UserError(f"--truncation={truncation} must be above 0")
+        if self.has_styles and not math.isfinite(truncation):
+            raise UserError(f"--truncation={truncation}; expected: a finite number, psi")
         if self.has_styles:
             module = self.generator.module.clone(truncation=truncation)
             return dataclasses.replace(self, generator=dataclasses.replace(self.generator, module=module))
+        if not truncation > 0.0:
+            raise UserError(f"--truncation={truncation} must be above 0 for a network without styles")
         if not isinstance(self.prior, Normal):
             raise UserError(
                 f"--truncation={truncation} needs latents from a normal distribution, and this run's are from "

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import jax
 import pytest
+import runs
 from ml_collections import ConfigDict
 
-from gan import state
+from gan import checks, state
 from gan.build import make_game, make_schedules
+from gan.cli import flags
 from gan.cli.flags import config_and_workdir
 from gan.config import loading
 from gan.config.flattening import flatten
@@ -76,8 +78,46 @@ def test_a_config_file_is_loaded_with_its_argument_and_overrides(tmp_path):
     ):
         with pytest.raises(UserError, match=line):
             loading.load(str(name), flag="base")
-    with pytest.raises(UserError, match="--override seed=x is invalid; expected: int, such as 0"):
+    with pytest.raises(UserError, match="--override seed=x is invalid; expected: a whole number, such as 0"):
         loading.load("configs/dcgan.py", ["seed=x"])
+
+
+@pytest.mark.parametrize(
+    "flag, line",
+    [
+        ("--config.steps=1.5", "--config.steps=1.5; expected: a whole number"),
+        ("--config.steps=None", "--config.steps=None; expected: a whole number"),
+        ("--config.seed=inf", "--config.seed=inf; expected: a whole number"),
+        ("--config.microbatches=many", "--config.microbatches=many; expected: a whole number"),
+        ("--config.generator.learning_rate=None", "learning_rate=None; expected: a number"),
+        ("--config.lr=1", "nearest: --config.generator.learning_rate"),
+        ("--config.discriminator.lr=1", "nearest: --config.discriminator.learning_rate"),
+        ("--config.epochs=3", "nearest: --config.steps"),
+        ("--config.z_dim=3", "nearest: --config.latent.size"),
+        ("--config.image_size=3", "nearest: --config.data.image_size"),
+        ("--steps=3", "--steps is no flag; nearest: --config.steps"),
+        ("--batch_size=3", "--batch_size is no flag; nearest: --config.batch_size"),
+        ("--lr=3", "--lr is no flag; nearest: --config.generator.learning_rate"),
+    ],
+)
+def test_a_value_that_is_no_number_or_a_name_of_another_library_is_explained(flag, line):
+    with pytest.raises(UserError, match=line):
+        parsed("configs/dcgan.py", flag)
+
+
+def test_whole_numbers_may_have_an_exponent():
+    given = ["--config.steps=1e3", "--config.seed", "2e2", "--config.microbatches=4e0"]
+    config = parsed("configs/dcgan.py", *given)
+    assert (config.steps, config.seed, config.microbatches) == (1000, 200, 4)
+    assert type(config.steps) is int
+    assert parsed("configs/dcgan.py", "--config.microbatches=auto").microbatches == "auto"
+    metrics = parsed("configs/dcgan.py", "--config.evaluation.metrics=frechet, kernel").evaluation.metrics
+    assert metrics == ("frechet", "kernel")
+    config = loading.load("configs/dcgan.py", ["steps=1e3"])
+    assert config.steps == 1000 and type(config.steps) is int
+    assert flags.WholeNumberParser(1).parse("5e4") == 50_000
+    with pytest.raises(ValueError, match="expected: a whole number"):
+        flags.WholeNumberParser(1).parse("2.5")
 
 
 def test_every_command_in_the_documents_parses():
@@ -93,3 +133,35 @@ def test_every_command_in_the_documents_parses():
         parsed(ROOT / words[0].removeprefix("--config="), *(word.replace('"', "") for word in words[1:]))
         checked += 1
     assert checked >= 5
+
+
+@pytest.mark.parametrize(
+    "changes, line",
+    [
+        ({"dir": "PICTURES"}, "has no prepared 'digits'; expected: config.data.name=folder for the images in it"),
+        ({"dir": "PICTURES", "name": "mnist"}, "has no prepared 'mnist'; expected: config.data.name=folder"),
+        ({"dir": "PICTURES", "name": "stacked_mnist"}, "has no prepared 'mnist'"),
+        ({"dir": "PICTURES", "name": "cifar10:3.0.2"}, "has no prepared 'cifar10'"),
+        ({"dir": "PICTURES", "name": "ring8"}, "has no meaning for 'ring8', which is computed"),
+        ({"dir": "nowhere"}, "config.data.dir='nowhere' has no prepared 'digits'"),
+        ({"dir": "None"}, "config.data.dir='None'; expected: a folder, or nothing"),
+        ({"skip_broken": True}, "config.data.skip_broken=True has no meaning for 'digits'"),
+        ({"name": "ring8", "crop": "none"}, "config.data.crop='none' has no meaning for 'ring8'"),
+    ],
+)
+def test_a_field_of_the_data_without_a_use_is_an_error_and_writes_nothing(tmp_path, changes, line):
+    pictures = tmp_path / "pictures"
+    (pictures / "mnist").mkdir(parents=True)  # a class, not a dataset
+    (pictures / "mnist" / "3.png").write_bytes(b"")
+    there = sorted(tmp_path.rglob("*"))
+    given = {name: str(pictures) if value == "PICTURES" else value for name, value in changes.items()}
+    with pytest.raises(UserError, match=line):
+        runs.train(tmp_path / "run", **{f"data.{name}": value for name, value in given.items()})
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_a_folder_of_prepared_data_is_used(tmp_path):
+    (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
+    settings = {"name": "digits", "skip_broken": False, "crop": "center"}
+    checks.check_data(settings | {"dir": str(tmp_path)})
+    checks.check_data(settings | {"name": "folder", "dir": "anywhere", "skip_broken": True})

@@ -1,6 +1,7 @@
 """gan.evaluation: metrics of a run, of real images and of damaged ones; the best checkpoint; what is rejected."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -12,11 +13,12 @@ import runs
 
 from gan import data
 from gan.errors import UserError
-from gan.evaluation import command
+from gan.evaluation import command, warnings
 from gan.evaluation import evaluator as evaluators
 from gan.evaluation.options import evaluation_options
 from gan.inference import sampling
 from gan.parallel import sharding
+from gan.train import loop
 
 EVALUATION = {"evaluation.num_samples": 200, "evaluate_every": 4}
 
@@ -129,6 +131,8 @@ def test_a_run_records_its_metrics_and_its_best_checkpoint(tmp_path):
     assert protocol["extractor"] == "classifier" and protocol["num_samples"] == 200
     assert protocol["classifier_test_accuracy"] > 0.5
     assert (tmp_path / "nearest_last.png").exists()
+    assert record["real_training_images_warnings"] == []
+    assert list(record["checkpoints"]["last"]) == ["step", "metrics", "warnings", "seconds"]
     assert record["real_training_images"]["fd_classifier"] < best["fd_classifier"]
 
 
@@ -181,13 +185,83 @@ def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_
         ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; expected: 10 or more"),
         ({"evaluation.reference_samples": 4}, "give 4 images to compare with; expected: 10 or more"),
         ({"evaluation.extractor": "incepton"}, "config.evaluation.extractor='incepton'.*nearest: 'inception'"),
-        ({"evaluation.split": "validation"}, "validation"),
+        ({"evaluation.extractor": "inception(size=3)"}, "config.evaluation.extractor='inception.size=3.'.*resize"),
+        ({"evaluation.extractor": "pixels", "data.name": "ring8"}, "'pixels' has no meaning for points in the plane"),
+        ({"evaluation.split": "testt"}, "config.evaluation.split='testt' is not a split of digits"),
     ],
 )
 def test_invalid_options_are_rejected(overrides, line):
     with pytest.raises(UserError, match=line) as caught:
         create(runs.config(**EVALUATION | overrides))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, line",
+    [
+        ({"evaluation.metrics": ("frechet,kernel",)}, "config.evaluation.metrics: 'frechet,kernel' is unknown"),
+        ({"evaluation.extractor": "clip"}, "config.evaluation.extractor='clip' is unknown.*expected: .*inception"),
+        ({"evaluation.split": "testt"}, "config.evaluation.split='testt' is not a split of digits"),
+    ],
+)
+@pytest.mark.parametrize("evaluate_every", [0, 4])
+def test_a_run_with_an_evaluation_that_cannot_be_does_not_start(tmp_path, monkeypatch, overrides, line, evaluate_every):
+    monkeypatch.setattr(loop, "find_run", None)  # which compiles
+    with pytest.raises(UserError, match=line):
+        runs.train(tmp_path / "run", evaluate_every=evaluate_every, **overrides)
+
+
+def test_the_command_checks_its_options_before_anything_slow(tmp_path, monkeypatch):
+    runs.train(tmp_path, steps=4)
+    monkeypatch.setattr(sampling, "restore", None)
+    for given, line in (({"extractor": "clip"}, "--extractor='clip' is unknown"), ({"count": 3}, "--num_samples=3 is")):
+        with pytest.raises(UserError, match=line):
+            command.evaluate(tmp_path, **{"count": None, "seed": 0} | given)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"split": "test"', '"split": "testt"'))
+    with pytest.raises(UserError, match="config.evaluation.split='testt' is not a split of digits"):
+        command.evaluate(tmp_path, count=None, seed=0)
+
+
+def test_collapsed_copied_and_few_samples_are_flagged_beside_their_metrics(digits):
+    evaluator, images, labels = digits
+    order = np.random.default_rng(1).permutation(len(images))[:600]
+    images, labels = images[order], labels[order]
+    whole = evaluator.compute_from_images(images, labels)
+    assert whole.warnings == () and "WARNING" not in evaluators.describe(whole)
+    collapsed = evaluator.compute_from_images(np.repeat(images[:1], 600, axis=0), labels)
+    assert collapsed["precision"] == 1.0  # of a constant set, a perfect one
+    for line in ("samples hardly vary", "600 samples, 1 of them distinct", "collapsed generator"):
+        assert any(line in warning for warning in collapsed.warnings), collapsed.warnings
+        assert line in evaluators.describe(collapsed)
+    few = evaluator.compute_from_images(images[:10], labels[:10])
+    for line in (
+        "10 samples are too few.*recall",
+        "inception score: 10 splits of 1 samples",
+        "10 samples for 10 modes",
+    ):
+        assert any(re.search(line, warning) for warning in few.warnings), few.warnings
+    copied = evaluator.compute_from_images(np.repeat(images[:300], 2, axis=0), np.repeat(labels[:300], 2))
+    assert any("600 samples, 300 of them distinct" in warning for warning in copied.warnings)
+
+
+@pytest.mark.parametrize(
+    "found, expected",
+    [
+        (warnings.of_score(500, 10), False), (warnings.of_score(90, 10), True), (warnings.of_score(9, 2), True),
+        (warnings.of_modes(80, 8), False), (warnings.of_modes(79, 8), True),
+        (warnings.of_precision({"precision": 1.0, "density": 5.0, "recall": 0.0, "coverage": 0.01}), True),
+        (warnings.of_precision({"precision": 0.9, "density": 1.0, "recall": 0.5, "coverage": 0.01}), False),
+        (warnings.of_precision({"precision": 0.1, "density": 0.1, "recall": 0.0, "coverage": 0.0}), False),
+        (warnings.of_classes(np.repeat([0, 1], [5, 3]), 3), True),
+        (warnings.of_classes(np.repeat([0, 1], [5, 4]), 3), False),
+        (warnings.of_sets(np.arange(200.0).reshape(100, 2), np.arange(200.0).reshape(100, 2)), False),
+        (warnings.of_sets(np.arange(198.0).reshape(99, 2), np.arange(200.0).reshape(100, 2)), True),
+        (warnings.of_sets(np.arange(200.0).reshape(100, 2), np.ones((100, 2))), True),
+    ],
+)  # fmt: skip
+def test_each_warning_has_its_bound(found, expected):
+    assert bool(list(found)) == expected
 
 
 def test_streamed_features_have_the_metrics_of_the_whole(digits):

@@ -176,6 +176,11 @@ def test_truncation_draws_again_what_lies_beyond_it_or_is_the_generators_own():
         truncation: float = 1.0
 
     styled = dataclasses.replace(game, generator=dataclasses.replace(game.generator, module=Styled())).truncated(0.7)
+    for psi in (0.0, -0.7):  # the mean style, and styles on its other side
+        assert styled.truncated(psi).generator.module.truncation == psi
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="expected: a finite number, psi"):
+            styled.truncated(wrong)
     assert styled.generator.module.truncation == 0.7 and styled.prior == game.prior
 
 

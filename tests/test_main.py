@@ -141,7 +141,7 @@ def test_a_trained_run_gives_samples(tmp_path):
     assert first["images"].shape == (130, 8, 8, 1)
     assert first["images"].dtype == np.uint8
     np.testing.assert_array_equal(first["images"], second["images"])
-    np.testing.assert_array_equal(first["labels"], np.arange(130) % 10)
+    assert first.files == ["images"]  # an unconditional generator was not asked for labels
     assert zipfile.is_zipfile(files[0])
     assert Image.open(tmp_path / "a.png").mode == "L"
 

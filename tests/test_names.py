@@ -3,7 +3,10 @@
 import pytest
 
 from gan.config import specs
-from gan.errors import UserError, lookup
+from gan.errors import UserError, lookup, nearest
+from gan.evaluation.options import METRICS
+from gan.losses import LOSSES
+from gan.penalties import PENALTIES
 
 
 def pair(first, second=2):
@@ -42,3 +45,14 @@ def test_invalid_arguments_show_the_signature():
 def test_an_unknown_name_shows_the_nearest_and_all():
     with pytest.raises(UserError, match="config.loss='pear' is unknown; nearest: 'pair'; expected: nothing, pair"):
         lookup(TABLE, "pear", "config.loss")
+
+
+@pytest.mark.parametrize(
+    "name, table, meant",
+    [
+        ("wgan", LOSSES, "wasserstein"), ("LSGAN", LOSSES, "least_squares"), ("vanilla", LOSSES, "non_saturating"),
+        ("fid", METRICS, "frechet"), ("gp", PENALTIES, "wgan_gp"),
+    ],
+)  # fmt: skip
+def test_a_name_that_others_use_finds_the_name_here(name, table, meant):
+    assert nearest(name, table) == f"; nearest: {meant!r}"

@@ -108,6 +108,18 @@ def test_grids_samples_and_metrics_of_a_run_use_the_same_generator(tmp_path):
         sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
 
 
+def test_samples_of_other_choices_have_other_files(tmp_path):
+    runs.train(tmp_path, steps=4, generator__conditioning="concat")
+    choices = ({}, {"seed": 1}, {"truncation": 0.5}, {"classes": ["3", "8"]}, {"count": 9}, {"same_latents": True})
+    for choice in choices:
+        sampling.sample(tmp_path, **{"count": 8, "seed": 0} | choice)
+    assert {path.name for path in tmp_path.glob("*.npz")} == {
+        "samples_step4_seed0_n8.npz", "samples_step4_seed1_n8.npz", "samples_step4_seed0_n8_truncation0.5.npz",
+        "samples_step4_seed0_n8_classes3-8.npz", "samples_step4_seed0_n9.npz",
+        "samples_step4_seed0_n8_same_latents.npz",
+    }  # fmt: skip
+
+
 def test_a_negative_number_of_batches_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"config\.evaluation\.standing_batches=-1 must not be negative"):
         runs.train(tmp_path, **{"evaluation.standing_batches": -1})

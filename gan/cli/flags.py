@@ -3,28 +3,48 @@
 Importing this module does not load JAX: `--help` and a mistake in a flag are answered at once.
 """
 
-import difflib
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from gan.config import loading
+from gan.config.field_names import meant_field, nearest_field
 from gan.config.flattening import flatten
+from gan.config.schema import COUNT_OR_AUTO, FIELDS, kind_name, whole_number
 from gan.errors import UserError
+
+
+class WholeNumberParser(flags.IntegerParser):
+    """Parses whole numbers, which may be written as 1e4."""
+
+    def convert(self, argument: str | int) -> int:
+        """The number. Raises `ValueError` for a text that means none."""
+        try:
+            return whole_number(argument)
+        except ValueError:
+            raise ValueError(f"expected: {kind_name(int)}") from None
+
+
+def _define_whole_number(name: str, default: int | None, meaning: str, lowest: int | None = None, highest=None):
+    return flags.DEFINE(
+        WholeNumberParser(lowest, highest), name, default, meaning, serializer=flags.ArgumentSerializer()
+    )
+
 
 CONFIG_HELP = "The config of the run: FILE or FILE:ARG, where ARG selects a variant, as in configs/dcgan.py:mnist."
 WORKDIR_HELP = "The folder of the run. Default: runs/NAME, or runs/NAME-ARG."
 CONFIG = config_flags.DEFINE_config_file("config", None, CONFIG_HELP)
 WORKDIR = flags.DEFINE_string("workdir", None, WORKDIR_HELP)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
-NUM_SAMPLES = flags.DEFINE_integer(
+NUM_SAMPLES = _define_whole_number(
     "num_samples", None, "Number of samples. Default: 64 to sample; config.evaluation.num_samples to evaluate."
 )
-SEED = flags.DEFINE_integer(
+SEED = _define_whole_number(
     "seed", 0, "Seed of the samples. Sample i of a seed is always the same image.", 0, 2**32 - 1
 )
 EXTRACTOR = flags.DEFINE_string(
@@ -34,15 +54,20 @@ CLASSES = flags.DEFINE_list("classes", [], "Classes to sample, in turn: names or
 SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Sample each latent once for each class, side by side.")
 TRUNCATION = flags.DEFINE_float(
     "truncation", None,
-    "Truncation trick: psi for StyleGAN2; otherwise latents beyond this many standard deviations are resampled.",
+    "Truncation trick: psi for StyleGAN2, of any sign; otherwise latents beyond this many standard deviations are "
+    "resampled.",
 )  # fmt: skip
-OUT = flags.DEFINE_string("out", None, "NPZ file of the samples. Default: samples_seedSEED.npz in the workdir.")
+OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices.",
+)
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Join a multi-process run; the cluster is detected (Slurm, Kubernetes, TPU, Open MPI)."
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the coordinator, on the host of process 0.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of the run.", 1)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process, 0 .. num_processes - 1.", 0)
+NUM_PROCESSES = _define_whole_number("num_processes", None, "Number of processes of the run.", 1)
+PROCESS_ID = _define_whole_number("process_id", None, "Index of this process, 0 .. num_processes - 1.", 0)
 
 MODES_OF = {
     "num_samples": ("sample", "evaluate"),
@@ -63,8 +88,7 @@ MODES_OF = {
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags of `argv` and returns the remaining words. Raises `UserError` for a flag or config in error."""
     try:
-        _check_config(argv)
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_checked(argv))
     except UserError:
         raise
     except Exception as error:  # absl and ml_collections raise many types for a value that cannot be parsed
@@ -84,6 +108,8 @@ def check_modes() -> None:
 
 def workdir() -> Path:
     """The folder of the run: --workdir, or a name made of --config."""
+    if WORKDIR.value == "None":
+        raise UserError("--workdir=None; expected: the folder of the run, or no --workdir for the default")
     if WORKDIR.value:
         return Path(WORKDIR.value)
     if CONFIG.value is None:
@@ -94,7 +120,7 @@ def workdir() -> Path:
 
 def config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     """The config and the folder that `python -m gan.main` would use with these arguments; no global flag changes."""
-    values, argv = flags.FlagValues(), ["gan.main", *arguments]
+    values, argv = flags.FlagValues(), _checked(["gan.main", *arguments])
     config = config_flags.DEFINE_config_file("config", None, CONFIG_HELP, flag_values=values, sys_argv=argv)
     folder = flags.DEFINE_string("workdir", "", WORKDIR_HELP, flag_values=values)
     values(argv)
@@ -107,19 +133,52 @@ def help_text() -> str:
     return f"Flags:\n{text}"
 
 
-def _check_config(argv: Sequence[str]) -> None:
-    """Loads the config file once before absl does, so that a mistake in it or in an override is one line."""
+def _checked(argv: Sequence[str]) -> list[str]:
+    """The words of a command line, with values as absl parses them.
+
+    The config file is loaded once before absl does, so that a mistake in it or in an override is one line.
+    """
     values = {}
     for argument, following in itertools.pairwise([*argv[1:], ""]):
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-"):
             values[name] = value if equals else following
-    if "config" not in values:
-        return
-    valid = flatten(loading.load(values["config"]))
-    path = values["config"].partition(":")[0]
-    for name in values:
+    config = flatten(loading.load(values["config"])) if "config" in values else dict.fromkeys(FIELDS)
+    for name, text in values.items():
         field = name.removeprefix("config.")
-        if name.startswith("config.") and field not in valid:
-            near = difflib.get_close_matches(field, valid, n=1, cutoff=0.0)
-            raise UserError(f"--{name} is no field of {path}; nearest: --config.{near[0]}")
+        if not name.startswith("config."):
+            if name not in flags.FLAGS and (field := meant_field(name, config)):
+                raise UserError(f"--{name} is no flag; nearest: --config.{field}")
+        elif "config" in values and field not in config:
+            path = values["config"].partition(":")[0]
+            raise UserError(f"--{name} is no field of {path}; nearest: --config.{nearest_field(field, config)}")
+        else:
+            values[name] = _as_parsed(name, text, config[field]) if field in config else text
+    return [*argv[:1], *_rewritten(argv[1:], values)]
+
+
+def _as_parsed(flag: str, text: str, present: Any) -> str:
+    """The text of an override as absl parses it, for a field that holds `present`. Raises `UserError` for no number."""
+    kind, own_kind = type(present), FIELDS.get(flag.removeprefix("config."))
+    if own_kind == tuple[str, ...] and text[:1].isalpha():  # absl takes words without quotes for one string
+        return repr(tuple(word.strip() for word in text.split(",") if word.strip()))
+    if kind not in (int, float) or (text == "auto" and own_kind == COUNT_OR_AUTO):
+        return text
+    try:
+        if kind is int:
+            return str(whole_number(text))
+        float(text)
+    except ValueError:
+        raise UserError(f"--{flag}={text}; expected: {kind_name(kind)}") from None
+    return text
+
+
+def _rewritten(words: Sequence[str], values: Mapping[str, str]) -> Iterator[str]:
+    """The words with the values of the overrides --config.FIELD=VALUE and --config.FIELD VALUE replaced."""
+    name = ""
+    for word in words:
+        if name and not word.startswith("--"):
+            word = values[name]
+        name, equals, _ = word.lstrip("-").partition("=") if word.startswith("--config.") else ("", "", "")
+        yield f"--{name}={values[name]}" if equals else word
+        name = "" if equals else name

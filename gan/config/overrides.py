@@ -6,9 +6,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gan.config.field_names import nearest_field
 from gan.config.flattening import flatten
-from gan.config.schema import COUNT_OR_AUTO, FIELDS, check_kind
-from gan.errors import UserError, nearest
+from gan.config.schema import COUNT_OR_AUTO, FIELDS, check_kind, kind_name, whole_number
+from gan.errors import UserError
 
 
 def override(config: ConfigDict, changes: Sequence[str]) -> None:
@@ -21,14 +22,15 @@ def override(config: ConfigDict, changes: Sequence[str]) -> None:
         field, equals, text = change.partition("=")
         known = flatten(config)
         if field not in known:
-            raise UserError(f"--override {change}: the config has no field {field}{nearest(field, known)}")
+            raise UserError(
+                f"--override {change}: the config has no field {field}; nearest: {nearest_field(field, known)!r}"
+            )
         if not equals:
             raise UserError(f"--override {change} is not FIELD=VALUE")
         try:
-            is_text = text == "auto" if _takes_auto(field) else isinstance(known[field], str)
-            assign(config, field, text if is_text else ast.literal_eval(text))
+            assign(config, field, _value(field, text, known[field]))
         except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
-            kind = "a whole number or 'auto'" if _takes_auto(field) else type(known[field]).__name__
+            kind = "a whole number or 'auto'" if _takes_auto(field) else kind_name(type(known[field]))
             raise UserError(f"--override {change} is invalid; expected: {kind}, such as {known[field]!r}") from error
 
 
@@ -40,6 +42,13 @@ def assign(config: ConfigDict, field: str, value: Any) -> None:
     check_kind(field, value, COUNT_OR_AUTO)
     with config.ignore_type():  # a copy of a config has the type of the value that it held
         config.update_from_flattened_dict({field: value})
+
+
+def _value(field: str, text: str, present: Any) -> Any:
+    """The value that a text means for a field that holds `present`."""
+    if text == "auto" if _takes_auto(field) else isinstance(present, str):
+        return text
+    return whole_number(text) if type(present) is int else ast.literal_eval(text)
 
 
 def _takes_auto(field: str) -> bool:

@@ -80,10 +80,21 @@ def check_kind(field: str, value: Any, kind: Any) -> None:
     else:
         is_valid = _is(value, kind)
     if not is_valid:
-        raise UserError(f"{field}={_shown(value)}; expected: {_NAMES.get(kind, kind)}")
+        raise UserError(f"{field}={_shown(value)}; expected: {kind_name(kind)}")
     entries = value if isinstance(value, tuple) else (value,)
     if not field.endswith("seed") and any(type(entry) is int and abs(entry) > LARGEST for entry in entries):
         raise UserError(f"{field}={_shown(value)}; expected: at most {LARGEST}")
+
+
+def whole_number(text: str) -> int:
+    """The whole number that a text means: 1000, 1_000 or 1e3. Raises `ValueError` for any other text."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+    if not number.is_integer() or abs(number) > 2**53:  # beyond, a float is not the number that was written
+        raise ValueError(text)
+    return int(number)
 
 
 _NAMES = {
@@ -95,6 +106,11 @@ _NAMES = {
     tuple[int, ...]: "a tuple of whole numbers",
     tuple[str, ...]: "a tuple of strings",
 }
+
+
+def kind_name(kind: Any) -> str:
+    """A type of a field in words."""
+    return _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -4,6 +4,7 @@ Losses, priors, initializers and schedules are chosen with such strings.
 """
 
 import ast
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,6 +52,11 @@ def call(table: Mapping[str, Callable], text: str, field: str) -> Any:
     Raises `UserError` for an unknown name, for arguments that the entry does not take, and for arguments whose type is
     not the annotated one: int, float, bool or str.
     """
+    return bound(table, text, field)()
+
+
+def bound(table: Mapping[str, Callable], text: str, field: str) -> Callable[[], Any]:
+    """The call of `call`, checked as there and not made."""
     name, arguments, keywords = parse(text, field)
     entry = lookup(table, name, field)
     signature = inspect.signature(entry)
@@ -61,4 +67,4 @@ def call(table: Mapping[str, Callable], text: str, field: str) -> Any:
     for argument, value in given.items():
         if signature.parameters[argument].annotation in (int, float, bool, str):
             check_kind(f"{field}={text!r}: {argument}", value, signature.parameters[argument].annotation)
-    return entry(*arguments, **keywords)
+    return functools.partial(entry, *arguments, **keywords)

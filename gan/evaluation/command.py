@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gan.evaluation import evaluator
 from gan.evaluation.options import evaluation_options
+from gan.evaluation.reference import open_data
 from gan.inference import sampling
 from gan.io import plots, workdir
 
@@ -16,6 +17,8 @@ def evaluate(
     folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None
 ) -> None:
     """Writes `evaluation.json`: the metrics of the last and the best checkpoint and of real images, and the protocol.
+
+    `warnings` beside metrics say which of them have no meaning, and why; the log shows them with the metrics.
 
     For images, `nearest_last.png` and `nearest_best.png` show samples beside their nearest training images.
 
@@ -30,25 +33,33 @@ def evaluate(
       UserError: no run or checkpoint in `folder`, other data than it was trained on, or an option out of range.
     """
     config, dataset = sampling.recorded(folder)
-    if count is not None:
-        config.evaluation.num_samples = count
-    if extractor is not None:
-        config.evaluation.extractor = extractor
+    given = {"num_samples": count, "extractor": extractor}
+    given = {field: value for field, value in given.items() if value is not None}
+    config.evaluation.update(given)
+    options = evaluation_options(config, flags={field: f"--{field}" for field in given})
+    real_data = open_data(options)  # mistakes come out before anything that takes long
     restored = {"last": sampling.restore(folder, truncation=truncation)}
     if any((folder / "best").glob("[0-9]*")):
         restored["best"] = sampling.restore(folder, "best", truncation=truncation)
-    run_evaluator = evaluator.create(evaluation_options(config), seed)
+    run_evaluator = evaluator.create(options, seed, real_data)
     workdir.check_data(folder, dataset, run_evaluator.fingerprint)
     checkpoints, real = {}, run_evaluator.real_baseline()
     logger.info("real training images: %s", evaluator.describe(real))
     for name, (game, step, ema) in restored.items():
         start = time.perf_counter()
         metrics = run_evaluator.compute(game, ema)
-        checkpoints[name] = {"step": step, "metrics": metrics, "seconds": round(time.perf_counter() - start, 2)}
+        seconds = round(time.perf_counter() - start, 2)
+        warnings = list(metrics.warnings)
+        checkpoints[name] = {"step": step, "metrics": metrics, "warnings": warnings, "seconds": seconds}
         if (grid := run_evaluator.nearest_training_images(game, ema)) is not None:
             plots.save_png(folder / f"nearest_{name}.png", grid)
         logger.info("the %s checkpoint, step %d: %s", name, step, evaluator.describe(metrics))
     protocol = run_evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
-    record = {"checkpoints": checkpoints, "real_training_images": real, "protocol": protocol}
+    record = {
+        "checkpoints": checkpoints,
+        "real_training_images": real,
+        "real_training_images_warnings": list(real.warnings),
+        "protocol": protocol,
+    }
     workdir.write_record(folder / "evaluation.json", record)
     logger.info("%s", folder / "evaluation.json")

@@ -8,22 +8,26 @@ from gan import data
 from gan.evaluation.images import ImageEvaluator
 from gan.evaluation.options import EvaluationOptions
 from gan.evaluation.points import PointEvaluator
-from gan.evaluation.reference import open_data
+from gan.evaluation.reference import RealData, open_data
+from gan.evaluation.warnings import Metrics
 
 Evaluator = ImageEvaluator | PointEvaluator
 
 
-def create(options: EvaluationOptions, seed: int) -> Evaluator:
+def create(options: EvaluationOptions, seed: int, real: RealData | None = None) -> Evaluator:
     """The evaluator for the kind of data that the run is trained on; samples are drawn from `seed`.
+
+    `real` is what `open_data` gives for these options, where it is open already.
 
     Raises:
       UserError: data that cannot be opened, an unknown extractor, missing weights, or too few reference images.
     """
-    real = open_data(options)
+    real = real or open_data(options)
     kind = PointEvaluator if data.is_point(real.training.image_shape) else ImageEvaluator
     return kind(options, seed, real)
 
 
-def describe(metrics: dict[str, float]) -> str:
-    """The metrics in one line."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+def describe(metrics: Metrics) -> str:
+    """The metrics in one line, with what makes them meaningless."""
+    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    return "; WARNING: ".join([values, *metrics.warnings])

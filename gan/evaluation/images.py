@@ -1,16 +1,17 @@
 """Metrics of images, computed from the features of samples and of real images."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from gan import data
-from gan.evaluation import reference
+from gan.evaluation import reference, warnings
 from gan.evaluation.options import EvaluationOptions
 from gan.evaluation.reference import Features, RealData, cached_features, evenly_spaced
 from gan.evaluation.samples import BATCH_SIZE, draw_samples
+from gan.evaluation.warnings import Metrics
 from gan.game import Game
 from gan.inference import sampling
 from gan.io import plots, writer
@@ -73,18 +74,18 @@ class ImageEvaluator:
             protocol["warning"] = warning
         return protocol
 
-    def real_baseline(self) -> dict[str, float]:
+    def real_baseline(self) -> Metrics:
         """The metrics of real training images, as many as samples: what a perfect generator would have."""
         return self._compute([self._training_features(self._options.num_samples)])
 
-    def compute(self, game: Game, ema: GeneratorEMA) -> dict[str, float]:
+    def compute(self, game: Game, ema: GeneratorEMA) -> Metrics:
         """The metrics of samples from the EMA generator; of a conditional one, with labels of the training data."""
         count = self._options.num_samples
         batches = draw_samples(game, ema, self._real.training, seed=self._seed, count=count)
         batches = writer.progress(batches, total=-(-count // BATCH_SIZE), what="sampling")
         return self._compute(Features(self._extractor.features(batch["image"]), batch["label"]) for batch in batches)
 
-    def compute_from_images(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def compute_from_images(self, images: np.ndarray, labels: np.ndarray) -> Metrics:
         """The metrics of any images uint8 [N, H, W, C] with labels int32 [N], in place of samples."""
         return self._compute([Features(self._extractor.features(images), labels)])
 
@@ -97,7 +98,7 @@ class ImageEvaluator:
         indices = neighbors.nearest(_as_vectors(samples), _as_vectors(images)).indices[:, 0]
         return plots.grid(np.stack([samples, images[indices]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
 
-    def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Metrics:
         """The metrics of batches of (features [n, D], labels [n]); they are kept only if a metric needs all of them."""
         moments, all_features, all_labels, probabilities = frechet.empty(self._extractor.dimension), [], [], []
         for batch, labels in batches:
@@ -110,11 +111,30 @@ class ImageEvaluator:
         metrics = {}
         if "frechet" in self._metrics:
             metrics[self.selection_metric] = frechet.frechet_distance(self._reference_moments, moments)
-        if all_features:
-            metrics |= self._from_features(Features(np.concatenate(all_features), np.concatenate(all_labels)))
+        fake = Features(np.concatenate(all_features), np.concatenate(all_labels)) if all_features else None
+        if fake is not None:
+            metrics |= self._from_features(fake)
         if probabilities:
             metrics |= self._from_probabilities(np.concatenate(probabilities))
-        return {name: float(value) for name, value in metrics.items()}
+        num_classes = probabilities[0].shape[1] if probabilities else 0
+        return Metrics(metrics, tuple(self._warnings(metrics, moments, fake, num_classes)))
+
+    def _warnings(
+        self, metrics: Mapping[str, float], moments: frechet.Moments, fake: Features | None, num_classes: int
+    ) -> Iterator[str]:
+        """Why metrics of samples with these moments, and features where they are kept, have no meaning."""
+        yield from warnings.of_spread(moments, self._reference_moments)
+        if "frechet" in self._metrics:
+            yield from warnings.of_moments(moments, self._reference_moments)
+        if fake is not None:
+            yield from warnings.of_sets(fake.features, self._reference.features)
+            yield from warnings.of_precision(metrics)
+        if "intra_class" in self._metrics:
+            yield from warnings.of_classes(fake.labels, self._extractor.dimension)
+        if num_classes and "inception_score" in self._metrics:
+            yield from warnings.of_score(moments.count, num_classes)
+        if "modes" in metrics:
+            yield from warnings.of_modes(moments.count, num_classes)
 
     def _from_features(self, fake: Features) -> dict[str, float]:
         extractor, real, metrics = self._extractor.name, self._reference, {}

@@ -1,16 +1,27 @@
 """The options of an evaluation as plain values, checked where they are read from a config."""
 
 import dataclasses
+import functools
+import types
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from gan import checks
+from gan.config import specs
+from gan.data import toys
 from gan.errors import UserError, nearest
 from gan.inference import sampling
+from gan.metrics import features
 
 METRICS = ("frechet", "intra_class", "kernel", "prdc", "inception_score", "mode_coverage", "memorization")
 """The valid names in `config.evaluation.metrics`. They apply to images; 2-D points have their own metrics."""
+
+AUTO = "auto"
+"""The extractor that is chosen by the dataset."""
+
+NO_FLAGS: Mapping[str, str] = types.MappingProxyType({})
 
 MIN_SAMPLES = 10
 """The smallest number of samples, and of reference images, for which metrics are computed."""
@@ -30,13 +41,20 @@ class EvaluationOptions:
     metrics: tuple[str, ...]
 
 
-def evaluation_options(config: ConfigDict) -> EvaluationOptions:
-    """The options of `config.evaluation`.
+def evaluation_options(config: ConfigDict, *, flags: Mapping[str, str] = NO_FLAGS) -> EvaluationOptions:
+    """The options of `config.evaluation`, checked without the data.
+
+    Args:
+      config: of the run.
+      flags: {field of `config.evaluation`: the flag that it was given with}, for the messages.
 
     Raises:
-      UserError: an unknown metric, a metric that the generator cannot have, or a number of samples out of range.
+      UserError: an unknown metric or extractor, a metric that the generator cannot have, a number of samples out of
+        range, or data that cannot be (`checks.check_data`).
     """
     evaluation = config.evaluation
+    checks.check_data(config.data)
+    _check_extractor(config, flags.get("extractor", "config.evaluation.extractor"))
     for name in evaluation.metrics:
         if name not in METRICS:
             raise UserError(
@@ -48,14 +66,11 @@ def evaluation_options(config: ConfigDict) -> EvaluationOptions:
             "config.evaluation.metrics: 'intra_class' needs samples of a given class; "
             "valid with config.generator.conditioning: concat, embedding"
         )
+    field = flags.get("num_samples", "config.evaluation.num_samples")
     if evaluation.num_samples < MIN_SAMPLES:
-        raise UserError(
-            f"config.evaluation.num_samples={evaluation.num_samples} is too few; expected: {MIN_SAMPLES} or more"
-        )
+        raise UserError(f"{field}={evaluation.num_samples} is too few; expected: {MIN_SAMPLES} or more")
     if evaluation.num_samples > sampling.MAX_SAMPLES:
-        raise UserError(
-            f"config.evaluation.num_samples={evaluation.num_samples}; expected: up to {sampling.MAX_SAMPLES}"
-        )
+        raise UserError(f"{field}={evaluation.num_samples}; expected: up to {sampling.MAX_SAMPLES}")
     return EvaluationOptions(
         data=dict(config.data),
         split=evaluation.split,
@@ -65,3 +80,15 @@ def evaluation_options(config: ConfigDict) -> EvaluationOptions:
         extractor=evaluation.extractor,
         metrics=tuple(evaluation.metrics),
     )
+
+
+def _check_extractor(config: ConfigDict, field: str) -> None:
+    """The extractor has a name and arguments that exist, and a use."""
+    text = config.evaluation.extractor
+    if text == AUTO:
+        return
+    if config.data.name in toys.NAMES:
+        raise UserError(f"{field}={text!r} has no meaning for points in the plane; expected: {AUTO}")
+    # The first argument is given by the evaluator: what it knows of the dataset.
+    table = {name: functools.partial(make, None) for name, make in features.EXTRACTORS.items()}
+    specs.bound(table | {AUTO: tuple}, text, field)

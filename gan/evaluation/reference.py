@@ -54,8 +54,10 @@ def open_data(options: EvaluationOptions) -> RealData:
         reference = data.open_dataset(options.data, options.split)
     except UserError as error:
         if options.split != "test":
-            raise
-        logger.warning("%s. Samples are compared with the training split %r.", error, options.data["split"])
+            raise _with_own_field(error) from error
+        logger.warning(
+            "%s. Samples are compared with the training split %r.", _with_own_field(error), options.data["split"]
+        )
         reference = training
     rows = evenly_spaced(len(reference), options.reference_samples or len(reference))
     if len(rows) < MIN_SAMPLES:
@@ -64,6 +66,20 @@ def open_data(options: EvaluationOptions) -> RealData:
             f"{len(rows)} images to compare with; expected: {MIN_SAMPLES} or more"
         )
     return RealData(training, reference, rows)
+
+
+def check_split(options: EvaluationOptions) -> None:
+    """Raises `UserError` where `config.evaluation.split`, if it is not the default, is no split of the dataset."""
+    if options.split not in ("test", options.data["split"]):
+        try:
+            data.open_dataset(options.data, options.split)
+        except UserError as error:
+            raise _with_own_field(error) from error
+
+
+def _with_own_field(error: UserError) -> UserError:
+    """The error of opening a split of `config.data`, for the split of `config.evaluation`."""
+    return UserError(str(error).replace("config.data.split", "config.evaluation.split"))
 
 
 def protocol(options: EvaluationOptions, seed: int, real: RealData) -> dict[str, Any]:

@@ -7,6 +7,7 @@ normalization uses running statistics, or standing statistics if `config.evaluat
 import dataclasses
 import functools
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,14 @@ def sample(
 ) -> None:
     """Writes samples of a run's newest checkpoint to an NPZ file, and the first of them to a PNG file beside it.
 
-    The NPZ file contains `images` uint8 [N, H, W, C] and, if the dataset has classes, `labels` int32 [N] and
-    `class_names` str [K]. 2-D points are float32 [N, 1, 1, 2] and are plotted.
+    The NPZ file contains `images` uint8 [N, H, W, C] and, if the generator is conditional, the `labels` int32 [N] that
+    it was asked for and `class_names` str [K]. 2-D points are float32 [N, 1, 1, 2] and are plotted.
 
     Args:
       folder: the workdir of the run.
       count: number of samples N.
       seed: of the samples.
-      out: path of the NPZ file; None: `samples_seed{seed}.npz` in the workdir.
+      out: path of the NPZ file; None: one in the workdir, named by the step and these arguments, `samples_file`.
       classes: names or indices; consecutive samples cycle through them, by default through all classes. The image grid
         has a column for each.
       same_latents: use the same latent for one cycle, so that a row of the grid shows it in each class.
@@ -67,8 +68,7 @@ def sample(
     """
     if not 1 <= count <= MAX_SAMPLES:
         raise UserError(f"--num_samples={count}; expected: 1 to {MAX_SAMPLES}")
-    out = out or folder / f"samples_seed{seed}.npz"
-    if out.suffix != ".npz":
+    if out is not None and out.suffix != ".npz":
         raise UserError(f"--out={out} must end in .npz")
     game, step, ema = restore(folder, truncation=truncation)
     class_names = recorded(folder)[1]["class_names"]
@@ -76,9 +76,10 @@ def sample(
         flag = "classes" if classes else "same_latents"
         raise UserError(f"--{flag} needs a conditional generator; this run's generator is unconditional")
     labels = [_label(name, class_names) for name in classes]
+    out = out or folder / samples_file(step, count, seed, truncation, labels, same_latents)
     batches = list(draw(game, ema, seed=seed, count=count, labels=labels, same_latents=same_latents))
     arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
-    if game.num_classes:
+    if game.is_conditional:
         arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
         arrays["class_names"] = np.array(class_names)
     image_path = out.with_suffix(".png")
@@ -94,6 +95,20 @@ def sample(
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
     logger.info("%d samples of step %d: %s and %s", count, step, out, image_path)
+
+
+def samples_file(
+    step: int, count: int, seed: int, truncation: float | None, labels: Sequence[int], same_latents: bool
+) -> str:
+    """The name of the NPZ file of samples: one for each step and each choice, so that none overwrites another."""
+    shown = "-".join(map(str, labels)) if len(labels) <= MAX_COLUMNS else f"{zlib.crc32(repr(labels).encode()):08x}"
+    parts = [
+        f"samples_step{step}_seed{seed}_n{count}",
+        *([] if truncation is None else [f"truncation{truncation:g}"]),
+        *([f"classes{shown}"] if labels else []),
+        *(["same_latents"] if same_latents else []),
+    ]
+    return f"{'_'.join(parts)}.npz"
 
 
 def recorded(folder: Path) -> tuple[ConfigDict, dict]:

@@ -12,6 +12,8 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gan import build, checks, data, state, steps
+from gan.evaluation.options import EvaluationOptions, evaluation_options
+from gan.evaluation.reference import check_split
 from gan.game import Game
 from gan.io import workdir
 from gan.parallel import compilation, processes, sharding
@@ -31,15 +33,17 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
     a metric is not finite.
     """
     checks.check_values(config)
+    options = evaluation_options(config)
     with contextlib.ExitStack() as held:
         processes.broadcast_from_primary(lambda: bool(held.enter_context(workdir.lock(folder))))
-        return _train(config, folder, launched)
+        return _train(config, options, folder, launched)
 
 
-def _train(config: ConfigDict, folder: Path, launched: float) -> int:
+def _train(config: ConfigDict, evaluation: EvaluationOptions, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
     dataset = processes.primary_first(lambda: data.open_dataset(config.data))
+    processes.primary_first(lambda: check_split(evaluation))
     run = find_run(config, folder, dataset, mesh)
     if run.is_complete:
         return 0

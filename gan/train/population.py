@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from gan import build, checks, data, steps
 from gan.errors import Diverged, UserError
+from gan.evaluation.options import evaluation_options
 from gan.game import Game
 from gan.io import workdir
 from gan.parallel import compilation, sharding
@@ -148,6 +149,7 @@ def _check(configs: Sequence[ConfigDict]) -> None:
     """Raises `UserError` where configs differ in more than seeds and numbers."""
     for config in configs:
         checks.check_values(config)
+        evaluation_options(config)
         if config.microbatches == build.AUTO:
             raise UserError(
                 "config.microbatches='auto' cannot be chosen for a population, whose members share one program; "

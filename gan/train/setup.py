@@ -4,18 +4,19 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from gan import build, data, state
+from gan import build, checks, data, state
 from gan.errors import UserError
 from gan.game import Game, parameter_count
 from gan.io import checkpoint, workdir, writer
 from gan.parallel import processes, sharding
-from gan.train import memory
+from gan.train import memory, sources
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ class RunSetup(NamedTuple):
     """What `config.json` is to hold."""
     is_resumed: bool
     """Whether the folder held the run already."""
+
+    class_counts: tuple[int, ...] | None = None
+    """The number of examples of each class, where it is known."""
 
     @property
     def game(self) -> Game:
@@ -80,13 +84,14 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     record["changes"] = [change | {"step": min(change["step"], first)} for change in earlier] + [
         {"step": first, **change} for change in changes
     ]
-    return RunSetup(config, setup, start, manager, is_complete, record, old is not None)
+    counts = None if is_complete else count_classes(dataset)
+    return RunSetup(config, setup, start, manager, is_complete, record, old is not None, counts)
 
 
 def begin(run: RunSetup, folder: Path) -> None:
     """Writes `config.json`, and says what is trained."""
     processes.broadcast_from_primary(lambda: workdir.write(folder, run.record))
-    _announce(run.record, folder, int(run.state.step))
+    _announce(run, folder)
 
 
 def with_chosen_microbatches(run: RunSetup, mesh: Any, compile_step: Callable[[RunSetup], Any]) -> tuple[RunSetup, Any]:
@@ -159,11 +164,38 @@ def _record(config: ConfigDict, dataset: data.Dataset, shapes: state.TrainState)
     }
 
 
-def _announce(record: dict, folder: Path, first: int) -> None:
+def describe_classes(names: Sequence[str], counts: Sequence[int] | None) -> str:
+    """The number of classes, with the smallest and the largest where their sizes are known."""
+    if not names:
+        return "without classes"
+    number = f"{len(names)} class{'es' * (len(names) > 1)}"
+    if counts is None or len(names) == 1:
+        return number
+    smallest, largest = (pick(range(len(names)), key=counts.__getitem__) for pick in (min, max))
+    return f"{number} of {counts[smallest]} ({names[smallest]}) to {counts[largest]} ({names[largest]}) images"
+
+
+def count_classes(dataset: Any) -> tuple[int, ...] | None:
+    """The number of examples of each class; None where the images, which the labels are stored with, are streamed."""
+    if not dataset.class_names or sources.decoded_bytes(dataset) > sources.DECODED_BYTES:
+        return None
+    return tuple(np.bincount(dataset.arrays()[1], minlength=len(dataset.class_names)).tolist())
+
+
+def _announce(run: RunSetup, folder: Path) -> None:
+    record, first = run.record, int(run.state.step)
     dataset, parameters, total = record["dataset"], record["parameters"], record["config"]["steps"]
     size = "x".join(map(str, dataset["image_shape"]))
-    logger.info("%s: %d images of %s", dataset["name"], dataset["examples"], size)
-    logger.info("G has %s parameters, D %s", f"{parameters['generator']:,}", f"{parameters['discriminator']:,}")
+    classes = describe_classes(dataset["class_names"], run.class_counts)
+    logger.info("%s: %d images of %s, %s", dataset["name"], dataset["examples"], size, classes)
+    conditional = (("G", "generator", run.game.is_conditional), ("D", "discriminator", run.game.discriminates_classes))
+    told = (
+        f"{name} has {parameters[player]:,} parameters and is {'' if value else 'un'}conditional"
+        for name, player, value in conditional
+    )
+    logger.info("; ".join(told))
+    for warning in checks.warnings_on_labels(run.game, dataset["class_names"], run.class_counts):
+        logger.warning(warning)
     if "memory" in record:
         logger.info(memory.chosen(record["memory"]))
     logger.info("%s in %s", f"resumed from step {first} of {total}" if first else f"{total} steps", folder)
