@@ -3,6 +3,7 @@
 Every mistake that a user can make in `config.data` raises a `UserError` of one line here.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from gan.data.fingerprint import fingerprint
 from gan.data.reasons import one_line
 from gan.data.records import Dataset
 from gan.errors import UserError, lookup
+
+logger = logging.getLogger(__name__)
 
 MAX_SIDE = 2**13
 """Pixels: the largest height or width of the images that a dataset delivers."""
@@ -52,7 +55,8 @@ def load(
         version ("mnist", "cifar10:3.0.2").
       data_dir: the folder of prepared data; for "folder", the folder of images. If empty, the environment variable
         TFDS_DATA_DIR, else ~/tensorflow_datasets. Digits and folders of images are prepared in the cache folder.
-      split: a TFDS split ("train", "test", "train[:80%]").
+      split: a TFDS split ("train", "test", "train[:80%]"). The splits of a folder of images are its folders of these
+        names, if it has any, else "train".
       image_size: (height, width) in pixels, or None for the images' own size.
       channels: 1 (gray), 3 (RGB), or 0 for the dataset's own number.
       crop: "center" (crop to the aspect ratio of image_size, then resize) or "none" (stretch).
@@ -92,17 +96,19 @@ def _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, c
     # A folder of images is identified by a digest of its contents, which is part of the path where it is prepared.
     identity = builder.data_path.parts[-3:] if name == "folder" else (builder.info.full_name,)
     try:
-        digest = fingerprint((*identity, split), examples, features)
+        digest, sizes = fingerprint((*identity, split), examples, features)
     except Exception as error:
         raise UserError(
             f"{builder.data_path} is damaged ({one_line(error)}); {prepare.repair_hint(builder, name)}"
         ) from error
+    image_shape = _image_shape(name, features["image"].shape, image_size, channels)
+    _log_enlarged(name, sizes, image_shape, crop)
     return Dataset(
         name=name,
         split=split,
         class_names=tuple(getattr(features["label"], "names", ())) if "label" in features else (),
         fingerprint=digest,
-        image_shape=_image_shape(name, features["image"].shape, image_size, channels),
+        image_shape=image_shape,
         crop=crop,
         _records=examples,
         _features=features,
@@ -118,3 +124,16 @@ def _image_shape(name, native, image_size, channels):
     if height is None or width is None:
         raise UserError(f"The images of {name} differ in size: set config.data.image_size=(height, width)")
     return int(height), int(width), channels or (1 if native[2] == 1 else 3)
+
+
+def _log_enlarged(name, sizes, image_shape, crop):
+    """One line if most images are smaller than the size that is asked for: they contain no such details."""
+    height, width, _ = image_shape
+    reduce = min if crop == "center" else max
+    enlarged = sorted(size for size in sizes if reduce(size[0] / width, size[1] / height) < 1)
+    if len(enlarged) > len(sizes) / 2:
+        typical = enlarged[len(enlarged) // 2]
+        logger.warning(
+            "config.data.image_size=(%d, %d): most images of %s are smaller, such as %d x %d (height x width), and are "
+            "enlarged", height, width, name, typical[1], typical[0],
+        )  # fmt: skip
