@@ -1,5 +1,6 @@
 """A folder of images as a dataset: image modes, classes, sizes, crops, and preparing it once."""
 
+import logging
 import os
 import sys
 
@@ -145,6 +146,45 @@ def test_the_order_depends_on_contents_not_on_names(classes, tmp_path):
     # Within a class it is not the order of names either.
     numbers = first.arrays()[0][first.arrays()[1] == 0][:, 0, -1, 1].tolist()
     assert numbers not in (sorted(numbers), sorted(numbers, key=str))
+
+
+def example(digest, label=0):
+    return folders.Example(None, "train", label, str(digest))
+
+
+def test_a_tenth_is_held_out_where_there_are_no_splits(tmp_path, caplog):
+    root = tmp_path / "images"
+    for number in range(100):
+        save(root / "ab"[number % 2] / f"{number}.png", halves("RGB", RED, (0, number, 0)))
+    with caplog.at_level(logging.INFO):
+        train, test = load(root), load(root, split="test")
+    assert "Holding out 10 of the 100 images as split 'test'" in caplog.text
+    assert (train.class_counts(), test.class_counts()) == ((45, 45), (5, 5))
+    numbers = [set(part.arrays()[0][:, 0, -1, 1].tolist()) for part in (train, test)]
+    assert numbers[0] | numbers[1] == set(range(100)) and not numbers[0] & numbers[1]
+    assert len(load(root, split="train+test")) == 100
+    (root / "a" / "0.png").rename(root / "a" / "renamed.png")
+    assert set(load(root, split="test").arrays()[0][:, 0, -1, 1].tolist()) == numbers[1]
+
+
+def test_small_folders_and_folders_with_splits_keep_their_images(tmp_path):
+    for number in range(99):
+        save(tmp_path / "small" / f"{number}.png", halves("RGB", RED, (0, number, 0)))
+        save(
+            tmp_path / "split" / ("val" if number < 2 else "train") / f"{number}.png",
+            halves("RGB", RED, (0, number, 0)),
+        )
+    save(tmp_path / "split" / "train" / "99.png", halves("RGB", RED, (0, 99, 0)))
+    assert len(load(tmp_path / "small")) == 99
+    assert (len(load(tmp_path / "split")), len(load(tmp_path / "split", split="val"))) == (98, 2)
+
+
+def test_copies_are_held_out_together():
+    parts = folders.hold_out([example(min(number, 85)) for number in range(100)])
+    assert {e.digest for e in parts["train"]}.isdisjoint(e.digest for e in parts["test"])
+    assert sum(map(len, parts.values())) == 100
+    copies = folders.hold_out([example("same") for _ in range(100)])
+    assert (len(copies["train"]), len(copies["test"])) == (90, 10)
 
 
 # Costs, in calls.

@@ -56,7 +56,7 @@ def load(
       data_dir: the folder of prepared data; for "folder", the folder of images. If empty, the environment variable
         TFDS_DATA_DIR, else ~/tensorflow_datasets. Digits and folders of images are prepared in the cache folder.
       split: a TFDS split ("train", "test", "train[:80%]"). The splits of a folder of images are its folders of these
-        names, if it has any, else "train".
+        names, if it has any, else "train" and, from 100 images on, "test" with a tenth of them.
       image_size: (height, width) in pixels, or None for the images' own size.
       channels: 1 (gray), 3 (RGB), or 0 for the dataset's own number.
       crop: "center" (crop to the aspect ratio of image_size, then resize) or "none" (stretch).

@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 VERSION = "2.0.0"
 SHARD_BYTES = 128 << 20
 """TFDS holds the encoded images of one shard in memory while it writes them."""
+HELD_OUT = 10
+"""One in HELD_OUT images becomes the split "test" of a folder that has no splits, so that a generator is compared with
+images that it has not been trained on."""
+MIN_TEST_IMAGES = 10
+"""Nothing is held out from a folder where this would be fewer."""
 
 
 class Example(NamedTuple):
@@ -104,6 +109,17 @@ def in_shares(examples: Sequence[Example]) -> list[Example]:
     return [example for *_, example in sorted(placed, key=lambda place: place[:3])]
 
 
+def hold_out(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """{"train": examples, "test": one in HELD_OUT of them}, with shares of all classes, and copies on one side."""
+    ordered = in_shares(examples)
+    kept = len(ordered) - len(ordered) // HELD_OUT
+    contents = {example.digest for example in ordered[kept:]}
+    train = [example for example in ordered[:kept] if example.digest not in contents]
+    if {example.label for example in train} != {example.label for example in ordered[:kept]}:
+        return {"train": ordered[:kept], "test": ordered[kept:]}  # all images of a class are copies of one
+    return {"train": train, "test": [example for example in ordered if example.digest in contents]}
+
+
 class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Images at their own size, stored losslessly: PNG and JPEG files byte for byte, other formats as PNG."""
 
@@ -118,6 +134,13 @@ class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._splits = collections.defaultdict(list)
         for example in examples:
             self._splits[example.split].append(example)
+        if set(self._splits) == {"train"} and len(examples) >= HELD_OUT * MIN_TEST_IMAGES:
+            self._splits = hold_out(examples)
+            test, total = len(self._splits["test"]), len(examples)
+            logger.info(
+                "Holding out %s of the %s images as split 'test', chosen by their contents; split 'train+test' is all.",
+                f"{test:,}", f"{total:,}",
+            )  # fmt: skip
         super().__init__(data_dir=data_dir)
 
     def _info(self):
