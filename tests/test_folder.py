@@ -238,6 +238,7 @@ def test_images_smaller_than_the_size_are_reported_in_one_line(folder, caplog):
     load(folder, image_size=(HEIGHT // 2, WIDTH // 2))
     assert "enlarged" not in caplog.text
     load(folder, image_size=(2 * HEIGHT, WIDTH))
+    load(folder, image_size=(2 * HEIGHT, WIDTH))
     assert caplog.text.count("enlarged") == 1
     assert f"image_size=(40, 40): most images of folder are smaller, such as {HEIGHT} x {WIDTH}" in caplog.text
 

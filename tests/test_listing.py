@@ -100,6 +100,7 @@ def test_other_files_are_counted_in_one_line(tmp_path, caplog):
     for name in ("3.heic", "4.HEIC", "labels.csv", "README"):
         (root / name).write_text("")
     load(root)
+    load(root)
     assert caplog.text.count("not read as images") == 1
     assert "that are not read as images: 2 .heic, 1 .csv, 1 no extension" in caplog.text
     assert listing.counts_text(collections.Counter({f".{n}": 9 - n for n in range(7)})).endswith("5 .4, ...")

@@ -1,6 +1,8 @@
 """Images of more than 8 bits per channel: what is white is found from the values of all images, or is an error."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -54,8 +56,6 @@ def test_black_images_are_no_error(tmp_path):
 
 def colors_of_16_bit(value):
     """A PNG with 16 bits per color, all `value`; PIL cannot write it."""
-    import struct
-    import zlib
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -77,6 +77,17 @@ def test_colors_of_16_bits(tmp_path, value, is_known):
         assert np.all(load(root).arrays()[0] == value >> 8)
     else:
         assert "mode 16-bit color are 0 to 3855" in error_of(root)
+
+
+def test_16_bits_for_three_colors_are_not_16_bits_per_color():
+    """A BMP file of 2 x 1 pixels with 5, 6 and 5 bits: red, and dark blue."""
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0) + masks
+    offset = 14 + len(header)
+    bitmap = b"BM" + struct.pack("<IHHI", offset + 4, 0, 0, offset) + header + struct.pack("<2H", 0xF800, 0x0004)
+    image = pixels.open_image(bitmap)
+    assert values.value_range(image) is None
+    assert np.asarray(image).tolist() == [[[255, 0, 0], [0, 0, 32]]]
 
 
 def test_images_of_8_bits_have_no_range():

@@ -37,6 +37,14 @@ def test_long_work_logs_the_time_left(monkeypatch, caplog):
     assert len(lines) == 20
 
 
+def test_work_of_unknown_length_logs_what_is_done(monkeypatch, caplog):
+    clock = iter(range(100))
+    monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO):
+        list(work.with_progress(range(5), total=None, what="Listing"))
+    assert [record.getMessage() for record in caplog.records] == ["Listing: 2 done"]
+
+
 def test_short_work_logs_nothing(caplog):
     with caplog.at_level(logging.INFO):
         list(work.with_progress(range(200), total=200, what="Waiting"))

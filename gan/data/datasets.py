@@ -3,7 +3,6 @@
 Every mistake that a user can make in `config.data` raises a `UserError` of one line here.
 """
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +11,9 @@ import numpy as np
 
 from gan.data import cache, pixels, prepare, records, stacked, toys
 from gan.data.fingerprint import fingerprint
-from gan.data.reasons import one_line
+from gan.data.reasons import one_line, warn_once
 from gan.data.records import Dataset
 from gan.errors import UserError, lookup
-
-logger = logging.getLogger(__name__)
 
 MAX_SIDE = 2**13
 """Pixels: the largest height or width of the images that a dataset delivers."""
@@ -133,7 +130,7 @@ def _log_enlarged(name, sizes, image_shape, crop):
     enlarged = sorted(size for size in sizes if reduce(size[0] / width, size[1] / height) < 1)
     if len(enlarged) > len(sizes) / 2:
         typical = enlarged[len(enlarged) // 2]
-        logger.warning(
-            "config.data.image_size=(%d, %d): most images of %s are smaller, such as %d x %d (height x width), and are "
-            "enlarged", height, width, name, typical[1], typical[0],
-        )  # fmt: skip
+        warn_once(
+            f"config.data.image_size=({height}, {width}): most images of {name} are smaller, such as {typical[1]} x "
+            f"{typical[0]} (height x width), and are enlarged"
+        )

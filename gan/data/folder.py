@@ -17,6 +17,7 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 
 from gan.data import image_files, listing, pixels, values, work
+from gan.data.reasons import warn_once
 from gan.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def _list(data_dir):
         beside = f", and other files: {listing.counts_text(ignored)}" if ignored else ""
         raise UserError(f"config.data.dir={str(data_dir)!r} contains {found}{beside}; a dataset needs at least two")
     if ignored:
-        logger.warning("Files of %s that are not read as images: %s", source, listing.counts_text(ignored))
+        warn_once(f"Files of {source} that are not read as images: {listing.counts_text(ignored)}")
     return source, names
 
 

@@ -57,7 +57,7 @@ def content_digests(source: pathlib.Path, names: Sequence[str], seen: pathlib.Pa
     digests, current, unknown = {}, {}, {}
     for name in work.with_progress(names, total=len(names), what=f"Looking for changes in {source}"):
         try:
-            status = (source / name).stat()
+            status = os.stat(os.path.join(source, name))
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
         except OSError as error:  # `check_images` reports or skips it

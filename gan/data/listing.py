@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gan.data import pixels
+from gan.data import pixels, work
 from gan.data.reasons import one_line
 from gan.errors import UserError
 
@@ -42,22 +42,25 @@ def list_images(source: pathlib.Path, ignored: collections.Counter | None = None
     def fail(error):
         raise UserError(f"config.data.dir: {error.filename} cannot be listed ({error.strerror})") from error
 
-    for parent, folders, files in os.walk(source, followlinks=True, onerror=fail):
+    walk = os.walk(source, followlinks=True, onerror=fail)
+    for parent, folders, files in work.with_progress(walk, total=None, what=f"Listing the folders of {source}"):
         real = os.path.realpath(parent)
         outer = above.get(os.path.dirname(parent), frozenset())
-        scope = pathlib.Path(parent).relative_to(source).parts[:LINK_DEPTH]
+        relative = pathlib.Path(parent).relative_to(source)
+        scope = relative.parts[:LINK_DEPTH]
         # A link to a parent folder would never end; links between folders would multiply.
         if real in outer or (scope, real) in visited:
             folders.clear()
             continue
         visited.add((scope, real))
+        prefix = os.path.join(*relative.parts) if relative.parts else ""
         above[parent] = outer | {real}
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX")) and name not in OTHER_FOLDERS]
         for name in files:
             if name.startswith("."):
                 continue
             if name.lower().endswith(EXTENSIONS):
-                names.append(os.path.relpath(os.path.join(parent, name), source))
+                names.append(os.path.join(prefix, name))
             elif ignored is not None:
                 ignored[os.path.splitext(name)[1].lower() or "no extension"] += 1
     return sorted(names)

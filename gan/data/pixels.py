@@ -42,8 +42,9 @@ def open_image(source: bytes | os.PathLike) -> Image.Image:
     image = Image.open(io.BytesIO(source), formats=FORMATS)
     if not 0 < image.width * image.height <= MAX_PIXELS:  # PIL only warns up to twice its limit
         raise ValueError(f"{image.width} x {image.height} pixels; expected: 1 to {MAX_PIXELS:,}")
-    # PIL keeps the upper 8 of 16 bits of a color. Only the name of its decoder says so, and only before `load`.
-    is_16_bit = any(";16" in str(argument) for tile in image.tile for argument in np.atleast_1d(tile[3]))
+    # PIL keeps the upper 8 of 16 bits of a color. Only the name of its decoder says so, and only before `load`. In a
+    # BMP file the same name means 16 bits for all three colors.
+    is_16_bit = image.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in image.tile)
     image.load()
     if is_16_bit:
         image.info["bits_per_channel"] = 16

@@ -45,14 +45,18 @@ def map_in_threads(function: Callable, items: Sequence, *, what: str) -> Iterato
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def with_progress(items: Iterable, *, total: int, what: str) -> Iterator[Any]:
-    """Yields the items, and logs how many of `total` are done and the time left, first after FIRST_SECONDS."""
+def with_progress(items: Iterable, *, total: int | None, what: str) -> Iterator[Any]:
+    """Yields the items, and logs how many are done, first after FIRST_SECONDS; with a total, the time left too."""
     start = time.monotonic()
     due = start + FIRST_SECONDS
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now >= due and done < total:
+        if now < due or done == total:
+            continue
+        due = now + EVERY_SECONDS
+        if total is None:
+            logger.info("%s: %s done", what, f"{done:,}")
+        else:
             left = round((now - start) / done * (total - done))
             logger.info("%s: %s of %s done, %d:%02d left", what, f"{done:,}", f"{total:,}", left // 60, left % 60)
-            due = now + EVERY_SECONDS
