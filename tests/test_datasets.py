@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core.download import resource
 
 from gan import data
-from gan.data import builders
+from gan.data import builders, work
 from gan.errors import UserError
 
 
@@ -251,11 +251,21 @@ def test_a_full_disk_causes_a_warning(tmp_path, caplog, monkeypatch):
     assert not list(tmp_path.glob("arrays/*"))
 
 
-def test_progress_ends_at_the_number_of_images(tmp_path):
-    seen = []
+def test_long_decoding_logs_its_progress(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(work, "FIRST_SECONDS", 0)
     dataset = data.load(name="digits", split="train[:600]", cache_dir=tmp_path)
-    dataset.arrays(progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(256, 600), (512, 600), (600, 600)]
+    with caplog.at_level(logging.INFO):
+        dataset.arrays()
+    assert "Decoding the 600 images of digits" in caplog.text
+    assert "Decoding digits, 256 images at a time: 1 of 3 done, 0:00 left" in caplog.text
+
+
+def test_slices_and_classes_are_counted(digits):
+    part = data.load(name="digits", split="train[:15]", cache_dir=digits._cache)
+    assert part.class_counts() == tuple(np.bincount(part.arrays()[1], minlength=10))
+    assert sum(digits.class_counts()) == 1797
+    toy = data.load(name="ring8")
+    assert toy.class_counts() == (12_600,) * 8 and data.load(name="swissroll").class_counts() == ()
 
 
 # Errors.

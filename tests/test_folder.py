@@ -1,5 +1,6 @@
 """A folder of images as a dataset: image modes, classes, sizes, crops, and preparing it once."""
 
+import logging
 import os
 import sys
 
@@ -9,7 +10,7 @@ from image_folders import BLUE, CASES, HEIGHT, RED, WIDTH, error_of, halves, loa
 from PIL import Image
 
 from gan.data import folder as folders
-from gan.data import image_files, pixels
+from gan.data import image_files, pixels, records
 
 
 @pytest.fixture
@@ -62,10 +63,10 @@ def test_plain_files_are_stored_byte_for_byte(tmp_path):
     for number in range(2):
         save(tmp_path / "images" / f"{number}.jpg", (Image.effect_noise((64, 64), 50 + number).convert("RGB"), {}))
     dataset = load(tmp_path / "images")
+    images = {dataset[number]["image"].tobytes(): dataset._records[number] for number in range(2)}
     for number in range(2):
         path = tmp_path / "images" / f"{number}.jpg"
-        assert path.read_bytes() in dataset._records[number]
-        assert np.array_equal(dataset[number]["image"], np.asarray(Image.open(path)))
+        assert path.read_bytes() in images[np.asarray(Image.open(path)).tobytes()]
 
 
 def test_subfolders_are_classes_and_other_files_are_ignored(tmp_path):
@@ -79,7 +80,7 @@ def test_subfolders_are_classes_and_other_files_are_ignored(tmp_path):
     os.symlink(root, root / "cats" / "loop")
     dataset = load(root)
     assert dataset.class_names == ("ants", "cats")
-    assert dataset.arrays()[1].tolist() == [0, 1, 1]
+    assert sorted(dataset.arrays()[1].tolist()) == [0, 1, 1]
 
 
 def test_a_flat_folder_is_one_class(folder):
@@ -96,11 +97,150 @@ def test_images_beside_class_folders_are_rejected(folder):
 def test_large_folders_are_written_in_shards(folder, monkeypatch):
     monkeypatch.setattr(folders, "SHARD_BYTES", 100)
     images, _ = load(folder).arrays()
-    assert images[:, 0, -1].tolist() == [[0, 0, 0], [0, 1, 0], [0, 2, 0]]
+    assert sorted(images[:, 0, -1].tolist()) == [[0, 0, 0], [0, 1, 0], [0, 2, 0]]
     assert len(list(folder.parent.glob("cache/prepared/*/folder/*/*-of-00003"))) == 3
 
 
+# The order in which a folder is stored.
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A folder with 40, 20 and 4 distinct images in the classes 1, 2 and 10."""
+    root = tmp_path_factory.mktemp("classes") / "images"
+    for label, (name, count) in enumerate({"1": 40, "2": 20, "10": 4}.items()):
+        for number in range(count):
+            save(root / name / f"{number}.png", halves("RGB", RED, (label, number, 0)))
+    return root
+
+
+@pytest.mark.parametrize("slices, counts", [
+    ("", (40, 20, 4)), ("[:50%]", (20, 10, 2)), ("[50%:]", (20, 10, 2)), ("[25%:50%]", (10, 5, 1)),
+])  # fmt: skip
+def test_every_slice_has_its_share_of_every_class(classes, slices, counts):
+    part = load(classes, split=f"train{slices}")
+    assert part.class_names == ("1", "2", "10")
+    assert part.class_counts() == counts == tuple(np.bincount(part.arrays()[1], minlength=3))
+    images, labels = part.arrays()
+    assert np.array_equal(images[:, 0, -1, 0], labels)  # the labels are those of the images
+
+
+def test_a_slice_without_a_class_says_so_in_its_counts(classes):
+    counts = load(classes, split="train[:3]").class_counts()
+    assert sum(counts) == 3 and 0 in counts
+
+
+def test_labels_are_read_once(classes, monkeypatch):
+    counts = load(classes).class_counts()
+    monkeypatch.setattr(records.Dataset, "_read_labels", lambda self: pytest.fail("the labels were read again"))
+    assert load(classes).class_counts() == counts
+
+
+def test_the_order_depends_on_contents_not_on_names(classes, tmp_path):
+    for path in classes.rglob("*.png"):
+        copy = tmp_path / "images" / path.parent.name / f"x{999 - int(path.stem)}.png"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    first, second = load(classes), load(tmp_path / "images")
+    assert np.array_equal(first.arrays()[0], second.arrays()[0])
+    # Within a class it is not the order of names either.
+    numbers = first.arrays()[0][first.arrays()[1] == 0][:, 0, -1, 1].tolist()
+    assert numbers not in (sorted(numbers), sorted(numbers, key=str))
+
+
+def example(digest, label=0):
+    return folders.Example(None, "train", label, str(digest))
+
+
+def test_a_tenth_is_held_out_where_there_are_no_splits(tmp_path, caplog):
+    root = tmp_path / "images"
+    for number in range(100):
+        save(root / "ab"[number % 2] / f"{number}.png", halves("RGB", RED, (0, number, 0)))
+    with caplog.at_level(logging.INFO):
+        train, test = load(root), load(root, split="test")
+    assert "Holding out 10 of the 100 images as split 'test'" in caplog.text
+    assert (train.class_counts(), test.class_counts()) == ((45, 45), (5, 5))
+    numbers = [set(part.arrays()[0][:, 0, -1, 1].tolist()) for part in (train, test)]
+    assert numbers[0] | numbers[1] == set(range(100)) and not numbers[0] & numbers[1]
+    assert len(load(root, split="train+test")) == 100
+    (root / "a" / "0.png").rename(root / "a" / "renamed.png")
+    assert set(load(root, split="test").arrays()[0][:, 0, -1, 1].tolist()) == numbers[1]
+
+
+def test_small_folders_and_folders_with_splits_keep_their_images(tmp_path):
+    for number in range(99):
+        save(tmp_path / "small" / f"{number}.png", halves("RGB", RED, (0, number, 0)))
+        save(
+            tmp_path / "split" / ("val" if number < 2 else "train") / f"{number}.png",
+            halves("RGB", RED, (0, number, 0)),
+        )
+    save(tmp_path / "split" / "train" / "99.png", halves("RGB", RED, (0, 99, 0)))
+    assert len(load(tmp_path / "small")) == 99
+    assert (len(load(tmp_path / "split")), len(load(tmp_path / "split", split="val"))) == (98, 2)
+
+
+def test_copies_are_held_out_together():
+    parts = folders.hold_out([example(min(number, 85)) for number in range(100)])
+    assert {e.digest for e in parts["train"]}.isdisjoint(e.digest for e in parts["test"])
+    assert sum(map(len, parts.values())) == 100
+    copies = folders.hold_out([example("same") for _ in range(100)])
+    assert (len(copies["train"]), len(copies["test"])) == (90, 10)
+
+
+# Costs, in calls.
+
+
+def test_preparing_asks_every_image_once_for_its_color(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pixels, "is_gray", lambda mode, is_gray=pixels.is_gray: asked.append(mode) or is_gray(mode))
+    examples = [folders.Example(CountingFile(tmp_path / str(n), asked), "train", 0, str(n)) for n in range(50)]
+    builder = folders.Folder(examples=examples, class_names=[""], whites={}, data_dir=tmp_path / "prepared")
+    assert builder.info.features["image"].shape == (8, 8, 1)
+    for example in examples:
+        builder._encoded(example)
+    assert len(asked) == 2 * len(examples)  # once to find the color of the folder, once to store the image
+
+
+class CountingFile:
+    """An `ImageFile` that counts how often it is asked whether it is gray."""
+
+    size = (8, 8)
+    can_store_bytes = True
+
+    def __init__(self, path, asked):
+        path.write_bytes(b"")
+        self.path, self._asked = path, asked
+
+    @property
+    def is_gray(self):
+        self._asked.append(self.path)
+        return True
+
+
+def test_preparing_opens_every_file_a_constant_number_of_times(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        pixels,
+        "open_image",
+        lambda source, o=pixels.open_image: (isinstance(source, bytes) or opened.append(source), o(source))[1],
+    )
+    for number in range(30):
+        save(tmp_path / "images" / f"{number}.png", halves("L", number, 255))
+    load(tmp_path / "images")
+    assert len(opened) == len(set(opened)) == 30
+
+
 # Size and crop.
+
+
+def test_images_smaller_than_the_size_are_reported_in_one_line(folder, caplog):
+    load(folder, image_size=(HEIGHT, WIDTH))
+    load(folder, image_size=(HEIGHT // 2, WIDTH // 2))
+    assert "enlarged" not in caplog.text
+    load(folder, image_size=(2 * HEIGHT, WIDTH))
+    load(folder, image_size=(2 * HEIGHT, WIDTH))
+    assert caplog.text.count("enlarged") == 1
+    assert f"image_size=(40, 40): most images of folder are smaller, such as {HEIGHT} x {WIDTH}" in caplog.text
 
 
 def test_images_of_different_sizes_need_an_image_size(folder):
@@ -171,7 +311,7 @@ def test_a_changed_file_is_another_dataset(folder):
     assert len(path.read_bytes()) == len(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     dataset = load(folder)
-    assert (dataset[1]["image"][0, -1] == (0, 9, 0)).all()
+    assert [0, 9, 0] in dataset.arrays()[0][:, 0, -1].tolist()
     seen.add(dataset.fingerprint)
 
     path.rename(folder / "3.png")

@@ -35,7 +35,7 @@ from gan.build import COMPUTE_DTYPES, OUTPUTS, PRIORS, make_game, make_schedules
 from gan.cli import flags as cli_flags
 from gan.config import schema, specs
 from gan.config.flattening import flatten
-from gan.data import cache, datasets, image_files, pixels
+from gan.data import cache, datasets, listing, pixels
 from gan.errors import UserError
 from gan.evaluation.options import METRICS
 from gan.inference import sampling
@@ -538,7 +538,7 @@ def test_folders_of_images(examples, tmp_path, monkeypatch):
             assert images.shape[1:3] == (8, 8) and len(images) == len(labels) == len(loaded) >= 2
             assert labels.min() >= 0 and labels.max() < len(loaded.class_names)
             if not skip_broken:  # no file was skipped
-                assert len(images) == len(image_files.list_images(root))
+                assert len(images) == len(listing.list_images(root))
         shutil.rmtree(root)
 
 

@@ -35,7 +35,9 @@ def test_empty_folder_and_one_image(tmp_path):
     root = tmp_path / "images"
     root.mkdir()
     (root / "readme.txt").write_text("nothing here")
-    assert "contains no images (.png, .jpg" in error_of(root)
+    message = error_of(root)
+    assert "contains no images (.png, .jpg" in message and "and other files: 1 .txt; a dataset needs" in message
+    (root / "readme.txt").unlink()
     save(root / "only.png", CASES["rgb.png"][0])
     assert "contains only one image, only.png; a dataset needs at least two" in error_of(root)
 
@@ -110,6 +112,23 @@ def test_a_decompression_bomb_is_an_error_not_a_warning(folder, recwarn):
     limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
     assert "bomb.png cannot be read as an image (more than" in error_of(folder) and limit in error_of(folder)
     assert not [warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)]
+
+
+def with_exif(path, exif, color=RED):
+    """A JPEG file with these bytes as its EXIF."""
+    image = io.BytesIO()
+    halves("RGB", color, color).save(image, "JPEG", quality=95)
+    segment = b"Exif\0\0" + exif
+    path.write_bytes(b"\xff\xd8\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + image.getvalue()[2:])
+
+
+def test_a_corrupt_exif_names_its_file_once(folder, caplog, recwarn):
+    with_exif(folder / "corrupt.jpg", b"II*\0\x08\0\0\0\x05\0" + b"\x0f\x01\x02\0")  # 5 entries, cut in the first
+    dataset = load(folder)
+    assert caplog.text.count("corrupt.jpg") == 1 and "1 of 4 images have a defect (Corrupt EXIF data" in caplog.text
+    assert len(dataset.arrays()[0]) == 4
+    assert len(load(folder)) == 4
+    assert caplog.text.count("corrupt.jpg") == 1 and not recwarn.list
 
 
 def test_nothing_is_printed_while_a_folder_is_prepared(folder):

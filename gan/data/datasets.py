@@ -11,7 +11,7 @@ import numpy as np
 
 from gan.data import cache, pixels, prepare, records, stacked, toys
 from gan.data.fingerprint import fingerprint
-from gan.data.reasons import one_line
+from gan.data.reasons import one_line, warn_once
 from gan.data.records import Dataset
 from gan.errors import UserError, lookup
 
@@ -52,7 +52,8 @@ def load(
         version ("mnist", "cifar10:3.0.2").
       data_dir: the folder of prepared data; for "folder", the folder of images. If empty, the environment variable
         TFDS_DATA_DIR, else ~/tensorflow_datasets. Digits and folders of images are prepared in the cache folder.
-      split: a TFDS split ("train", "test", "train[:80%]").
+      split: a TFDS split ("train", "test", "train[:80%]"). The splits of a folder of images are its folders of these
+        names, if it has any, else "train" and, from 100 images on, "test" with a tenth of them.
       image_size: (height, width) in pixels, or None for the images' own size.
       channels: 1 (gray), 3 (RGB), or 0 for the dataset's own number.
       crop: "center" (crop to the aspect ratio of image_size, then resize) or "none" (stretch).
@@ -92,17 +93,19 @@ def _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, c
     # A folder of images is identified by a digest of its contents, which is part of the path where it is prepared.
     identity = builder.data_path.parts[-3:] if name == "folder" else (builder.info.full_name,)
     try:
-        digest = fingerprint((*identity, split), examples, features)
+        digest, sizes = fingerprint((*identity, split), examples, features)
     except Exception as error:
         raise UserError(
             f"{builder.data_path} is damaged ({one_line(error)}); {prepare.repair_hint(builder, name)}"
         ) from error
+    image_shape = _image_shape(name, features["image"].shape, image_size, channels)
+    _log_enlarged(name, sizes, image_shape, crop)
     return Dataset(
         name=name,
         split=split,
         class_names=tuple(getattr(features["label"], "names", ())) if "label" in features else (),
         fingerprint=digest,
-        image_shape=_image_shape(name, features["image"].shape, image_size, channels),
+        image_shape=image_shape,
         crop=crop,
         _records=examples,
         _features=features,
@@ -118,3 +121,16 @@ def _image_shape(name, native, image_size, channels):
     if height is None or width is None:
         raise UserError(f"The images of {name} differ in size: set config.data.image_size=(height, width)")
     return int(height), int(width), channels or (1 if native[2] == 1 else 3)
+
+
+def _log_enlarged(name, sizes, image_shape, crop):
+    """One line if most images are smaller than the size that is asked for: they contain no such details."""
+    height, width, _ = image_shape
+    reduce = min if crop == "center" else max
+    enlarged = sorted(size for size in sizes if reduce(size[0] / width, size[1] / height) < 1)
+    if len(enlarged) > len(sizes) / 2:
+        typical = enlarged[len(enlarged) // 2]
+        warn_once(
+            f"config.data.image_size=({height}, {width}): most images of {name} are smaller, such as {typical[1]} x "
+            f"{typical[0]} (height x width), and are enlarged"
+        )

@@ -12,8 +12,10 @@ MAX_BYTES = 4 << 20
 """A sample of at most this size is hashed, fewer images where they are large: about 0.1 s for any dataset."""
 
 
-def fingerprint(identity: Sequence[str], records: Sequence[bytes], features: Any) -> str:
-    """32 hexadecimal digits of SHA-256 over the identity, the length, and an evenly spaced sample of a split.
+def fingerprint(identity: Sequence[str], records: Sequence[bytes], features: Any) -> tuple[str, list[tuple[int, int]]]:
+    """The fingerprint, and the sizes (width, height) of the images of the sample that it is made of.
+
+    It consists of 32 hexadecimal digits of SHA-256 over the identity, the length, and an evenly spaced sample.
 
     The decoded pixels are hashed, not the stored bytes: those depend on the PNG encoder and on the order of the fields
     in a protocol buffer, and so on the machine that prepared them.
@@ -24,9 +26,11 @@ def fingerprint(identity: Sequence[str], records: Sequence[bytes], features: Any
       features: TFDS features with an "image" and possibly a "label".
     """
     digest = hashlib.sha256(repr((*identity, len(records))).encode())
+    sizes = []
     count = min(len(records), MAX_IMAGES, max(4, MAX_BYTES // len(records[0])))
     for record in records.__getitems__([index * len(records) // count for index in range(count)]):
         example = features.deserialize_example_np(record, decoders=undecoded_image())
         image = pixels.to_gray_or_rgb(pixels.open_image(example["image"]))
         digest.update(repr((image.size, image.mode, int(example.get("label", 0)))).encode() + image.tobytes())
-    return digest.hexdigest()[:32]
+        sizes.append(image.size)
+    return digest.hexdigest()[:32], sizes

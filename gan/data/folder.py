@@ -1,20 +1,45 @@
 """A folder of images as a TFDS dataset: checked once, prepared in the cache folder, identified by its contents.
 
-The folder itself is only read. Its subfolders are the classes; a folder without subfolders is one class.
+The folder itself is only read. Its subfolders are the classes, or the splits with the classes below them; a folder
+without subfolders is one class. Every slice of a split has its share of every class.
 """
 
+import collections
 import hashlib
+import io
+import logging
 import os
 import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from gan.data import image_files, pixels
+from gan.data import image_files, listing, pixels, values, work
+from gan.data.reasons import warn_once
 from gan.errors import UserError
 
-VERSION = "1.0.0"
+logger = logging.getLogger(__name__)
+
+VERSION = "2.0.0"
 SHARD_BYTES = 128 << 20
 """TFDS holds the encoded images of one shard in memory while it writes them."""
+HELD_OUT = 10
+"""One in HELD_OUT images becomes the split "test" of a folder that has no splits, so that a generator is compared with
+images that it has not been trained on."""
+MIN_TEST_IMAGES = 10
+"""Nothing is held out from a folder where this would be fewer."""
+
+
+class Example(NamedTuple):
+    """An image to be stored."""
+
+    file: image_files.ImageFile
+    split: str
+    label: int
+    digest: str
+    """Of the file's content."""
 
 
 def builder(data_dir: str | os.PathLike, root: pathlib.Path, skip_broken: bool) -> tfds.core.DatasetBuilder:
@@ -26,27 +51,74 @@ def builder(data_dir: str | os.PathLike, root: pathlib.Path, skip_broken: bool) 
       skip_broken: skip unreadable files with one warning instead of stopping.
 
     Raises:
-      UserError: no folder, fewer than two images, an unreadable file, or images beside class folders.
+      UserError: no folder, fewer than two images, an unreadable file, images beside class folders, or images whose
+        white is unknown.
     """
+    source, names = _list(data_dir)
+    places = listing.places(source, names)
+    class_names = sorted({place.class_name for place in places}, key=listing.natural_order)
+    digests = image_files.content_digests(source, names, root / "seen")
+    identity = hashlib.sha256(repr((VERSION, skip_broken, class_names)).encode())
+    for name, digest in zip(names, digests, strict=True):
+        identity.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
+    data_root = root / f"folder-{identity.hexdigest()[:32]}"
+    prepared = data_root / Folder.name / VERSION
+    if (prepared / "dataset_info.json").exists():
+        return tfds.builder_from_directory(prepared)
+    files = image_files.check_images(source, names, skip_broken)
+    whites = values.whites(source, {name: file.values for name, file in files.items()})
+    labels = {name: label for label, name in enumerate(class_names)}
+    examples = [
+        Example(files[name], place.split, labels[place.class_name], digest)
+        for name, place, digest in zip(names, places, digests, strict=True)
+        if name in files
+    ]
+    return Folder(examples=examples, class_names=class_names, whites=whites, data_dir=data_root)
+
+
+def _list(data_dir):
+    """The folder, and the relative paths of its images; other files are counted in one warning."""
     if not data_dir:
         raise UserError("config.data.name='folder' needs config.data.dir: the folder of images")
     source = pathlib.Path(os.path.expanduser(data_dir)).absolute()
     if not os.path.isdir(source):
         raise UserError(f"config.data.dir={str(data_dir)!r} is not a folder")
-    names = image_files.list_images(source)
+    ignored = collections.Counter()
+    names = listing.list_images(source, ignored)
     if len(names) < 2:
-        found = f"only one image, {names[0]}" if names else f"no images ({', '.join(image_files.EXTENSIONS)})"
-        raise UserError(f"config.data.dir={str(data_dir)!r} contains {found}; a dataset needs at least two")
-    class_names = image_files.class_names(source, names)
-    content = image_files.content_digest(source, names, root / "seen")
-    digest = hashlib.sha256(repr((VERSION, skip_broken, class_names, content)).encode()).hexdigest()
-    data_root = root / f"folder-{digest[:32]}"
-    prepared = data_root / Folder.name / VERSION
-    if (prepared / "dataset_info.json").exists():
-        return tfds.builder_from_directory(prepared)
-    files = image_files.check_images(source, names, skip_broken)
-    labels = [class_names.index(image_files.class_of(name)) for name in names if name in files]
-    return Folder(images=list(zip(files.values(), labels, strict=True)), class_names=class_names, data_dir=data_root)
+        found = f"only one image, {names[0]}" if names else f"no images ({', '.join(listing.EXTENSIONS)})"
+        beside = f", and other files: {listing.counts_text(ignored)}" if ignored else ""
+        raise UserError(f"config.data.dir={str(data_dir)!r} contains {found}{beside}; a dataset needs at least two")
+    if ignored:
+        warn_once(f"Files of {source} that are not read as images: {listing.counts_text(ignored)}")
+    return source, names
+
+
+def in_shares(examples: Sequence[Example]) -> list[Example]:
+    """The examples in an order in which every slice has its share of every class: a function of the files alone.
+
+    The examples of a class are ordered by the digests of their contents, and placed at equal distances.
+    """
+    by_class = collections.defaultdict(list)
+    for example in sorted(examples, key=lambda example: example.digest):  # stable: copies stay in the order of names
+        by_class[example.label].append(example)
+    placed = [
+        ((rank + 0.5) / len(of_class), example.digest, number, example)
+        for number, of_class in enumerate(by_class.values())
+        for rank, example in enumerate(of_class)
+    ]
+    return [example for *_, example in sorted(placed, key=lambda place: place[:3])]
+
+
+def hold_out(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """{"train": examples, "test": one in HELD_OUT of them}, with shares of all classes, and copies on one side."""
+    ordered = in_shares(examples)
+    kept = len(ordered) - len(ordered) // HELD_OUT
+    contents = {example.digest for example in ordered[kept:]}
+    train = [example for example in ordered[:kept] if example.digest not in contents]
+    if {example.label for example in train} != {example.label for example in ordered[:kept]}:
+        return {"train": ordered[:kept], "test": ordered[kept:]}  # all images of a class are copies of one
+    return {"train": train, "test": [example for example in ordered if example.digest in contents]}
 
 
 class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -55,18 +127,25 @@ class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
     name = "folder"
     VERSION = tfds.core.Version(VERSION)
 
-    def __init__(self, *, images, class_names, data_dir):
-        self._images = images
+    def __init__(self, *, examples, class_names, whites, data_dir):
+        self._all_gray = all(example.file.is_gray for example in examples)
+        self._sizes = {example.file.size for example in examples}
         self._class_names = class_names
+        self._whites = whites
+        self._splits = collections.defaultdict(list)
+        for example in examples:
+            self._splits[example.split].append(example)
+        if set(self._splits) == {"train"} and len(examples) >= HELD_OUT * MIN_TEST_IMAGES:
+            self._splits = hold_out(examples)
+            test, total = len(self._splits["test"]), len(examples)
+            logger.info(
+                "Holding out %s of the %s images as split 'test', chosen by their contents; split 'train+test' is all.",
+                f"{test:,}", f"{total:,}",
+            )  # fmt: skip
         super().__init__(data_dir=data_dir)
 
-    @property
-    def _all_gray(self):
-        return all(file.is_gray for file, _ in self._images)
-
     def _info(self):
-        sizes = {file.size for file, _ in self._images}
-        width, height = sizes.pop() if len(sizes) == 1 else (None, None)
+        width, height = next(iter(self._sizes)) if len(self._sizes) == 1 else (None, None)
         features = {
             "image": tfds.features.Image(shape=(height, width, 1 if self._all_gray else 3)),
             "label": tfds.features.ClassLabel(names=[name or "image" for name in self._class_names]),
@@ -79,21 +158,37 @@ class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _shard_iterators_per_split(self, dl_manager):
-        shards, bytes_left = [[]], SHARD_BYTES
-        for image in self._images:
-            size = image[0].path.stat().st_size
-            if shards[-1] and size > bytes_left:
-                shards.append([])
-                bytes_left = SHARD_BYTES
-            shards[-1].append(image)
-            bytes_left -= size
-        return {"train": [lambda shard=shard: self._examples(shard) for shard in shards]}
+        return {
+            split: [lambda shard=shard: self._stored(shard) for shard in _shards(in_shares(examples))]
+            for split, examples in self._splits.items()
+        }
 
-    def _examples(self, shard):
-        mode = "L" if self._all_gray else "RGB"
-        for file, label in shard:
-            if file.can_store_bytes and file.is_gray == self._all_gray:
-                image = file.path.read_bytes()
-            else:
-                image = pixels.to_gray_or_rgb(pixels.open_image(file.path)).convert(mode)
-            yield os.fsencode(file.path), {"image": image, "label": label}
+    def _stored(self, shard):
+        what = f"Storing {len(shard):,} images in {self.data_path}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `check_images` has named the files
+            for example, image in zip(shard, work.map_in_threads(self._encoded, shard, what=what), strict=True):
+                yield os.fsencode(example.file.path), {"image": image, "label": example.label}
+
+    def _encoded(self, example):
+        """The bytes of the file, or of a PNG file with the same pixels."""
+        file = example.file
+        if file.can_store_bytes and file.is_gray == self._all_gray:
+            return file.path.read_bytes()
+        image = pixels.to_gray_or_rgb(pixels.open_image(file.path), self._whites)
+        encoded = io.BytesIO()
+        image.convert("L" if self._all_gray else "RGB").save(encoded, "PNG")
+        return encoded.getvalue()
+
+
+def _shards(examples):
+    """The examples in parts of about SHARD_BYTES."""
+    shards, bytes_left = [[]], SHARD_BYTES
+    for example in examples:
+        size = example.file.path.stat().st_size
+        if shards[-1] and size > bytes_left:
+            shards.append([])
+            bytes_left = SHARD_BYTES
+        shards[-1].append(example)
+        bytes_left -= size
+    return shards

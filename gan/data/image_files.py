@@ -1,6 +1,6 @@
-"""The image files of a folder: listed, assigned to classes, hashed, and checked by decoding each of them once."""
+"""The image files of a folder: hashed, and checked by decoding each of them once."""
 
-import concurrent.futures
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -9,20 +9,21 @@ import logging
 import os
 import pathlib
 import stat
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from gan.data import pixels
+from gan.data import pixels, work
 from gan.data.reasons import one_line
+from gan.data.values import Range, value_range
 from gan.errors import UserError
 from gan.io.atomic import write_text
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SETTLED_SECONDS = 2
 """A file that is younger than this may change again without a change of its timestamps: its digest is not kept."""
 
@@ -36,79 +37,48 @@ class ImageFile:
     size: tuple[int, int]
     """(width, height) in pixels."""
     can_store_bytes: bool
-    """Whether the file can be stored byte for byte: PNG or JPEG, upright, opaque, one frame, gray or RGB."""
+    """Whether the file can be stored byte for byte: PNG or JPEG, upright, opaque, one frame, gray or RGB, no defect."""
+    values: Range | None
+    """The range of its values if it has more than 8 bits per channel."""
+    warning: str
+    """What PIL warned of, such as a corrupt EXIF, or ""."""
 
 
-def list_images(source: pathlib.Path) -> list[str]:
-    """Sorted relative paths of the images below a folder. Hidden files and files of other extensions are ignored."""
-    names, visited = [], set()
+def content_digests(source: pathlib.Path, names: Sequence[str], seen: pathlib.Path) -> list[str]:
+    """The SHA-256 of each file's content.
 
-    def fail(error):
-        raise UserError(f"config.data.dir: {error.filename} cannot be listed ({error.strerror})") from error
-
-    for parent, folders, files in os.walk(source, followlinks=True, onerror=fail):
-        real = os.path.realpath(parent)
-        if real in visited:  # a link to a parent folder
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        images = [name for name in files if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
-        names += [os.path.relpath(os.path.join(parent, name), source) for name in images]
-    return sorted(names)
-
-
-def class_of(name: str) -> str:
-    """The first folder of an image's relative path; "" for an image directly in the source folder."""
-    return name.split(os.sep)[0] if os.sep in name else ""
-
-
-def class_names(source: pathlib.Path, names: Sequence[str]) -> list[str]:
-    """The sorted class names of images with these relative paths; [""] if there are no subfolders.
-
-    Raises:
-      UserError: some images are in class folders and others are not, or a class folder's name is not printable.
-    """
-    classes = sorted({class_of(name) for name in names})
-    if "" in classes and len(classes) > 1:
-        stray = next(name for name in names if not class_of(name))
-        raise UserError(
-            f"{source / stray} lies beside the class folders {', '.join(classes[1:4])}: put every image into a "
-            "subfolder, or all of them directly into config.data.dir"
-        )
-    for name in classes:
-        if not name.isprintable() or name != name.strip():  # TFDS stores the names in a text file, one per line
-            raise UserError(f"{source / name}: a class folder's name must be printable, without space around it")
-    return classes
-
-
-def content_digest(source: pathlib.Path, names: Sequence[str], seen: pathlib.Path) -> str:
-    """SHA-256 of the names and contents of all files.
-
-    The digest of each file is kept in the folder `seen`. A file whose size and timestamps have not changed since is not
-    read again, so starting a run on a large folder takes no longer than listing it. The ctime is among the timestamps:
-    a program that writes to a file and restores its mtime cannot set it back.
+    The digests are kept in the folder `seen`. A file whose size and timestamps have not changed since is not read
+    again, so starting a run on a large folder takes no longer than listing it. The ctime is among the timestamps: a
+    program that writes to a file and restores its mtime cannot set it back.
     """
     index = seen / f"{hashlib.sha256(os.fsencode(source)).hexdigest()[:32]}.json"
     known = _read_index(index)
     settled = time.time() - SETTLED_SECONDS
-    current, total = {}, hashlib.sha256()
-    for name in names:
-        stamp, digest = known.get(name, (None, None))
+    digests, current, unknown = {}, {}, {}
+    for name in work.with_progress(names, total=len(names), what=f"Looking for changes in {source}"):
         try:
-            status = (source / name).stat()
-            now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+            status = os.stat(os.path.join(source, name))
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
-            digest = digest if stamp == now else _file_digest(source / name)
-            if max(status.st_mtime, status.st_ctime) < settled:
-                current[name] = [now, digest]
         except OSError as error:  # `check_images` reports or skips it
-            digest = f"unreadable: {error.strerror}"
-        total.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
+            digests[name] = f"unreadable: {error.strerror}"
+            continue
+        now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        stamp, digests[name] = known.get(name, (None, ""))
+        if stamp == now:
+            current[name] = known[name]
+        else:
+            unknown[name] = (now, max(status.st_mtime, status.st_ctime) < settled)
+    if unknown:
+        logger.info("Reading %s new files of %s.", f"{len(unknown):,}", source)
+    found = work.map_in_threads(lambda name: _file_digest(source / name), list(unknown), what=f"Reading {source}")
+    for (name, (now, is_settled)), digest in zip(unknown.items(), found, strict=True):
+        digests[name] = digest
+        if is_settled and not digest.startswith("unreadable"):
+            current[name] = [now, digest]
     if current != known:
         _write_index(index, current, source)
-    return total.hexdigest()
+    return [digests[name] for name in names]
 
 
 def _read_index(index):
@@ -130,8 +100,11 @@ def _write_index(index, entries, source):
 
 
 def _file_digest(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
 
 
 def check_images(source: pathlib.Path, names: Sequence[str], skip_broken: bool) -> dict[str, ImageFile]:
@@ -142,22 +115,24 @@ def check_images(source: pathlib.Path, names: Sequence[str], skip_broken: bool) 
     """
     logger.info("Checking the %s images of %s (only once).", f"{len(names):,}", source)
     files, broken = {}, []
-    with warnings.catch_warnings():
-        # PIL only warns up to twice its limit; an image over the limit is rejected.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-            for name, found in zip(names, threads.map(lambda name: _check_image(source / name), names), strict=True):
-                if isinstance(found, ImageFile):
-                    files[name] = found
-                    continue
-                message = f"{source / name} cannot be read as an image ({_reason(found)})"
-                if not skip_broken:
-                    threads.shutdown(wait=False, cancel_futures=True)
-                    raise UserError(f"{message}: fix or remove it, or set config.data.skip_broken=True") from found
-                broken.append(name)
+    with warnings_by_thread() as warned:
+        found = work.map_in_threads(
+            lambda name: _check_image(source / name, warned), names, what=f"Checking the images of {source}"
+        )
+        for name, file in zip(names, found, strict=True):
+            if isinstance(file, ImageFile):
+                files[name] = file
+                continue
+            message = f"{source / name} cannot be read as an image ({_reason(file)})"
+            if not skip_broken:
+                found.close()
+                raise UserError(f"{message}: fix or remove it, or set config.data.skip_broken=True") from file
+            broken.append(name)
     if broken:
-        examples = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        logger.warning("Skipped %d of %d files that cannot be read: %s", len(broken), len(names), examples)
+        logger.warning("Skipped %d of %d files that cannot be read: %s", len(broken), len(names), _examples(broken))
+    if suspect := [name for name, file in files.items() if file.warning]:
+        warning = files[suspect[0]].warning
+        logger.warning("%d of %d images have a defect (%s): %s", len(suspect), len(names), warning, _examples(suspect))
     if len(files) < 2:
         raise UserError(
             f"config.data.dir={str(source)!r}: {len(broken)} of {len(names)} images cannot be read, {broken[0]} among "
@@ -166,15 +141,40 @@ def check_images(source: pathlib.Path, names: Sequence[str], skip_broken: bool) 
     return files
 
 
-def _check_image(path):
+def _examples(names):
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+@contextlib.contextmanager
+def warnings_by_thread() -> Iterator[threading.local]:
+    """Collects PIL's warnings, which do not name the file, in the list `texts` of each thread that sets one."""
+    warned = threading.local()
+
+    def record(message, *arguments, **options):
+        getattr(warned, "texts", []).append(one_line(message, 120))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        # PIL only warns up to twice its limit; an image over the limit is rejected.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.showwarning = record
+        yield warned
+
+
+def _check_image(path, warned):
     """The `ImageFile` at a path after decoding it, or the exception that PIL raises, of nearly any type."""
+    warned.texts = []
     try:
         image = pixels.open_image(path)
         converted = pixels.to_gray_or_rgb(image)
+        values = value_range(image)
     except Exception as error:
         return error
     can_store_bytes = image.format in ("PNG", "JPEG") and converted is image and getattr(image, "n_frames", 1) == 1
-    return ImageFile(path, pixels.is_gray(converted.mode), converted.size, can_store_bytes)
+    warning = warned.texts[0] if warned.texts else ""
+    return ImageFile(
+        path, pixels.is_gray(converted.mode), converted.size, can_store_bytes and not warning, values, warning
+    )
 
 
 def _reason(error):

@@ -7,12 +7,13 @@ the examples of a dataset are read.
 import io
 import os
 import stat
+from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps, features
 
 CROPS = ("center", "none")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 """The formats that are decoded, whatever the file's extension. PIL has many more, some of which start other programs
 (PostScript)."""
 MAX_PIXELS = 89_478_485
@@ -41,7 +42,12 @@ def open_image(source: bytes | os.PathLike) -> Image.Image:
     image = Image.open(io.BytesIO(source), formats=FORMATS)
     if not 0 < image.width * image.height <= MAX_PIXELS:  # PIL only warns up to twice its limit
         raise ValueError(f"{image.width} x {image.height} pixels; expected: 1 to {MAX_PIXELS:,}")
+    # PIL keeps the upper 8 of 16 bits of a color. Only the name of its decoder says so, and only before `load`. In a
+    # BMP file the same name means 16 bits for all three colors.
+    is_16_bit = image.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in image.tile)
     image.load()
+    if is_16_bit:
+        image.info["bits_per_channel"] = 16
     return image
 
 
@@ -50,19 +56,21 @@ def _check_bytes(size):
         raise ValueError(f"{size:,} bytes; expected: up to {MAX_BYTES:,}")
 
 
-def to_gray_or_rgb(image: Image.Image) -> Image.Image:
+def to_gray_or_rgb(image: Image.Image, whites: Mapping[str, float] | None = None) -> Image.Image:
     """The image in mode "L" or "RGB", 8 bits, as a viewer shows it: EXIF rotation, first frame, alpha over white.
 
-    Gray of 16 bits or more is scaled by its range (0..65535, or 0..1 for floats), not clipped at 255.
+    Gray of more than 8 bits is scaled, not clipped at 255: by the white of its mode in `whites`, or else by 65535, and
+    floats by 1.
     """
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # PIL takes every CMYK JPEG for one of Adobe, which are stored inverted
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):
-        return _gray(np.asarray(image, np.float64) / 65535)
-    if image.mode == "F":
-        return _gray(np.asarray(image, np.float64))
+    if image.mode[0] in "IF":
+        white = (whites or {}).get(image.mode, 1 if image.mode == "F" else 65535)
+        return _gray(np.asarray(image, np.float64) / white)
     gray = is_gray(image.mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,4 +1,15 @@
-"""The one-line reason in an exception of a library that this project does not control (TFDS, PIL, NumPy)."""
+"""Lines of text: the reason in an exception of a library (TFDS, PIL, NumPy), and warnings that are logged once."""
+
+import functools
+import logging
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Logs a warning, unless the same has been logged by this process: several splits of a folder are opened."""
+    logger.warning("%s", text)
 
 
 def one_line(error: object, length: int = 300) -> str:

@@ -1,17 +1,16 @@
 """Records: the examples of a prepared TFDS split, read at random access, decoded, and cached as arrays."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import logging
-import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gan.data import cache, pixels, prepare
+from gan.data import cache, pixels, prepare, work
+from gan.data.labels import count_labels
 from gan.data.reasons import one_line
 from gan.errors import UserError, nearest
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 IMAGES_PER_TASK = 256
 """Images that one thread decodes at a time: enough to hide the cost of a call, few enough to keep all threads busy."""
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 """Part of the cache key. Increase it with every change of how an encoded image becomes pixels."""
 
 
@@ -63,29 +62,61 @@ class Dataset:
                 images[row] = self._decode(example["image"])
                 labels[row] = example.get("label", 0)
         except Exception as error:  # ArrayRecord, protocol buffers and PIL each raise their own exceptions
-            self._check_unchanged(indices)
-            folder = pathlib.Path(self._shard_stamps[0][0]).parent
-            raise UserError(
-                f"{folder} is damaged ({one_line(error)}); delete that folder and prepare {self.name} again"
-            ) from error
+            raise self._damaged(indices, error) from error
         self._check_unchanged(indices)
         return images, labels
 
-    def arrays(self, progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The whole split: uint8 [N, H, W, C] and int32 [N]. Decoded by the first call, memory-mapped by later ones.
-
-        Args:
-          progress: called with (images decoded so far, N) during decoding.
-        """
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The whole split: uint8 [N, H, W, C] and int32 [N]. Decoded by the first call, memory-mapped by later ones."""
         identity = (self.fingerprint, self._shard_stamps, self.image_shape, self.crop, DECODING_VERSION)
         key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         folder = self._cache / "arrays" / f"{_file_name(self.name)}-{_file_name(self.split)}-{key}"
         cached = cache.read_arrays(folder, ("images", "labels"))
         if cached is None:
             logger.info("Decoding the %s images of %s into %s (only once).", f"{len(self):,}", self.name, folder)
-            cached = dict(zip(("images", "labels"), self._decode_all(progress), strict=True))
+            cached = dict(zip(("images", "labels"), self._decode_all(), strict=True))
             cache.write_arrays(folder, cached)
         return cached["images"], cached["labels"]
+
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of examples of each class of `class_names`; a slice of a split may have none of some.
+
+        The first call reads the labels of the whole split, without decoding images; later ones find them in the cache.
+        """
+        if not self.class_names:
+            return ()
+        key = hashlib.sha256(repr((self.fingerprint, self._shard_stamps)).encode()).hexdigest()[:16]
+        folder = self._cache / "labels" / f"{_file_name(self.name)}-{_file_name(self.split)}-{key}"
+        cached = cache.read_arrays(folder, ("labels",))
+        if cached is None:
+            cached = {"labels": self._read_labels()}
+            cache.write_arrays(folder, cached)
+        return count_labels(cached["labels"], self.class_names)
+
+    def _read_labels(self):
+        logger.info("Reading the %s labels of %s (only once).", f"{len(self):,}", self.name)
+
+        def read(start):
+            rows = range(start, min(start + IMAGES_PER_TASK, len(self)))
+            try:
+                examples = [
+                    self._features.deserialize_example_np(record, decoders=undecoded_image())
+                    for record in self._records.__getitems__(list(rows))
+                ]
+            except Exception as error:
+                raise self._damaged(rows, error) from error
+            self._check_unchanged(rows)
+            return [example["label"] for example in examples]
+
+        starts = range(0, len(self), IMAGES_PER_TASK)
+        parts = list(work.map_in_threads(read, starts, what=f"Reading labels, {IMAGES_PER_TASK} at a time"))
+        return np.concatenate(parts).astype(np.int32)
+
+    def _damaged(self, indices, error):
+        """The error of a read that failed, or raises that the files were changed."""
+        self._check_unchanged(indices)
+        folder = pathlib.Path(self._shard_stamps[0][0]).parent
+        return UserError(f"{folder} is damaged ({one_line(error)}); delete that folder and prepare {self.name} again")
 
     def _check_unchanged(self, indices):
         """Call after a read, so that no data from a changed file is returned."""
@@ -94,20 +125,17 @@ class Dataset:
             if (cache.stamp(path) or ())[:2] != (size, time):
                 raise UserError(f"{path} was changed or removed during the run: restore it, and run again")
 
-    def _decode_all(self, progress):
+    def _decode_all(self):
         images = np.empty((len(self), *self.image_shape), np.uint8)
         labels = np.empty(len(self), np.int32)
 
         def decode(start):
             rows = range(start, min(start + IMAGES_PER_TASK, len(self)))
             images[rows.start : rows.stop], labels[rows.start : rows.stop] = self.read(rows)
-            return rows.stop
 
-        # Threads, not processes: PIL releases the GIL while it decodes, and forking a JAX process may deadlock.
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-            for done in threads.map(decode, range(0, len(self), IMAGES_PER_TASK)):
-                if progress is not None:
-                    progress(done, len(self))
+        starts = range(0, len(self), IMAGES_PER_TASK)
+        for _ in work.map_in_threads(decode, starts, what=f"Decoding {self.name}, {IMAGES_PER_TASK} images at a time"):
+            pass
         return images, labels
 
     def _decode(self, encoded):

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gan.data.labels import count_labels
+
 NAME = "stacked_mnist"
 COUNTS = {"train": 128_000, "test": 26_000}
 """Images per split: PacGAN trains on 128,000 and evaluates 26,000 samples (Lin et al. 2018, arXiv:1712.04086)."""
@@ -43,11 +45,18 @@ class Stacks:
         """The examples at `indices` (length k): uint8 [k, H, W, 3] and int32 [k]."""
         triples = self._triples[np.asarray(indices, np.int64)]
         images = np.stack([self._digits[channel, ..., 0] for channel in triples.T], axis=-1)
-        return images, (self._digit_labels[triples] @ np.array([100, 10, 1])).astype(np.int32)
+        return images, self._labels(triples)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """The whole split: uint8 [N, H, W, 3] and int32 [N]."""
         return self.read(np.arange(len(self)))
+
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of examples of each class."""
+        return count_labels(self._labels(self._triples), self.class_names)
+
+    def _labels(self, triples):
+        return (self._digit_labels[triples] @ np.array([100, 10, 1])).astype(np.int32)
 
 
 def stacks(split: str, digits: Any) -> Stacks:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gan.data.labels import count_labels
 from gan.errors import UserError, lookup
 
 IMAGE_SHAPE = (1, 1, 2)
@@ -90,6 +91,10 @@ class Points:
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """The whole split: float32 [N, 1, 1, 2] and int32 [N]."""
         return self._images, self._labels
+
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of examples of each mode; () for a toy without modes."""
+        return count_labels(self._labels, self.class_names)
 
 
 def load(name: str, split: str = "train", image_size: tuple[int, int] | None = None, channels: int = 0) -> Points:
