@@ -24,6 +24,7 @@ def get_config(variant: str = "tutorial"):
     config.steps = 16_000
     config.batch_size = 32
     config.data.name = "folder"
+    config.data.split = "train+test"  # all images, as in the tutorial: none is held out
     config.data.image_size = (64, 64)
     config.data.channels = 1
     config.data.crop = "none"
