@@ -12,6 +12,8 @@ during training, by images seen: --config.schedules.generator.learning_rate="pha
 The tutorial's model is sized for a GPU: 520 billion operations per step, 20 hours on two CPU cores. `small` draws
 tricolors, bands, crosses and emblems at 32x32 within tens of minutes on a laptop. docs/tutorials.md shows them, and
 what else was tried.
+
+Of 100 images or more a tenth is held out as the test split; --config.data.split=train+test trains on all of them.
 """
 
 from configs import default
@@ -24,7 +26,6 @@ def get_config(variant: str = "tutorial"):
     config.steps = 16_000
     config.batch_size = 32
     config.data.name = "folder"
-    config.data.split = "train+test"  # all images, as in the tutorial: none is held out
     config.data.image_size = (64, 64)
     config.data.channels = 1
     config.data.crop = "none"
