@@ -17,6 +17,7 @@ from PIL import Image
 
 from gan import build, data
 from gan.errors import Diverged, UserError
+from gan.evaluation.warnings import Metrics
 from gan.inference import sampling
 from gan.parallel import compilation, sharding
 from gan.train import loop, recorder, sources
@@ -218,7 +219,7 @@ def evaluator_that_gives(scores, monkeypatch):
     def compute(game, ema):
         if isinstance(left[0], Exception):
             raise left.pop(0)
-        return {"score": left.pop(0)}
+        return Metrics({"score": left.pop(0)})
 
     fake = SimpleNamespace(compute=compute, selection_metric="score")
     monkeypatch.setattr(recorder.evaluator, "create", lambda options, seed: fake)

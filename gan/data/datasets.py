@@ -99,7 +99,8 @@ def _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, c
             f"{builder.data_path} is damaged ({one_line(error)}); {prepare.repair_hint(builder, name)}"
         ) from error
     image_shape = _image_shape(name, features["image"].shape, image_size, channels)
-    _log_enlarged(name, sizes, image_shape, crop)
+    if name == "folder":  # whose sizes the user may not know; others are enlarged on purpose
+        _log_enlarged(name, sizes, image_shape, crop)
     return Dataset(
         name=name,
         split=split,
