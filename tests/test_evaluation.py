@@ -78,6 +78,9 @@ def test_copies_of_training_images_are_distinguished_from_new_images(tmp_path):
     copied = evaluator.compute_from_images(training[0][:300], training[1][:300])
     assert copied["nearest_training_ratio"] == 0.0
     np.testing.assert_allclose(evaluator.compute_from_images(*fresh)["nearest_training_ratio"], 1.0)
+    # Where the reference is the training split, its images are at distance 0 from themselves.
+    config.evaluation.split = "train[:1000]"
+    assert "nearest_training_ratio" not in create(config).compute_from_images(*fresh)
 
 
 def test_wrong_labels_increase_the_intra_class_distance():

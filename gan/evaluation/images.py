@@ -147,7 +147,8 @@ class ImageEvaluator:
             metrics |= {f"kd_{extractor}": distance.mean, f"kd_{extractor}_std": distance.std}
         if "prdc" in self._metrics:
             metrics |= neighbors.prdc(real.features, fake.features)._asdict()
-        if "memorization" in self._metrics:
+        # Training images as the reference are at distance 0 from themselves: the ratio has no meaning.
+        if "memorization" in self._metrics and self._reference_distance > 0.0:
             metrics["nearest_training_ratio"] = self._nearest_training_ratio(fake.features)
         return metrics
 
@@ -168,7 +169,7 @@ class ImageEvaluator:
 
         1 is expected of new images of the same distribution; a value far below 1 means that training images are copied.
         """
-        return self._distance_to_training(fake) / max(self._reference_distance, float(np.finfo(np.float32).tiny))
+        return self._distance_to_training(fake) / self._reference_distance
 
     @functools.cached_property
     def _reference_distance(self) -> float:
