@@ -189,7 +189,7 @@ def needs(tmp_path_factory):
         with meshes.on(2):
             mesh = sharding.device_mesh()
             source = sources.Streamed(data.open_dataset(run.config.data), run.setup.options, mesh)
-            compiled = loop.compile_run(run, source, mesh).compile(run.state, source.abstract(1))
+            compiled = loop.compile_setup(run.setup, run.state, source, mesh).compile(run.state, source.abstract(1))
         return memory.footprint(compiled).total
 
     return of

@@ -39,7 +39,7 @@ def build(config: ConfigDict) -> Program:
 
     def compiled() -> timing.StepTimer:
         layout = sharding.state_sharding(setup.shapes, mesh, sharded=setup.options.shard_state)
-        return step_timer(loop.compile_setup(setup, source, mesh), setup.initial_state(layout), arrays)
+        return step_timer(loop.compile_setup(setup, setup.shapes, source, mesh), setup.initial_state(layout), arrays)
 
     def count() -> int:
         rows = jax.ShapeDtypeStruct((config.batch_size,), "int32")

@@ -51,7 +51,7 @@ def _train(config: ConfigDict, evaluation: EvaluationOptions, folder: Path, laun
     run, train_steps = _compiled(run, source, mesh, is_auto=config.microbatches == build.AUTO)
     begin(run, folder)
     options, state, step = run.setup.options, run.state, int(run.state.step)
-    recorder = Recorder(run, folder, preview.real_examples(dataset), launched)
+    recorder = Recorder(run, evaluation, folder, preview.real_examples(dataset), launched)
     examples = source.opened(step, options.steps, run.game.discriminator.steps)
     with StopSignal() as stop_signal, recorder, examples:
         if processes.process_count() > 1:
@@ -75,22 +75,24 @@ def _train(config: ConfigDict, evaluation: EvaluationOptions, folder: Path, laun
 
 def _compiled(run: RunSetup, source: Any, mesh: Any, *, is_auto: bool) -> tuple[RunSetup, Callable]:
     """The run, with its number of microbatches, and its train steps."""
+
+    def train_steps(run: RunSetup) -> Any:
+        return compile_setup(run.setup, run.state, source, mesh)
+
     if not is_auto:
-        return run, compile_run(run, source, mesh)
+        return run, train_steps(run)
     arrays = source.abstract(run.game.discriminator.steps)
     run, compiled = with_chosen_microbatches(
-        run, mesh, lambda changed: compile_run(changed, source, mesh).compile(run.state, arrays)
+        run, mesh, lambda changed: train_steps(changed).compile(changed.state, arrays)
     )
-    return run, compile_run(run, source, mesh).with_compiled(compiled)
+    return run, train_steps(run).with_compiled(compiled)
 
 
-def compile_run(run: RunSetup, source: Any, mesh: Any) -> Callable:
-    """The train steps of a run: see `compilation.compile_steps`. They are compiled when they are first needed."""
-    return compile_setup(run.setup, source, mesh)
+def compile_setup(setup: build.Setup, shapes: state.TrainState, source: Any, mesh: Any) -> Callable:
+    """The train steps of a setup on the examples of a source, compiled when they are first needed.
 
-
-def compile_setup(setup: build.Setup, source: Any, mesh: Any) -> Callable:
-    """The train steps of a setup on the examples of a source."""
+    `shapes` are those of the state: the state itself, or `Setup.shapes`. See `compilation.compile_steps`.
+    """
     options = setup.options
     game = with_sharded_updates(setup.game, shard_state=options.shard_state, mesh=mesh)
     return compilation.compile_steps(
@@ -101,7 +103,7 @@ def compile_setup(setup: build.Setup, source: Any, mesh: Any) -> Callable:
         data_axis=source.data_axis,
         max_steps=source.max_steps_per_dispatch,
         hyperparams=setup.base_hyperparams,
-        layout=sharding.state_sharding(setup.shapes, mesh, sharded=options.shard_state),
+        layout=sharding.state_sharding(shapes, mesh, sharded=options.shard_state),
     )
 
 

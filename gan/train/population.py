@@ -85,7 +85,10 @@ def train(
         real, members = preview.real_examples(dataset), []
         for config, folder in zip(configs, folders, strict=True):
             run = prepare_run(config, folder, dataset, mesh)
-            recorder = None if run.is_complete else stack.enter_context(Recorder(run, folder, real, launched))
+            recorder = None
+            if not run.is_complete:
+                evaluation = evaluation_options(config)
+                recorder = stack.enter_context(Recorder(run, evaluation, folder, real, launched))
             members.append(Member(folder, run, recorder, run.state, End(0) if run.is_complete else None))
             if run.game != members[0].run.game:
                 raise UserError(f"{folder} is another game than {folders[0]}: they cannot be trained together")

@@ -13,7 +13,7 @@ import numpy as np
 from gan import state as states
 from gan.errors import Diverged
 from gan.evaluation import evaluator
-from gan.evaluation.options import evaluation_options
+from gan.evaluation.options import EvaluationOptions
 from gan.inference import sampling
 from gan.io import checkpoint, writer
 from gan.parallel import processes, sharding
@@ -61,12 +61,14 @@ class Recorder:
     writes.
     """
 
-    def __init__(self, run: RunSetup, folder: Path, real_examples: np.ndarray, launched: float):
+    def __init__(
+        self, run: RunSetup, evaluation: EvaluationOptions, folder: Path, real_examples: np.ndarray, launched: float
+    ):
         """`real_examples` are those of `preview.real_examples`; `launched` is the `time.monotonic()` of the launch."""
-        self._config, self._setup, self._options = run.config, run.setup, run.setup.options
+        self._setup, self._options = run.setup, run.setup.options
         self._manager, self._evaluator, self._best_manager = run.manager, None, None
         if self._options.evaluate_every:
-            processes.broadcast_from_primary(self._open_evaluator)
+            processes.broadcast_from_primary(lambda: self._open_evaluator(evaluation))
         first, total = int(run.state.step), self._options.steps
         self._preview = preview.of(run.setup, real_examples)
         self._diagnostics = Diagnostics(real_examples)
@@ -95,8 +97,8 @@ class Recorder:
     def _open_writer(self, folder: Path, first: int, total: int) -> None:
         self._writer = writer.RunWriter(folder, step=first, total=total)
 
-    def _open_evaluator(self) -> None:
-        self._evaluator = evaluator.create(evaluation_options(self._config), self._options.seed)
+    def _open_evaluator(self, options: EvaluationOptions) -> None:
+        self._evaluator = evaluator.create(options, self._options.seed)
 
     def steps_before_due(self, step: int) -> int:
         """Steps after `step` until something is due."""

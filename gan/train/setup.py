@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from gan import build, checks, data, state
+from gan.data.labels import count_labels
 from gan.errors import UserError
 from gan.game import Game, parameter_count
 from gan.io import checkpoint, workdir, writer
@@ -179,7 +179,7 @@ def count_classes(dataset: Any) -> tuple[int, ...] | None:
     """The number of examples of each class; None where the images, which the labels are stored with, are streamed."""
     if not dataset.class_names or sources.decoded_bytes(dataset) > sources.DECODED_BYTES:
         return None
-    return tuple(np.bincount(dataset.arrays()[1], minlength=len(dataset.class_names)).tolist())
+    return count_labels(dataset.arrays()[1], dataset.class_names)
 
 
 def _announce(run: RunSetup, folder: Path) -> None:
@@ -189,11 +189,11 @@ def _announce(run: RunSetup, folder: Path) -> None:
     classes = describe_classes(dataset["class_names"], run.class_counts)
     logger.info("%s: %d images of %s, %s", dataset["name"], dataset["examples"], size, classes)
     conditional = (("G", "generator", run.game.is_conditional), ("D", "discriminator", run.game.discriminates_classes))
-    told = (
+    players = (
         f"{name} has {parameters[player]:,} parameters and is {'' if value else 'un'}conditional"
         for name, player, value in conditional
     )
-    logger.info("; ".join(told))
+    logger.info("; ".join(players))
     for warning in checks.warnings_on_labels(run.game, dataset["class_names"], run.class_counts):
         logger.warning(warning)
     if "memory" in record:
