@@ -169,6 +169,17 @@ class Game:
         )
         return self.output.activation(image.astype(jnp.float32)), batch_stats
 
+    def styles(self, variables: dict, latent: Array, label: Array) -> Array:
+        """The styles [B, L, W] of a generator that `has_styles`, in evaluation mode, float32."""
+        given, latent, _ = _prepared(self.generator, self.compute_dtype, variables, latent)
+        return self.generator.module.apply(given, latent, label, method="mapping").astype(jnp.float32)
+
+    def synthesize(self, variables: dict, styles: Array) -> Array:
+        """Images [B, H, W, C] in the game's range from styles [B, L, W]: `generate` is `synthesize` of `styles`."""
+        given, styles, _ = _prepared(self.generator, self.compute_dtype, variables, styles)
+        image = self.generator.module.apply(given, styles, method="synthesis")
+        return self.output.activation(image.astype(jnp.float32))
+
     def zero_style_offsets(self, latent: Array, label: Array) -> Array | None:
         """Zeros [B, L, W] like the styles of a generator's L layers for these latents, or None where it has none."""
 
@@ -284,20 +295,26 @@ def _apply(
 ):  # fmt: skip
     """The output of a player's module, and its batch statistics after it, the vectors of spectral norm included."""
     rngs = {} if key is None else {"dropout": key} | {name: named_key(key, name) for name in RNG_STREAMS}
-    batch_stats = dict(variables["batch_stats"])
-    params, kept = variables["params"], {}
-    if player.spectral_norm:
-        params, vectors = spectral.normalized(params, batch_stats.pop(SPECTRAL_NORM))
-        kept = {SPECTRAL_NORM: vectors}
-    # Layers compute in the type of their parameters and inputs; statistics stay float32.
-    params, inputs = _cast((params, inputs), dtype)
-    given = {"params": params, "batch_stats": batch_stats}
+    given, inputs, kept = _prepared(player, dtype, variables, inputs)
     if style_offsets is not None:
         given["perturbations"] = {STYLES: style_offsets.astype(dtype)}
     if not train:
         return player.module.apply(given, inputs, label, False, rngs=rngs), variables["batch_stats"]
     outputs, updated = player.module.apply(given, inputs, label, True, rngs=rngs, mutable=["batch_stats"])
     return outputs, {**updated.get("batch_stats", {}), **kept}
+
+
+def _prepared(player: PlayerSpec, dtype: str, variables: dict, inputs: Array) -> tuple[dict, Array, dict]:
+    """What a player's module is applied with: its variables, its inputs, and what its spectral norm keeps.
+
+    Layers compute in the type of their parameters and inputs; statistics stay float32.
+    """
+    params, batch_stats, kept = variables["params"], dict(variables["batch_stats"]), {}
+    if player.spectral_norm:
+        params, vectors = spectral.normalized(params, batch_stats.pop(SPECTRAL_NORM))
+        kept = {SPECTRAL_NORM: vectors}
+    params, inputs = _cast((params, inputs), dtype)
+    return {"params": params, "batch_stats": batch_stats}, inputs, kept
 
 
 def named_key(key: Array, name: str) -> Array:

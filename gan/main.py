@@ -5,11 +5,11 @@ Train, or resume a run with the same command:
 
 Sample:
   python -m gan.main --mode=sample --workdir=DIR --num_samples=64 --seed=0 [--out=FILE.npz]
-                     [--classes=NAME,NAME] [--same_latents] [--truncation=0.7]
+                     [--classes=NAME,NAME] [--same_latents] [--truncation=0.7] [--step=N]
 
 Evaluate:
   python -m gan.main --mode=evaluate --workdir=DIR [--num_samples=10000] [--seed=0] [--extractor=NAME]
-                     [--truncation=0.7]
+                     [--truncation=0.7] [--step=N]
 
 Train with several processes or hosts: run the same command in each process, with --multihost, which detects Slurm,
 Kubernetes, a TPU pod or Open MPI, or with --coordinator=HOST:PORT --num_processes=N --process_id=I.

@@ -8,7 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from gan.io import checkpoint
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan import build
+from gan.io import checkpoint, workdir
 from gan.train import loop
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +45,28 @@ def config(**overrides):
 def train(folder, **overrides):
     """Trains the small run in this process."""
     return loop.train(config(**overrides), Path(folder), time.monotonic())
+
+
+def save(folder, config, *, image_shape, class_names=(), step=2):
+    """Writes the folder of a run whose networks have random weights: what `gan.load` reads, without the training.
+
+    Noise is added to every parameter and statistic, so that none has the effect of its initial value.
+    """
+    setup = build.setup(config, image_shape=image_shape, num_classes=len(class_names))
+    leaves, structure = jax.tree.flatten(setup.initial_state())
+    noise = np.random.default_rng(0)
+
+    def changed(leaf):
+        return leaf + 0.05 * noise.random(leaf.shape, np.float32) if leaf.dtype == np.float32 else leaf
+
+    state = jax.tree.unflatten(structure, [changed(leaf) for leaf in leaves]).replace(step=jnp.int32(step))
+    dataset = {"name": "made", "split": "train", "fingerprint": "0", "examples": 0}
+    dataset |= {"image_shape": list(image_shape), "class_names": list(class_names)}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    workdir.write(Path(folder), {"config": config.to_dict(), "dataset": dataset})
+    with checkpoint.open_manager(Path(folder) / "checkpoints") as manager:
+        checkpoint.save(manager, step, state)
+        manager.wait_until_finished()
 
 
 def start(folder, **overrides):

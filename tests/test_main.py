@@ -14,7 +14,7 @@ from PIL import Image
 from gan.config import loading
 from gan.config.flattening import flatten
 from gan.errors import UserError
-from gan.inference import sampling
+from gan.inference import command
 from gan.io import workdir
 
 CONFIG = "--config=configs/dcgan.py"
@@ -37,7 +37,7 @@ def test_help_is_fast_and_lists_only_flags_of_this_package():
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
     assert sorted(flags) == [
         "classes", "config", "coordinator", "extractor", "mode", "multihost", "num_processes", "num_samples", "out",
-        "process_id", "same_latents", "seed", "truncation", "workdir",
+        "process_id", "same_latents", "seed", "step", "truncation", "workdir",
     ]  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
         (["--mode=sample"], "--workdir is missing"),
         (["--config", "configs/dcgan.py", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
         ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
-        (["--mode=sample", "--workdir=nowhere"], "--workdir=nowhere holds no run"),
+        (["--mode=sample", "--workdir=nowhere"], "nowhere holds no run"),
         (
             [CONFIG, "--truncation=0.5"],
             "--truncation has no meaning with --mode=train; expected with: sample, evaluate",
@@ -149,7 +149,7 @@ def test_a_trained_run_gives_samples(tmp_path):
 def test_classes_are_sampled_by_name_in_turn_and_a_latent_in_each(tmp_path):
     runs.train(tmp_path, steps=4, generator__conditioning="concat")
 
-    sampling.sample(tmp_path, count=20, seed=0, out=tmp_path / "sevens.npz", classes=["7"])
+    command.sample(tmp_path, count=20, seed=0, out=tmp_path / "sevens.npz", classes=["7"])
     flags = ["--classes=7,2", "--num_samples=40", "--same_latents", f"--out={tmp_path / 'pairs.npz'}"]
     output("--mode=sample", f"--workdir={tmp_path}", *flags, status=0)
     sevens, pairs = (np.load(tmp_path / f"{name}.npz") for name in ("sevens", "pairs"))
@@ -162,13 +162,13 @@ def test_classes_are_sampled_by_name_in_turn_and_a_latent_in_each(tmp_path):
     # The first 10 rows of two columns of 8 pixels with lines between them: 91 x 19, enlarged 1024 // 91 = 11 times.
     assert Image.open(tmp_path / "pairs.png").size == (11 * 19, 11 * 91)
     with pytest.raises(UserError, match="'seven' is not a class"):
-        sampling.sample(tmp_path, count=1, seed=0, classes=["seven"])
+        command.sample(tmp_path, count=1, seed=0, classes=["seven"])
 
 
 def test_a_generator_without_labels_has_no_classes_to_sample(tmp_path):
     runs.train(tmp_path, steps=4)
-    with pytest.raises(UserError, match="--classes needs a conditional generator"):
-        sampling.sample(tmp_path, count=1, seed=0, classes=["7"])
+    with pytest.raises(UserError, match="classes needs a conditional generator"):
+        command.sample(tmp_path, count=1, seed=0, classes=["7"])
 
 
 def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):
@@ -177,4 +177,4 @@ def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):
     assert "holds no checkpoint yet" in output("--mode=sample", f"--workdir={tmp_path}")
     for asked, line in (({"out": Path("x.png")}, "--out=x.png must end in .npz"), ({"count": 0}, "--num_samples=0")):
         with pytest.raises(UserError, match=line):
-            sampling.sample(tmp_path, **{"count": 1, "seed": 0} | asked)
+            command.sample(tmp_path, **{"count": 1, "seed": 0} | asked)

@@ -22,7 +22,7 @@ from gan import data, losses
 from gan.build import make_game
 from gan.config import overrides, schema
 from gan.errors import UserError
-from gan.inference import sampling
+from gan.inference import command
 from gan.parallel import processes, sharding
 from gan.train import loop, memory, population, setup, sources
 
@@ -237,7 +237,7 @@ def test_a_run_takes_what_fits_and_compiles_it_once(tmp_path, needs, limit, comp
     assert left["changes"] == []
     assert "microbatches=auto: 5; a step needs" in caplog.text
     assert len(compilations) in (2, 3)  # 1, which does not fit, 5, which does, and perhaps 25; the run compiles no more
-    sampling.sample(tmp_path / "auto", count=2, seed=0)  # samples know a number
+    command.sample(tmp_path / "auto", count=2, seed=0)  # samples know a number
 
     # On a larger device the number stays, so that the bits do: those of a run with a number of the user's own.
     limit(sizes[1])

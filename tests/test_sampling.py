@@ -14,6 +14,7 @@ from players import changed, hyperparams, noisy_game
 from gan import state
 from gan.errors import UserError
 from gan.evaluation import command
+from gan.inference import command as samples
 from gan.inference import sampling
 from gan.networks.layers import spectral
 from gan.networks.layers.normalization import BatchNorm
@@ -86,7 +87,7 @@ def test_without_batch_statistics_or_batches_the_generator_is_unchanged():
 def test_grids_samples_and_metrics_of_a_run_use_the_same_generator(tmp_path):
     settings = {"evaluation.extractor": "pixels", "evaluation.metrics": ("frechet",), "evaluation.num_samples": 50}
     runs.train(tmp_path, steps=4, sample_every=4, evaluate_every=4, **settings, **{"evaluation.standing_batches": 3})
-    sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "again.npz")
+    samples.sample(tmp_path, count=64, seed=0, out=tmp_path / "again.npz")
     shown, again = (np.asarray(Image.open(tmp_path / name), int) for name in ("samples/00000004.png", "again.png"))
     assert shown.shape == again.shape
     # Another batch size compiles another function: equal up to float rounding, at most 1 of 255.
@@ -100,19 +101,19 @@ def test_grids_samples_and_metrics_of_a_run_use_the_same_generator(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["config"]["evaluation"]["standing_batches"] = 0
     (tmp_path / "config.json").write_text(json.dumps(config))
-    sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
+    samples.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
     assert np.abs(np.asarray(Image.open(tmp_path / "old.png"), int) - again).max() > 1
     del config["config"]["evaluation"]["standing_batches"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="config.evaluation.standing_batches is missing"):
-        sampling.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
+        samples.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
 
 
 def test_samples_of_other_choices_have_other_files(tmp_path):
     runs.train(tmp_path, steps=4, generator__conditioning="concat")
     choices = ({}, {"seed": 1}, {"truncation": 0.5}, {"classes": ["3", "8"]}, {"count": 9}, {"same_latents": True})
     for choice in choices:
-        sampling.sample(tmp_path, **{"count": 8, "seed": 0} | choice)
+        samples.sample(tmp_path, **{"count": 8, "seed": 0} | choice)
     assert {path.name for path in tmp_path.glob("*.npz")} == {
         "samples_step4_seed0_n8.npz", "samples_step4_seed1_n8.npz", "samples_step4_seed0_n8_truncation0.5.npz",
         "samples_step4_seed0_n8_classes3-8.npz", "samples_step4_seed0_n9.npz",

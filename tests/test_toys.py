@@ -15,7 +15,7 @@ from gan import data, losses, state
 from gan.data import toys
 from gan.errors import UserError
 from gan.game import DiscriminatorOutput
-from gan.inference import sampling
+from gan.inference import command, sampling
 from gan.io import plots
 from gan.metrics.modes import mode_coverage
 from gan.train import loop
@@ -151,7 +151,7 @@ def test_a_run_plots_points_and_writes_an_animation_of_all_its_plots(whole):
 
 
 def test_samples_are_points_in_float32(whole, tmp_path):
-    sampling.sample(whole, count=150, seed=3, out=tmp_path / "points.npz")
+    command.sample(whole, count=150, seed=3, out=tmp_path / "points.npz")
     with np.load(tmp_path / "points.npz") as file:
         images = file["images"]
     assert (images.shape, images.dtype) == ((150, 1, 1, 2), np.float32)
@@ -217,7 +217,7 @@ def test_a_run_learns_the_ring(tmp_path):
     config = toy.get_config("ring8")
     config.sample_every = 0
     assert loop.train(config, tmp_path, time.monotonic()) == 0
-    sampling.sample(tmp_path, count=2500, seed=0, out=tmp_path / "points.npz")
+    command.sample(tmp_path, count=2500, seed=0, out=tmp_path / "points.npz")
     mixture = toys.MIXTURES["ring8"]
     with np.load(tmp_path / "points.npz") as file:
         metrics = mode_coverage(file["images"].reshape(-1, 2), mixture.centers, mixture.std)

@@ -32,7 +32,7 @@ from experiments import cli
 from experiments.benchmarks import program, timing
 from experiments.benchmarks.systems import ROOT, load
 from gan import data
-from gan.inference import sampling
+from gan.inference import model, sampling
 from gan.train import loop, recorder
 
 PARTS = {"_log": "logging", "sample": "samples", "evaluate": "evaluation", "save": "checkpoints"}
@@ -189,8 +189,8 @@ def _timed(name: str, row: dict[str, float]) -> Iterator[None]:
 
 def rate_of_samples(workdir: Path, count: int) -> float:
     """Samples per second of the run's EMA generator, without its compilation."""
-    game, _, ema = sampling.restore(workdir)
-    draw = functools.partial(sampling.draw, game, ema, seed=0)
+    trained = model.load(workdir)
+    draw = functools.partial(sampling.draw, trained.game, trained.ema, seed=0)
     list(draw(count=1))
     start = time.perf_counter()
     drawn = sum(len(batch["image"]) for batch in draw(count=count))

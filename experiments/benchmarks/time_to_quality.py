@@ -59,12 +59,12 @@ def main() -> None:
 
 def measure_ours(arguments: argparse.Namespace, evaluator: Any, folder: Path, seconds: float, seed: int) -> dict:
     """Trains and evaluates our config."""
-    from gan.inference import sampling
+    from gan.inference.model import load
 
     workdir = folder / f"ours-{seconds}-{seed}"
     steps = train_ours(arguments, workdir, seconds, seed)
-    game, _, ema = sampling.restore(workdir)
-    return row("ours", seconds, seed, steps, evaluator.compute(game, ema)[evaluator.selection_metric])
+    model = load(workdir)
+    return row("ours", seconds, seed, steps, evaluator.compute(model.game, model.ema)[evaluator.selection_metric])
 
 
 def measure_torch(arguments: argparse.Namespace, evaluator: Any, folder: Path, seconds: float, seed: int) -> dict:

@@ -77,10 +77,10 @@ def _abstract_state(workdir: Path) -> object:
     """The shapes and shardings of a run's state, which a restore needs."""
 
     from gan import build
-    from gan.inference import sampling
+    from gan.inference.model import recorded
     from gan.parallel import sharding
 
-    config, dataset = sampling.recorded(workdir)
+    config, dataset = recorded(workdir)
     setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
     return sharding.abstract(setup.shapes, sharding.replicated(sharding.device_mesh()))
 

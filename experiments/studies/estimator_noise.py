@@ -25,7 +25,7 @@ from gan import build, data
 from gan.build import COMPUTE_DTYPES
 from gan.errors import UserError
 from gan.estimators import Exact, finite_difference
-from gan.inference import sampling
+from gan.inference.model import recorded
 from gan.io import checkpoint
 from gan.parallel import sharding
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 def load_penalty(folder: Path, examples: int, dtype: str) -> tuple[Callable, dict, Array]:
     """Loads a run's newest D. Returns its mean penalty `(params, estimator, images, key)`, parameters and images."""
-    config, _ = sampling.recorded(folder)
+    config, _ = recorded(folder)
     dataset = data.open_dataset(config.data)
     setup = build.setup(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
     game = dataclasses.replace(setup.game, compute_dtype=dtype)

@@ -6,7 +6,7 @@ from gan.cli import flags
 
 
 def run(workdir: Path) -> int:
-    """Evaluates the last and the best checkpoint of the run in `workdir` and writes `evaluation.json`."""
+    """Writes `evaluation.json` of the run in `workdir`: of its last and best checkpoint, or of that of --step."""
     from gan.evaluation import command  # late: loads JAX
 
     command.evaluate(
@@ -15,5 +15,6 @@ def run(workdir: Path) -> int:
         seed=flags.SEED.value,
         extractor=flags.EXTRACTOR.value,
         truncation=flags.TRUNCATION.value,
+        **flags.checkpoint(),
     )
     return 0

@@ -62,6 +62,7 @@ OUT = flags.DEFINE_string(
     None,
     "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices.",
 )
+STEP = flags.DEFINE_string("step", None, "The checkpoint: the number of its step, last, or best. Default: last.")
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Join a multi-process run; the cluster is detected (Slurm, Kubernetes, TPU, Open MPI)."
 )
@@ -77,6 +78,7 @@ MODES_OF = {
     "same_latents": ("sample",),
     "truncation": ("sample", "evaluate"),
     "out": ("sample",),
+    "step": ("sample", "evaluate"),
     "multihost": ("train",),
     "coordinator": ("train",),
     "num_processes": ("train",),
@@ -116,6 +118,16 @@ def workdir() -> Path:
         raise UserError("--workdir is missing; expected: the folder of the run")
     path, _, argument = flags.FLAGS["config"].config_filename.partition(":")
     return Path("runs") / "-".join(filter(None, (Path(path).stem, argument)))
+
+
+def checkpoint() -> dict:
+    """The arguments of `gan.load` that --step stands for. Raises `UserError` where it is neither a step nor a name."""
+    if STEP.value in (None, "last", "best"):
+        return {"checkpoint": STEP.value}
+    try:
+        return {"step": whole_number(STEP.value)}
+    except ValueError:
+        raise UserError(f"--step={STEP.value}; expected: the number of a step, last, or best") from None
 
 
 def config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:

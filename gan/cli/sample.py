@@ -10,9 +10,9 @@ COUNT = 64
 
 def run(workdir: Path) -> int:
     """Writes the samples of the run in `workdir` as an NPZ file, and an image grid beside it."""
-    from gan.inference import sampling  # late: loads JAX
+    from gan.inference import command  # late: loads JAX
 
-    sampling.sample(
+    command.sample(
         workdir,
         count=COUNT if flags.NUM_SAMPLES.value is None else flags.NUM_SAMPLES.value,
         seed=flags.SEED.value,
@@ -20,5 +20,6 @@ def run(workdir: Path) -> int:
         classes=flags.CLASSES.value,
         same_latents=flags.SAME_LATENTS.value,
         truncation=flags.TRUNCATION.value,
+        **flags.checkpoint(),
     )
     return 0

@@ -7,16 +7,19 @@ from pathlib import Path
 from gan.evaluation import evaluator
 from gan.evaluation.options import evaluation_options
 from gan.evaluation.reference import open_data
-from gan.inference import sampling
+from gan.inference.model import Model, checkpoint_steps, load, recorded
 from gan.io import plots, workdir
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None
-) -> None:
+    folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None,
+    checkpoint: str | None = None, step: int | None = None,
+) -> None:  # fmt: skip
     """Writes `evaluation.json`: the metrics of the last and the best checkpoint and of real images, and the protocol.
+
+    With a `checkpoint` or a `step` it has the metrics of that one alone.
 
     `warnings` beside metrics say which of them have no meaning, and why; the log shows them with the metrics.
 
@@ -28,32 +31,34 @@ def evaluate(
       seed: of the samples.
       extractor: name of the feature extractor; None: that of the run's config.
       truncation: see `Game.truncated`.
+      checkpoint: see `load`.
+      step: see `load`.
 
     Raises:
       UserError: no run or checkpoint in `folder`, other data than it was trained on, or an option out of range.
     """
-    config, dataset = sampling.recorded(folder)
+    config, dataset = recorded(folder)
     given = {"num_samples": count, "extractor": extractor}
     given = {field: value for field, value in given.items() if value is not None}
     config.evaluation.update(given)
     options = evaluation_options(config, flags={field: f"--{field}" for field in given})
     real_data = open_data(options)  # mistakes come out before anything that takes long
-    restored = {"last": sampling.restore(folder, truncation=truncation)}
-    if any((folder / "best").glob("[0-9]*")):
-        restored["best"] = sampling.restore(folder, "best", truncation=truncation)
+    models = _models(folder, checkpoint, step)
+    if truncation is not None:
+        models = {name: model.truncated(truncation) for name, model in models.items()}
     run_evaluator = evaluator.create(options, seed, real_data)
     workdir.check_data(folder, dataset, run_evaluator.fingerprint)
     checkpoints, real = {}, run_evaluator.real_baseline()
     logger.info("real training images: %s", evaluator.describe(real))
-    for name, (game, step, ema) in restored.items():
+    for name, model in models.items():
         start = time.perf_counter()
-        metrics = run_evaluator.compute(game, ema)
+        metrics = run_evaluator.compute(model.game, model.ema)
         seconds = round(time.perf_counter() - start, 2)
         warnings = list(metrics.warnings)
-        checkpoints[name] = {"step": step, "metrics": metrics, "warnings": warnings, "seconds": seconds}
-        if (grid := run_evaluator.nearest_training_images(game, ema)) is not None:
+        checkpoints[name] = {"step": model.step, "metrics": metrics, "warnings": warnings, "seconds": seconds}
+        if (grid := run_evaluator.nearest_training_images(model.game, model.ema)) is not None:
             plots.save_png(folder / f"nearest_{name}.png", grid)
-        logger.info("the %s checkpoint, step %d: %s", name, step, evaluator.describe(metrics))
+        logger.info("the %s checkpoint, step %d: %s", name, model.step, evaluator.describe(metrics))
     protocol = run_evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
     record = {
         "checkpoints": checkpoints,
@@ -63,3 +68,13 @@ def evaluate(
     }
     workdir.write_record(folder / "evaluation.json", record)
     logger.info("%s", folder / "evaluation.json")
+
+
+def _models(folder: Path, checkpoint: str | None, step: int | None) -> dict[str, Model]:
+    """The models to evaluate, by the names that they have in `evaluation.json`."""
+    if step is not None:
+        return {f"step_{step}": load(folder, step=step)}
+    if checkpoint is not None:
+        return {checkpoint: load(folder, checkpoint=checkpoint)}
+    names = ("last", "best") if checkpoint_steps(folder, "best") else ("last",)
+    return {name: load(folder, checkpoint=name) for name in names}

@@ -1,1 +1,1 @@
-"""Trained generators: restored from a run, and sampled."""
+"""Trained generators: `load`, samples, and what else is done with them in Python."""

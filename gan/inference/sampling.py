@@ -4,12 +4,8 @@ Sample i of seed s does not depend on the batch that it is drawn in: its latent 
 normalization uses running statistics, or standing statistics if `config.evaluation.standing_batches` is positive.
 """
 
-import dataclasses
 import functools
-import logging
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,132 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
-from ml_collections import ConfigDict
 
 from gan import build
-from gan.config import schema
 from gan.data import is_point, to_uint8
-from gan.errors import UserError, nearest
 from gan.game import Game
-from gan.io import atomic, checkpoint, plots, workdir
 from gan.parallel import sharding
 from gan.state import GeneratorEMA, Player, example_keys, named_key
-
-logger = logging.getLogger(__name__)
-
 
 MAX_SAMPLES = 2**24
 """Per command: the samples are held in memory until they are written."""
 
 MAX_COLUMNS = 25
 """The image grid has a column for each class, up to this many."""
-
-
-def sample(
-    folder: Path,
-    *,
-    count: int,
-    seed: int,
-    out: Path | None = None,
-    classes: Sequence[str] = (),
-    same_latents: bool = False,
-    truncation: float | None = None,
-) -> None:
-    """Writes samples of a run's newest checkpoint to an NPZ file, and the first of them to a PNG file beside it.
-
-    The NPZ file contains `images` uint8 [N, H, W, C] and, if the generator is conditional, the `labels` int32 [N] that
-    it was asked for and `class_names` str [K]. 2-D points are float32 [N, 1, 1, 2] and are plotted.
-
-    Args:
-      folder: the workdir of the run.
-      count: number of samples N.
-      seed: of the samples.
-      out: path of the NPZ file; None: one in the workdir, named by the step and these arguments, `samples_file`.
-      classes: names or indices; consecutive samples cycle through them, by default through all classes. The image grid
-        has a column for each.
-      same_latents: use the same latent for one cycle, so that a row of the grid shows it in each class.
-      truncation: see `Game.truncated`.
-
-    Raises:
-      UserError: no run or checkpoint, an invalid argument, or a file that cannot be written.
-    """
-    if not 1 <= count <= MAX_SAMPLES:
-        raise UserError(f"--num_samples={count}; expected: 1 to {MAX_SAMPLES}")
-    if out is not None and out.suffix != ".npz":
-        raise UserError(f"--out={out} must end in .npz")
-    game, step, ema = restore(folder, truncation=truncation)
-    class_names = recorded(folder)[1]["class_names"]
-    if (classes or same_latents) and not game.is_conditional:
-        flag = "classes" if classes else "same_latents"
-        raise UserError(f"--{flag} needs a conditional generator; this run's generator is unconditional")
-    labels = [_label(name, class_names) for name in classes]
-    out = out or folder / samples_file(step, count, seed, truncation, labels, same_latents)
-    batches = list(draw(game, ema, seed=seed, count=count, labels=labels, same_latents=same_latents))
-    arrays = {"images": np.concatenate([batch["image"] for batch in batches])}
-    if game.is_conditional:
-        arrays["labels"] = np.concatenate([batch["label"] for batch in batches])
-        arrays["class_names"] = np.array(class_names)
-    image_path = out.with_suffix(".png")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(out) as tmp, open(tmp, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        if is_point(game.image_shape):
-            plots.save_png(image_path, plots.draw_points(arrays["images"].reshape(-1, 2)))
-        else:
-            columns = class_columns(game, labels)
-            plots.save_png(image_path, plots.grid(arrays["images"][: 10 * columns or 100], columns))
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
-    logger.info("%d samples of step %d: %s and %s", count, step, out, image_path)
-
-
-def samples_file(
-    step: int, count: int, seed: int, truncation: float | None, labels: Sequence[int], same_latents: bool
-) -> str:
-    """The name of the NPZ file of samples: one for each step and each choice, so that none overwrites another."""
-    shown = "-".join(map(str, labels)) if len(labels) <= MAX_COLUMNS else f"{zlib.crc32(repr(labels).encode()):08x}"
-    parts = [
-        f"samples_step{step}_seed{seed}_n{count}",
-        *([] if truncation is None else [f"truncation{truncation:g}"]),
-        *([f"classes{shown}"] if labels else []),
-        *(["same_latents"] if same_latents else []),
-    ]
-    return f"{'_'.join(parts)}.npz"
-
-
-def recorded(folder: Path) -> tuple[ConfigDict, dict]:
-    """The config of the run in `folder`, and the record of its dataset. Raises `UserError` if there is no run."""
-    record = workdir.read(folder)
-    if record is None:
-        raise UserError(f"--workdir={folder} holds no run: there is no {folder / 'config.json'}")
-    config = _with_tuples(record["config"])
-    schema.check(config, where=f"{folder / 'config.json'}: config", recorded=True)
-    return ConfigDict(config, convert_dict=True), record["dataset"]
-
-
-def restore(
-    folder: Path, kept_in: str = "checkpoints", *, truncation: float | None = None
-) -> tuple[Game, int, GeneratorEMA]:
-    """(game, step, EMA generator) of the newest checkpoint in the subfolder `kept_in` of the run in `folder`.
-
-    The generator is ready to be sampled from: see `ready`, and `Game.truncated` for `truncation`.
-
-    Raises:
-      UserError: no run, or no checkpoint yet.
-    """
-    config, dataset = recorded(folder)
-    setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-    game = setup.game if truncation is None else setup.game.truncated(truncation)
-    target = sharding.abstract(setup.shapes.ema, sharding.replicated(sharding.local_mesh()))
-    checkpoints = folder / kept_in
-    restored = None
-    if checkpoints.is_dir():
-        restored = checkpoint.restore_ema(checkpoint.open_manager(checkpoints, read_only=True), target)
-    if restored is None:
-        raise UserError(f"--workdir={folder} holds no checkpoint yet: train first, with the same --workdir")
-    step, ema = restored
-    return game, step, ready(dataclasses.replace(setup, game=game), ema)
 
 
 def ready(setup: build.Setup, ema: GeneratorEMA) -> GeneratorEMA:
@@ -220,36 +102,20 @@ def draw(
         yield {"image": image[:valid], "label": label[:valid]}
 
 
+def latents(game: Game, seed: Array, rows: Array) -> Array:
+    """The latents [B, Z] of the samples `rows` [B] of a seed."""
+    return game.latents(example_keys(named_key(jax.random.key(seed), "sample"), rows))
+
+
 def class_columns(game: Game, labels: Sequence[int] = ()) -> int:
     """The number of columns of a grid of what `draw` yields, one per class; 0 if there is one class or too many."""
     columns = (len(labels) or game.num_classes) if game.is_conditional else 0
     return columns if 1 < columns <= MAX_COLUMNS else 0
 
 
-def _label(name: str, class_names: Sequence[str]) -> int:
-    """The index of a class that is given by its name or its index."""
-    if name in class_names:
-        return class_names.index(name)
-    if name.isdecimal() and len(name) < 10 and int(name) < len(class_names):
-        return int(name)
-    shown = ", ".join(class_names[:MAX_COLUMNS]) + (", ..." if len(class_names) > MAX_COLUMNS else "")
-    raise UserError(
-        f"--classes: {name!r} is not a class of the run's dataset{nearest(name, class_names)}; expected: {shown}, "
-        f"or 0 to {len(class_names) - 1}"
-    )
-
-
-def _with_tuples(value: Any) -> Any:
-    """Converts lists, as which JSON stores tuples, back to tuples: a network's `layers` must be hashable."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(entry) for name, entry in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
-
-
 @functools.partial(jax.jit, static_argnames="game")
 def _samples(ema: GeneratorEMA, rows: Array, label: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
-    latent = game.latents(example_keys(named_key(jax.random.key(seed), "sample"), rows))
-    image, _ = game.generate(ema.variables, latent, label, train=False)
+    image, _ = game.generate(ema.variables, latents(game, seed, rows), label, train=False)
     return image if is_point(game.image_shape) else to_uint8(image, game.output.image_range), label
 
 

@@ -73,9 +73,22 @@ def restore(manager: ocp.CheckpointManager, target: Any, *, set_aside: Path | No
     return _newest(manager, read, set_aside)
 
 
-def restore_ema(manager: ocp.CheckpointManager, target: Any) -> tuple[int, Any] | None:
-    """The step and the EMA of the newest intact checkpoint; None where there is no checkpoint."""
-    return _newest(manager, lambda step: (step, _read(manager, step, {"ema": target})["ema"]), None)
+def restore_ema(manager: ocp.CheckpointManager, target: Any, step: int | None = None) -> tuple[int, Any] | None:
+    """The step and the EMA of the checkpoint of `step`, or by default of the newest intact one; None where none is.
+
+    Raises `UserError` where the checkpoint cannot be read.
+    """
+
+    def read(step: int) -> tuple[int, Any]:
+        return step, _read(manager, step, {"ema": target})["ema"]
+
+    return _newest(manager, read, None) if step is None else _read_one(manager, read, step)
+
+
+def restore_players(manager: ocp.CheckpointManager, target: Any, step: int) -> Any:
+    """The state of the checkpoint of `step`, without the EMA. Raises `UserError` where it cannot be read."""
+    target = target.replace(ema=None)
+    return _read_one(manager, lambda step: _read(manager, step, {"state": target})["state"], step)
 
 
 def digests(tree: Any) -> dict[str, int]:
@@ -96,6 +109,16 @@ def _read(manager: ocp.CheckpointManager, step: int, targets: dict[str, Any]) ->
     return {name: restored[name] for name in targets}
 
 
+def _read_one(manager: ocp.CheckpointManager, read: Any, step: int) -> Any:
+    try:
+        return read(step)
+    except Exception as error:  # Orbax and TensorStore raise many types for a damaged file; all are reported
+        if machine_failure(error):
+            raise  # a checkpoint that does not fit into memory is not damaged
+        reason = _first_line(error)[:300]
+        raise UserError(f"checkpoint {step} in {manager.directory} cannot be read: {reason}") from error
+
+
 def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -> Any | None:
     failures = []
     for step in sorted(manager.all_steps(), reverse=True):
@@ -105,7 +128,7 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
         except Exception as error:  # Orbax and TensorStore raise many types for a damaged file; all are reported below
             if machine_failure(error):
                 raise  # a checkpoint that does not fit into memory is not damaged
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = _first_line(error)
         if not processes.all_succeed(reason is None):
             failures.append((step, reason or "another process cannot read it"))
             continue
@@ -124,6 +147,10 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
             f"the newest, {step}: {reason[:300]}"
         )
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _move(directory: Any, steps: list[int], set_aside: Path) -> None:
