@@ -1,7 +1,9 @@
 """Train a GAN, sample from a trained one, or evaluate it.
 
 Train, or resume a run with the same command:
-  python -m gan.main --config=configs/NAME.py[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
+  python -m gan.main --config=NAME[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+NAME is a shipped config, or the path of a file.
 
 Sample:
   python -m gan.main --mode=sample --workdir=DIR --num_samples=64 --seed=0 [--out=FILE.npz]
@@ -35,6 +37,7 @@ import sys  # noqa: E402
 
 from absl import app  # noqa: E402
 
+from gan import __version__  # noqa: E402
 from gan.cli import evaluate, fields, flags, sample, train  # noqa: E402
 from gan.cli.exit_status import exit_status  # noqa: E402
 from gan.cli.logging import set_up_logging  # noqa: E402
@@ -51,9 +54,12 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags and returns the remaining words; --help, or a mistake in one line, ends the process."""
+    """Parses the flags and returns the remaining words; --help, --version or a mistake ends the process."""
     words = {word.lstrip("-") for word in argv[1:] if word.startswith("-")}
     try:
+        if "version" in words:
+            print(__version__)
+            sys.exit(0)
         if words & {"help-config", "help_config"}:
             print(fields.describe())
             sys.exit(0)
@@ -70,7 +76,7 @@ def _run(words: list[str]) -> int:
         raise UserError(f"{words[0]!r} is no flag: flags begin with --")
     mode = flags.MODE.value
     if mode == "train" and flags.CONFIG.value is None:
-        raise UserError(f"--config is missing; expected: {', '.join(loading.shipped())}")
+        raise UserError(f"--config is missing; expected: FILE.py, {', '.join(loading.shipped())}")
     workdir = flags.workdir()
     flags.check_modes()
     _enable_compilation_cache()

@@ -60,7 +60,11 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
     "arguments, line",
     [
         ([], "--config is missing"),
-        (["--config=configs/dcgam.py"], r"--config=configs/dcgam.py is not a file; nearest: 'configs/dcgan.py'"),
+        (
+            ["--config=configs/dcgam.py"],
+            r"--config=configs/dcgam.py is not a file; nearest: 'dcgan'; expected: FILE.py, biggan",
+        ),
+        (["--config=dcgam:mnist"], "--config=dcgam is not a file; nearest: 'dcgan'"),
         ([CONFIG, "--config.batchsize=3"], "--config.batchsize is no field of .* nearest: --config.batch_size"),
         ([CONFIG, "--config.generator.widht=3"], "nearest: --config.generator.width"),
         ([CONFIG, "--config.batch_size=3.5"], "--config.batch_size=3.5"),

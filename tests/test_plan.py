@@ -141,7 +141,7 @@ def test_every_plan_in_the_documents_parses():
     [
         (["--config=configs/biggan.py:imagenet128"], "--classes is missing"),
         (["--config=configs/smooth_gan.py", "--override", "batch=3"], "the config has no field batch"),
-        (["--config=configs/smooth.py"], "is not a file; nearest: 'configs/smooth_gan.py'"),
+        (["--config=configs/smooth.py"], "is not a file; nearest: 'smooth_gan'"),
     ],
 )
 def test_a_mistake_is_one_line(flags, line, capsys, monkeypatch):

@@ -36,7 +36,10 @@ def _define_whole_number(name: str, default: int | None, meaning: str, lowest: i
     )
 
 
-CONFIG_HELP = "The config of the run: FILE or FILE:ARG, where ARG selects a variant, as in configs/dcgan.py:mnist."
+CONFIG_HELP = (
+    "The config of the run, by its name or as a file: NAME, NAME:ARG, FILE.py or FILE.py:ARG, where ARG selects a "
+    "variant, as in dcgan:mnist or configs/dcgan.py:mnist."
+)
 WORKDIR_HELP = "The folder of the run. Default: runs/NAME, or runs/NAME-ARG."
 CONFIG = config_flags.DEFINE_config_file("config", None, CONFIG_HELP)
 WORKDIR = flags.DEFINE_string("workdir", None, WORKDIR_HELP)
@@ -155,6 +158,8 @@ def _checked(argv: Sequence[str]) -> list[str]:
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-"):
             values[name] = value if equals else following
+    if "config" in values:
+        values["config"] = loading.resolved(values["config"])
     config = flatten(loading.load(values["config"])) if "config" in values else dict.fromkeys(FIELDS)
     for name, text in values.items():
         field = name.removeprefix("config.")
@@ -186,11 +191,15 @@ def _as_parsed(flag: str, text: str, present: Any) -> str:
 
 
 def _rewritten(words: Sequence[str], values: Mapping[str, str]) -> Iterator[str]:
-    """The words with the values of the overrides --config.FIELD=VALUE and --config.FIELD VALUE replaced."""
+    """The words with the values of --config=NAME, --config.FIELD=VALUE and --config.FIELD VALUE replaced."""
     name = ""
     for word in words:
         if name and not word.startswith("--"):
             word = values[name]
-        name, equals, _ = word.lstrip("-").partition("=") if word.startswith("--config.") else ("", "", "")
+        name, equals, _ = (
+            word.lstrip("-").partition("=")
+            if word.startswith(("--config=", "--config.")) or word == "--config"
+            else ("", "", "")
+        )
         yield f"--{name}={values[name]}" if equals else word
         name = "" if equals else name

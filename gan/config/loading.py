@@ -1,4 +1,7 @@
-"""Loading a config file: `FILE`, or `FILE:ARG`, where the text after the colon is the argument of `get_config`."""
+"""Loading a config: `FILE` or `FILE:ARG`, where the text after the colon is the argument of `get_config`.
+
+A shipped config is also known by its name alone: `dcgan:mnist` is `configs/dcgan.py:mnist`, from any folder.
+"""
 
 import importlib.machinery
 import importlib.util
@@ -12,13 +15,21 @@ from gan.config.flattening import flatten
 from gan.config.overrides import override
 from gan.errors import UserError, last_line, nearest
 
-FOLDER = Path("configs")
-"""The shipped configs, seen from the root of the repository, where commands are run."""
+FOLDER = Path(__file__).parents[2] / "configs"
+"""The shipped configs: beside the package, in a checkout as in an installation."""
 
 
 def shipped() -> list[str]:
-    """The files of the shipped configs."""
-    return sorted(map(str, FOLDER.glob("*.py")))
+    """The names of the shipped configs."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "default")
+
+
+def resolved(name: str) -> str:
+    """FILE or FILE:ARG for a config that is given so, or by the name of a shipped one."""
+    path, colon, argument = name.partition(":")
+    known = FOLDER / f"{path}.py"
+    is_name = path in shipped() and not os.path.isfile(path)
+    return f"{known}{colon}{argument}" if is_name else name
 
 
 def load(name: str, overrides: Sequence[str] = (), *, flag: str = "--config") -> ConfigDict:
@@ -26,10 +37,10 @@ def load(name: str, overrides: Sequence[str] = (), *, flag: str = "--config") ->
 
     Raises `UserError`, with `flag` in its message, where the file cannot be loaded or gives no `ConfigDict`.
     """
-    path, colon, argument = name.partition(":")
+    path, colon, argument = resolved(name).partition(":")
     if not os.path.isfile(path):
-        found = shipped()
-        raise UserError(f"{flag}={path} is not a file{nearest(path, found)}; expected: {', '.join(found)}")
+        found, meant = shipped(), Path(path).name.removesuffix(".py")
+        raise UserError(f"{flag}={path} is not a file{nearest(meant, found)}; expected: FILE.py, {', '.join(found)}")
     try:
         config = _read(path, [argument] if colon else [])
         fields = flatten(config) if isinstance(config, ConfigDict) else {}

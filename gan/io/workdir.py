@@ -171,16 +171,19 @@ def _check_record(record: Any) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a run's results depend on, and the git commit where there is one."""
+    """The versions that a run's results depend on, and the commit of a checkout."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
     found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
     try:
-        commit = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):  # no git, or no repository: an installed copy
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie within another repository
+        return found | {"git_commit": _git("rev-parse", "HEAD")}
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
         return found
-    return found | {"git_commit": commit.stdout.strip()}
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _is_hyperparam(field: str, before: Any, after: Any) -> bool:
