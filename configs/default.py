@@ -111,6 +111,7 @@ def get_config() -> ConfigDict:
             # Whether each device stores only its part of the optimizer moments and of the EMA (ZeRO, stage 1), which
             # uses less memory. For jit only.
             "shard_state": False,
+            "loggers": ("tensorboard",),  # besides metrics.jsonl: tensorboard, wandb; (): none
             "log_every": 50,  # steps between lines of metrics.jsonl
             "sample_every": 500,  # steps between sample images; 0: none
             "checkpoint_every": 500,  # steps between checkpoints; 0: only at the end

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gan import losses, networks, penalties
+from gan.io import loggers
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ROOT / "docs"
@@ -15,7 +16,9 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCUMENTS.glob("*.md"))]
 @pytest.fixture
 def tables():
     """The tables as they were, after a document has added rows to them."""
-    before = [(table, dict(table)) for table in (losses.LOSSES, penalties.PENALTIES, networks.NETWORKS)]
+    before = [
+        (table, dict(table)) for table in (losses.LOSSES, penalties.PENALTIES, networks.NETWORKS, loggers.LOGGERS)
+    ]
     yield
     for table, rows in before:
         table.clear()

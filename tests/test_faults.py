@@ -24,7 +24,7 @@ from experiments.faults import signals as early
 from gan import data
 from gan.data import toys
 from gan.errors import UserError, machine_failure
-from gan.io import checkpoint, console, events, writer
+from gan.io import checkpoint, console, loggers, writer
 from gan.parallel import compilation, sharding
 from gan.train import signals, sources
 
@@ -166,10 +166,10 @@ def test_a_damaged_line_of_metrics_costs_no_other(tmp_path, caplog):
 
 
 def test_events_are_records_that_tensorboard_reads(tmp_path):
-    file = events.Events(tmp_path, 8)
+    file = loggers.TensorBoard(tmp_path, 8, {})
     file.scalars(16, {"loss": 0.25})
     file.close()
-    content, found = next(tmp_path.iterdir()).read_bytes(), []
+    content, found = next((tmp_path / "tensorboard").iterdir()).read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
         record, content = content[12 : 12 + length], content[16 + length :]
@@ -177,7 +177,7 @@ def test_events_are_records_that_tensorboard_reads(tmp_path):
     assert found[0].file_version == "brain.Event:2"
     assert (found[1].step, found[1].session_log.status) == (9, 1)  # START: events from step 9 on are dropped
     assert (found[2].step, found[2].summary.value[0].tag, found[2].summary.value[0].simple_value) == (16, "loss", 0.25)
-    assert masked_crc32c(record) == struct.unpack("<I", _tail(tmp_path))[0]
+    assert masked_crc32c(record) == struct.unpack("<I", _tail(tmp_path / "tensorboard"))[0]
 
 
 def _tail(folder):

@@ -39,11 +39,14 @@ FIELDS: Mapping[str, Any] = {
     **{f"schedules.{name}": str for name in ("ema_halflife", "weight_clip", "top_k", "augment.p", "augment.target",
                                              "augment.ada_images")},
     "parallel": str, "shard_state": bool,
-    "log_every": int, "sample_every": int, "checkpoint_every": int, "evaluate_every": int,
+    "loggers": tuple[str, ...], "log_every": int, "sample_every": int, "checkpoint_every": int, "evaluate_every": int,
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
     "evaluation.standing_batches": int, "evaluation.extractor": str, "evaluation.metrics": tuple[str, ...],
 }  # fmt: skip
 """Every field and its type, except `penalties.NAME`, a float, and its `schedules.penalties.NAME`."""
+
+ADDED: Mapping[str, Any] = {"loggers": ("tensorboard",)}
+"""Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 
 LARGEST = 2**31 - 1
 """The largest whole number of a field other than a seed: sizes of arrays and numbers of steps are int32."""
@@ -71,6 +74,19 @@ def check(config: Mapping[str, Any] | ConfigDict, *, where: str = "config", reco
             raise UserError(f"{where}.{name} is no field{nearest(name, valid)}; configs/default.py has every field")
         if name not in valid:
             _check_plain(f"{where}.{name}", value)
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of `config.json` with the fields of `ADDED` that it does not have."""
+    complete = dict(config)
+    for name, value in ADDED.items():
+        *groups, field = name.split(".")
+        group = complete
+        for key in groups:
+            group[key] = dict(group[key])
+            group = group[key]
+        group.setdefault(field, value)
+    return complete
 
 
 def check_kind(field: str, value: Any, kind: Any) -> None:

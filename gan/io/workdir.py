@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gan.config import schema
 from gan.config.flattening import flatten
 from gan.errors import UserError
 from gan.io.atomic import write_json
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 """The format of a run's folder: `config.json`, checkpoints and metrics. A run of another format is rejected."""
 
-FREE_FIELDS = ("steps", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel",
+FREE_FIELDS = ("steps", "loggers", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel",
                "shard_state", "data.dir", "data.on_device")  # fmt: skip
 """Fields that do not affect the parameters of the networks: a change is logged, and not recorded in `config.json`."""
 
@@ -72,7 +73,7 @@ def read(workdir: Path) -> dict | None:
         record = json.loads(path.read_text())
         _check_format(path, record)
         _check_record(record)
-        return record
+        return record | {"config": schema.completed(record["config"])}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -1,20 +1,25 @@
 """What a run writes while it trains: `metrics.jsonl`, `evaluations.jsonl`, sample images and the progress bar."""
 
+import contextlib
 import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from gan.io import plots
 from gan.io.atomic import replacing
-from gan.io.events import Events
+from gan.io.loggers import LOGGERS
 
 logger = logging.getLogger(__name__)
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class RunWriter:
@@ -26,14 +31,17 @@ class RunWriter:
     seconds: float
     """The `seconds` of the last step that earlier launches wrote, which this launch counts on from; 0 at first."""
 
-    def __init__(self, workdir: Path, *, step: int, total: int):
+    def __init__(
+        self, workdir: Path, *, step: int, total: int, loggers: Sequence[str] = (), config: Mapping[str, Any] = EMPTY
+    ):
+        """`total` is the last step of the run, `loggers` are names of LOGGERS, and they get the `config`."""
         self._workdir = workdir
         self._animated = False
         (workdir / "samples").mkdir(exist_ok=True)
         remove_after(workdir, step)
         self.seconds = max((line.get("seconds", 0.0) for line in _lines(workdir / "metrics.jsonl")), default=0.0)
         self._metrics = open(workdir / "metrics.jsonl", "a")  # noqa: SIM115 (open for the length of the run)
-        self._events = Events(workdir / "tensorboard", step)
+        self._loggers = [LOGGERS[name](workdir, step, config) for name in loggers]
         self._bar = tqdm(
             total=total, initial=step, unit="step", dynamic_ncols=True, smoothing=0.1, disable=not sys.stderr.isatty()
         )
@@ -46,7 +54,7 @@ class RunWriter:
         """Writes the metrics of a step."""
         self._metrics.write(json.dumps({"step": step} | values) + "\n")
         self._metrics.flush()
-        self._events.scalars(step, values)
+        self._log_scalars(step, values)
         losses = f"D {values['discriminator_loss']:.3f}, G {values['generator_loss']:.3f}"
         if self._bar.disable:
             left = (self._bar.total - step) * values["seconds_per_step"]
@@ -63,7 +71,7 @@ class RunWriter:
         """Writes the metrics of an evaluation."""
         with open(self._workdir / "evaluations.jsonl", "a") as lines:
             lines.write(json.dumps({"step": step} | values) + "\n")
-        self._events.scalars(step, {f"evaluation/{name}": value for name, value in values.items()})
+        self._log_scalars(step, {f"evaluation/{name}": value for name, value in values.items()})
 
     def evaluations(self) -> list[dict[str, float]]:
         """The metrics of all evaluations so far."""
@@ -73,25 +81,33 @@ class RunWriter:
         """Writes an image grid of the samples uint8 [N, H, W, C] of a step, see `plots.grid`."""
         image = plots.grid(images, columns)
         plots.save_png(self._workdir / "samples" / f"{step:08d}.png", image)
-        self._events.image(step, "samples", image)
+        self._log_image(step, image)
 
     def points(self, step: int, samples: np.ndarray, real: np.ndarray, landscape: plots.Landscape) -> None:
         """Writes a plot of the samples [N, 2] of a step; `close` makes an animation of all plots."""
         image = plots.draw_points(samples, real, landscape, title=f"step {step}")
         plots.save_png(self._workdir / "samples" / f"{step:08d}.png", image)
-        self._events.image(step, "samples", image)
+        self._log_image(step, image)
         self._animated = True
 
     def close(self) -> None:
         """Closes the files, plots both losses, and makes an animation of the plots of points."""
         self._bar.close()
-        try:
-            self._metrics.close()
-        finally:  # on a full disk closing a file raises, and the other one is closed all the same
-            self._events.close()
+        with contextlib.ExitStack() as ends:  # on a full disk closing a file raises, and the others are closed
+            ends.callback(self._metrics.close)
+            for each in self._loggers:
+                ends.callback(each.close)
         plots.draw_losses(self._workdir)
         if self._animated:
             plots.draw_animation(self._workdir)
+
+    def _log_scalars(self, step: int, values: dict[str, float]) -> None:
+        for each in self._loggers:
+            each.scalars(step, values)
+
+    def _log_image(self, step: int, image: np.ndarray) -> None:
+        for each in self._loggers:
+            each.image(step, "samples", image)
 
 
 def remove_after(workdir: Path, step: int) -> None:

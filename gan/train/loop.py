@@ -15,7 +15,7 @@ from gan import build, checks, data, state, steps
 from gan.evaluation.options import EvaluationOptions, evaluation_options
 from gan.evaluation.reference import check_split
 from gan.game import Game
-from gan.io import workdir
+from gan.io import loggers, workdir
 from gan.parallel import compilation, processes, sharding
 from gan.schedules import Schedules
 from gan.train import preview, sources
@@ -33,6 +33,7 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
     a metric is not finite.
     """
     checks.check_values(config)
+    loggers.check(config.loggers)
     options = evaluation_options(config)
     with contextlib.ExitStack() as held:
         processes.broadcast_from_primary(lambda: bool(held.enter_context(workdir.lock(folder))))

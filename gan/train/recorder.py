@@ -73,7 +73,7 @@ class Recorder:
         self._preview = preview.of(run.setup, real_examples)
         self._diagnostics = Diagnostics(real_examples)
         self._writer = None
-        processes.broadcast_from_primary(lambda: self._open_writer(folder, first, total))
+        processes.broadcast_from_primary(lambda: self._open_writer(folder, first, total, run.record["config"]))
         if self._options.evaluate_every:  # after the writer has removed what is in there of later steps
             self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
         self._launched = launched
@@ -94,8 +94,9 @@ class Recorder:
             for manager in managers:
                 manager.wait_until_finished()  # errors of the last save come out here
 
-    def _open_writer(self, folder: Path, first: int, total: int) -> None:
-        self._writer = writer.RunWriter(folder, step=first, total=total)
+    def _open_writer(self, folder: Path, first: int, total: int, config: dict) -> None:
+        loggers = self._options.loggers
+        self._writer = writer.RunWriter(folder, step=first, total=total, loggers=loggers, config=config)
 
     def _open_evaluator(self, options: EvaluationOptions) -> None:
         self._evaluator = evaluator.create(options, self._options.seed)
