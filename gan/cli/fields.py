@@ -5,10 +5,10 @@ import io
 import textwrap
 import tokenize
 from pathlib import Path
+from typing import Any
 
 from gan.config import loading
 from gan.config.flattening import flatten
-from gan.errors import UserError
 
 DEFAULT = loading.FOLDER / "default.py"
 COLUMNS = 120
@@ -17,23 +17,24 @@ WIDTH = 48
 
 
 def describe(path: Path = DEFAULT) -> str:
-    """One line per field, `name=default  meaning`; above a group of fields, the comment on the group.
-
-    Raises `UserError` where there is no configs/default.py: the command is not run from the repository's root.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is not a file; expected: a command run from the root of the repository")
-    source = path.read_text()
-    meanings = _meanings(source)
+    """One line per field, `name=default  meaning`; above a group of fields, the comment on the group."""
+    meanings, fields = _meanings(path.read_text()), rows(path)
     lines = [f"Every field of a config with its default, from {path}. Override one with --config.FIELD=VALUE.", ""]
     group = ""
-    order = list(meanings)
-    for name, value in sorted(flatten(loading.load(str(path))).items(), key=lambda field: _place(field[0], order)):
+    for name, value, meaning in fields:
         for parent in _new_groups(name, group):
             lines += ["", *textwrap.wrap(f"{parent}: {meanings[parent]}", COLUMNS)] if meanings.get(parent) else []
         group = name.rpartition(".")[0]
-        lines.append(_line(f"{name}={value!r}", meanings.get(name, "")))
+        lines.append(_line(f"{name}={value!r}", meaning))
     return "\n".join(lines)
+
+
+def rows(path: Path = DEFAULT) -> list[tuple[str, Any, str]]:
+    """The name, default and meaning of every field, in the order of the source."""
+    meanings = _meanings(path.read_text())
+    order = list(meanings)
+    defaults = sorted(flatten(loading.load(str(path))).items(), key=lambda field: _place(field[0], order))
+    return [(name, value, meanings.get(name, "")) for name, value in defaults]
 
 
 def _place(name: str, order: list[str]) -> int:

@@ -177,7 +177,9 @@ def _checked(argv: Sequence[str]) -> list[str]:
 def _as_parsed(flag: str, text: str, present: Any) -> str:
     """The text of an override as absl parses it, for a field that holds `present`. Raises `UserError` for no number."""
     kind, own_kind = type(present), FIELDS.get(flag.removeprefix("config."))
-    if own_kind == tuple[str, ...] and (not text or text[0].isalpha()):  # absl takes words without quotes for one string
+    if own_kind == tuple[str, ...] and (
+        not text or text[0].isalpha()
+    ):  # absl takes words without quotes for one string
         return repr(tuple(word.strip() for word in text.split(",") if word.strip()))
     if kind not in (int, float) or (text == "auto" and own_kind == COUNT_OR_AUTO):
         return text
