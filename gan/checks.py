@@ -1,6 +1,7 @@
 """Checks of a config and of the game it makes, before anything is compiled; each raises `UserError` in one line."""
 
 import functools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,12 +94,19 @@ def check_data(settings: Mapping[str, Any]) -> None:
             f"config.data.dir={folder!r} has no meaning for {name!r}, which is computed; expected: {images}"
         )
     prepared = "mnist" if name == data.stacked.NAME else name.partition(":")[0].partition("/")[0]
-    home = Path(folder).expanduser() / prepared
-    if not any(VERSION.fullmatch(path.name) for pattern in ("*", "*/*") for path in home.glob(pattern)):
+    if not _is_prepared(Path(os.path.expanduser(folder)) / prepared):
         raise UserError(
             f"config.data.dir={folder!r} has no prepared {prepared!r}; expected: {images}. TFDS_DATA_DIR sets where "
             f"a dataset is prepared"
         )
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether TFDS has prepared a version of a dataset, or of a config of it, in the folder."""
+    try:
+        return any(VERSION.fullmatch(path.name) for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    except (OSError, ValueError):  # a name that no folder can have, or a folder that may not be read
+        return False
 
 
 def warnings_on_labels(game: Game, class_names: Sequence[str], counts: Sequence[int] | None) -> list[str]:

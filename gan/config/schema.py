@@ -43,13 +43,19 @@ FIELDS: Mapping[str, Any] = {
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
     "evaluation.standing_batches": int, "evaluation.extractor": str, "evaluation.metrics": tuple[str, ...],
 }  # fmt: skip
-"""Every field and its type, except `penalties.NAME`, a float, and its `schedules.penalties.NAME`."""
+"""Every field and its type, except those of the groups in `NAMED`."""
+
+NAMED: Mapping[str, Any] = {"penalties": float, "schedules.penalties": str}
+"""The groups whose fields have the names of penalties, and the type of these fields."""
 
 ADDED: Mapping[str, Any] = {"loggers": ("tensorboard",)}
 """Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 
 LARGEST = 2**31 - 1
 """The largest whole number of a field other than a seed: sizes of arrays and numbers of steps are int32."""
+
+LARGEST_SEED = 2**32 - 1
+"""A seed is a uint32."""
 
 FLOAT32_MAX = 2.0**128 - 2.0**104
 
@@ -63,12 +69,13 @@ def check(config: Mapping[str, Any] | ConfigDict, *, where: str = "config", reco
       recorded: whether the config was read from the folder of a run, which may have fields that are unknown here.
     """
     found = flatten(config, where)
-    valid = FIELDS | {name: float for name in found if name.startswith("penalties.")}
-    valid |= {name: str for name in found if name.startswith("schedules.penalties.")}
+    valid = FIELDS | {f"{group}.{name}": kind for group, kind in NAMED.items() for name in _group(config, group, where)}
     for name, kind in valid.items():
-        if name not in found:
+        group, _, last = name.rpartition(".")
+        entries = _group(config, group, where)
+        if last not in entries:
             raise UserError(f"{where}.{name} is missing; expected: {_NAMES[kind]}. configs/default.py has every field")
-        check_kind(f"{where}.{name}", found[name], kind)
+        check_kind(f"{where}.{name}", entries[last], kind)
     for name, value in found.items():
         if name not in valid and not recorded and name.partition(".")[0] not in PLAYERS:
             raise UserError(f"{where}.{name} is no field{nearest(name, valid)}; configs/default.py has every field")
@@ -98,8 +105,9 @@ def check_kind(field: str, value: Any, kind: Any) -> None:
     if not is_valid:
         raise UserError(f"{field}={_shown(value)}; expected: {kind_name(kind)}")
     entries = value if isinstance(value, tuple) else (value,)
-    if not field.endswith("seed") and any(type(entry) is int and abs(entry) > LARGEST for entry in entries):
-        raise UserError(f"{field}={_shown(value)}; expected: at most {LARGEST}")
+    largest = LARGEST_SEED if field.endswith("seed") else LARGEST
+    if any(type(entry) is int and abs(entry) > largest for entry in entries):
+        raise UserError(f"{field}={_shown(value)}; expected: at most {largest}")
 
 
 def whole_number(text: str) -> int:
@@ -129,6 +137,19 @@ def kind_name(kind: Any) -> str:
     return _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
+def _group(config: Mapping[str, Any] | ConfigDict, path: str, where: str) -> Mapping[str, Any] | ConfigDict:
+    """The fields of the group at a dotted path; "" is the config itself. Raises `UserError` where there is none."""
+    group: Any = config
+    for part in path.split(".") if path else ():
+        where = f"{where}.{part}"
+        if part not in group:
+            raise UserError(f"{where} is missing; expected: fields. configs/default.py has every field")
+        group = group[part]
+        if not isinstance(group, Mapping | ConfigDict):
+            raise UserError(f"{where}={_shown(group)}; expected: fields. configs/default.py has every field")
+    return group
+
+
 def _is(value: Any, kind: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) and abs(value) <= FLOAT32_MAX  # which nan is not
@@ -146,7 +167,7 @@ def _check_plain(field: str, value: Any) -> None:
 
 def _shown(value: Any) -> str:
     try:
-        text = repr(value)
+        text = repr(value.to_dict() if isinstance(value, ConfigDict) else value)
     except Exception:  # an object whose repr fails, or a number of thousands of digits
-        text = f"a {type(value).__name__}"
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
