@@ -109,11 +109,30 @@ def test_grids_samples_and_metrics_of_a_run_use_the_same_generator(tmp_path):
         samples.sample(tmp_path, count=64, seed=0, out=tmp_path / "old.npz")
 
 
-def test_samples_of_other_choices_have_other_files(tmp_path):
+def drawn(folder, **choice):
+    """The labels and images of samples of seed 0."""
+    samples.sample(folder, seed=0, out=folder / "drawn" / "samples.npz", **choice)
+    arrays = np.load(folder / "drawn" / "samples.npz")
+    return arrays["labels"], arrays["images"]
+
+
+def test_samples_of_other_choices_are_other_files_and_images(tmp_path):
     runs.train(tmp_path, steps=4, generator__conditioning="concat")
     choices = ({}, {"seed": 1}, {"truncation": 0.5}, {"classes": ["3", "8"]}, {"count": 9}, {"same_latents": True})
     for choice in choices:
         samples.sample(tmp_path, **{"count": 8, "seed": 0} | choice)
+    samples.sample(tmp_path, count=20, seed=0, out=tmp_path / "all" / "samples.npz")
+    every = np.load(tmp_path / "all" / "samples.npz")
+    np.testing.assert_array_equal(every["labels"], [*range(10), *range(10)])
+    # The classes are cycled through from the first on; sample i has the latent i, with same_latents i // classes.
+    labels, images = drawn(tmp_path, count=20, classes=["8", "3"])
+    np.testing.assert_array_equal(labels, [8, 3] * 10)
+    for row in (3, 13, 8, 18):  # has this class in both
+        np.testing.assert_array_equal(images[row], every["images"][row])
+    labels, images = drawn(tmp_path, count=18, classes=["3", "8"], same_latents=True)
+    np.testing.assert_array_equal(labels, [3, 8] * 9)
+    for row, other in ((6, 3), (17, 8)):
+        np.testing.assert_array_equal(images[row], every["images"][other])
     assert {path.name for path in tmp_path.glob("*.npz")} == {
         "samples_step4_seed0_n8.npz", "samples_step4_seed1_n8.npz", "samples_step4_seed0_n8_truncation0.5.npz",
         "samples_step4_seed0_n8_classes3-8.npz", "samples_step4_seed0_n9.npz",

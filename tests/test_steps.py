@@ -56,6 +56,22 @@ def test_a_discriminator_update_leaves_the_generator_untouched_and_the_reverse()
     assert not differ(after_g.discriminator, before.discriminator)
 
 
+def test_the_discriminators_batch_statistics_are_of_real_and_then_of_generated_images():
+    game = noisy_game()
+    start, batch = state.create(game, hyperparams(), seed=0), first(batches(game))
+    after, _ = discriminator_step(start, batch, hyperparams(), game=game)
+    update_key = jax.random.split(start.key)[1]
+    latent = game.latents(state.example_keys(state.named_key(update_key, "latent"), batch["row"]))
+    key = state.named_key(update_key, "generator")
+    fake, _ = game.generate(start.generator.variables, latent, batch["label"], train=True, key=key)
+    kernel = start.discriminator.params["Dense_0"]["kernel"]
+    real, fake = (np.asarray(image.reshape(16, -1) @ kernel, np.float64) for image in (batch["image"], fake))
+    # Each pass keeps 0.9 of the running value and adds 0.1 of its own: 0.9 (0.9 old + 0.1 real) + 0.1 generated.
+    found = after.discriminator.batch_stats["BatchNorm_0"]["BatchNorm_0"]
+    np.testing.assert_allclose(found["mean"], 0.09 * real.mean(0) + 0.1 * fake.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found["var"], 0.81 + 0.09 * real.var(0) + 0.1 * fake.var(0), atol=1e-5)
+
+
 def test_a_turn_is_its_updates_in_order():
     game = noisy_game(discriminator={"steps": 3}, generator={"steps": 2})
     step_batches = batches(game)
