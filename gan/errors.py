@@ -55,10 +55,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         """The message with unprintable characters escaped: the name of a file may contain a newline."""
-        line = "".join(
-            character if character.isprintable() else character.encode("unicode_escape").decode()
-            for character in super().__str__()
-        )
+        line = printable(super().__str__())
         half = MAX_CHARACTERS // 2
         return line if len(line) <= MAX_CHARACTERS else f"{line[:half]} ... {line[-half:]}"
 
@@ -69,6 +66,13 @@ class Reported(UserError):
 
 class Diverged(Exception):
     """A metric of the training step is not finite. The message names the step, the metric and the last checkpoint."""
+
+
+def printable(text: str) -> str:
+    """The text on one line that any stream can hold: other characters, such as those of a file name, are escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def report(error: object) -> int:

@@ -39,6 +39,24 @@ def four_devices():
         yield
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failing test may hold the name of a file that is not UTF-8, with which a worker of pytest-xdist would end."""
+    report = yield
+    if report.longrepr is not None and not isinstance(report.longrepr, tuple) and not _is_utf8(str(report.longrepr)):
+        report.longrepr = _escaped(str(report.longrepr))
+    report.sections = [(_escaped(name), _escaped(content)) for name, content in report.sections]
+    return report
+
+
+def _is_utf8(text):
+    return _escaped(text) == text
+
+
+def _escaped(text):
+    return text.encode(errors="backslashreplace").decode()
+
+
 def pytest_runtest_setup(item):
     """Skips a test that reads a dataset which is not prepared, or compiles by a plugin which is not installed."""
     for name in ("mnist", "cifar10"):

@@ -317,7 +317,9 @@ def test_configs_made_by_a_file(examples, run_main, fields_of, tmp_path):
             elif act == "loop":
                 tree["again"] = config
             else:
-                with contextlib.suppress(ValueError, TypeError, KeyError):  # ConfigDict itself rejects it
+                with contextlib.suppress(
+                    ValueError, TypeError, KeyError, OverflowError
+                ):  # ConfigDict itself rejects it
                     tree[last if act == "set" else "another"] = value
         try:
             rejected_or(loop.train, config, tmp_path / "run", 0.0)

@@ -90,6 +90,14 @@ def test_broken_files_can_be_skipped_and_are_counted(folder, caplog):
     assert "cannot be read" in error_of(folder)  # although the data were prepared without them before
 
 
+def test_the_name_of_a_skipped_file_is_escaped(folder, caplog):
+    text_called_png(folder / os.fsdecode(b"new\nline\xff\x1b[2J.png"))
+    with caplog.at_level(logging.WARNING):
+        load(folder, skip_broken=True)
+    (message,) = (record.getMessage() for record in caplog.records if "Skipped" in record.getMessage())
+    assert message.isprintable() and message.endswith(": new\\nline\\udcff\\x1b[2J.png")
+
+
 def test_too_few_readable_images_are_rejected(folder):
     for name in ("0.png", "1.png"):
         text_called_png(folder / name)

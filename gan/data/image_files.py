@@ -19,7 +19,7 @@ from PIL import Image
 from gan.data import pixels, work
 from gan.data.reasons import one_line
 from gan.data.values import Range, value_range
-from gan.errors import UserError
+from gan.errors import UserError, printable
 from gan.io.atomic import write_text
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def check_images(source: pathlib.Path, names: Sequence[str], skip_broken: bool) 
 
 
 def _examples(names):
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 @contextlib.contextmanager
