@@ -13,6 +13,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), os.environ["GAN_TEST_XLA_FLAGS"], "--xla_force_host_platform_device_count=8"]
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Two workers with threads of their own wait for each other: the kernel distance takes six times the processor's time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if "GAN_TEST_FOLDER" not in os.environ:  # the first process; workers and the runs that tests start inherit it
     os.environ["GAN_TEST_FOLDER"] = tempfile.mkdtemp(prefix="gan-tests-")
     atexit.register(shutil.rmtree, os.environ["GAN_TEST_FOLDER"], ignore_errors=True)

@@ -44,9 +44,11 @@ def test_a_config_builds_and_keeps_the_contract(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_field_can_be_overridden(name):
     path = ROOT / "configs" / f"{name}.py"
-    for field, value in flatten(parsed(path)).items():
-        other = {str: "x", bool: not value, int: 7, float: 0.5, tuple: (5, 6)}[type(value)]
-        assert flatten(parsed(path, f"--config.{field}={other}"))[field] == other, field
+    others = {
+        field: {str: "x", bool: not value, int: 7, float: 0.5, tuple: (5, 6)}[type(value)]
+        for field, value in flatten(parsed(path)).items()
+    }
+    assert flatten(parsed(path, *(f"--config.{field}={other}" for field, other in others.items()))) == others
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,8 +20,8 @@ def ring(key, count):
     return jnp.asarray(CENTERS)[jax.random.randint(modes, (count,), 0, 8)] + SD * jax.random.normal(noise, (count, 2))
 
 
-@functools.partial(jax.jit, static_argnames="game", compiler_options={"xla_backend_optimization_level": 3})
-def train(game, seed):
+@functools.partial(jax.jit, static_argnames=("game", "count"), compiler_options={"xla_backend_optimization_level": 3})
+def train(game, seed, count=STEPS):
     settings = hyperparams(1e-3, beta1=0.0, ema_halflife=50 * BATCH, r1=WEIGHT, r2=WEIGHT)
 
     def step(current, key):
@@ -32,7 +32,7 @@ def train(game, seed):
         }
         return steps.train_step(current, data, settings, game=game)
 
-    keys = jax.random.split(jax.random.key(seed + 1), STEPS)
+    keys = jax.random.split(jax.random.key(seed + 1), count)
     current, metrics = jax.lax.scan(step, state.create(game, settings, seed), keys)
     latent = game.latents(state.example_keys(jax.random.key(99), jnp.arange(4096)))
     image, _ = game.generate(current.ema.variables, latent, jnp.zeros(4096, jnp.int32), train=False)
@@ -68,5 +68,5 @@ def flipped(real, fake):
 
 def test_a_generator_with_its_sign_flipped_learns_nothing():
     game = point_game(loss=losses.Loss(losses.binary_cross_entropy, flipped), discriminator={"penalties": ("r1", "r2")})
-    points, _ = train(game, 0)
-    assert np.sum(mode_shares(points) > 0.05) == 0
+    points, _ = train(game, 0, count=500)  # after which the right game has 0.045 or more at each mode
+    assert np.sum(mode_shares(points) > 0.02) == 0

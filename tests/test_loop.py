@@ -1,6 +1,7 @@
 """gan.train.loop: a run and what it leaves behind; stopped and resumed in every way, it ends in the same bits."""
 
 import functools
+import itertools
 import json
 import random
 import shutil
@@ -213,7 +214,7 @@ PLAYERS = ("generator", "discriminator")
 
 
 def evaluator_that_gives(scores, monkeypatch):
-    """Evaluations have these scores, in turn; an exception is raised."""
+    """Evaluations have these scores, in turn; an exception is raised. Returns those that are left."""
     left = list(scores)
 
     def compute(game, ema):
@@ -223,6 +224,7 @@ def evaluator_that_gives(scores, monkeypatch):
 
     fake = SimpleNamespace(compute=compute, selection_metric="score")
     monkeypatch.setattr(recorder.evaluator, "create", lambda options, seed: fake)
+    return left
 
 
 def test_an_evaluation_that_fails_loses_no_step(tmp_path, monkeypatch):
@@ -230,6 +232,17 @@ def test_an_evaluation_that_fails_loses_no_step(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="features contain NaN"):
         runs.train(tmp_path, evaluate_every=4, checkpoint_every=8)
     assert runs.final_digests(tmp_path)[0] == 8
+
+
+def test_speed_counts_all_images_and_no_evaluation(tmp_path, monkeypatch):
+    calls, left = itertools.count(), evaluator_that_gives([1.0, 2.0], monkeypatch)
+    # An hour passes in each evaluation.
+    clock = SimpleNamespace(perf_counter=lambda: 0.01 * next(calls) - 3600 * len(left), monotonic=time.monotonic)
+    monkeypatch.setattr(recorder, "time", clock)
+    runs.train(tmp_path, steps=8, log_every=8, evaluate_every=4, checkpoint_every=0, discriminator_steps=2)
+    (line,) = runs.logged(tmp_path)
+    assert not left and 0 < line["seconds_per_step"] < 1
+    np.testing.assert_allclose(line["images_per_second"] * line["seconds_per_step"], 2 * 8)
 
 
 def test_a_rollback_leaves_nothing_of_the_abandoned_history(whole, tmp_path, monkeypatch):
@@ -265,9 +278,13 @@ def test_a_change_of_an_abandoned_history_holds_from_the_restored_step(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_saves_within_a_step_and_the_next_launch_goes_on(number, undisturbed, tmp_path):
+def test_a_second_process_is_refused_and_a_signal_saves_within_a_step_from_which_the_next_launch_goes_on(
+    number, undisturbed, tmp_path
+):
     process = runs.start(tmp_path, steps=UNDISTURBED_STEPS, checkpoint_every=0)
     wait_for_a_line(process, tmp_path)
+    with pytest.raises(UserError, match=f"in use by process {process.pid}"):
+        runs.train(tmp_path, steps=1)  # without the lock it ends at once
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -332,17 +349,6 @@ def test_sigkill_at_ten_random_moments_leaves_no_trace(undisturbed, tmp_path):
     draw = random.Random(0)
     kill_and_finish(tmp_path, [draw.choice([-6 * draw.random(), 1.5 * draw.random()]) for _ in range(10)])
     assert runs.final_digests(tmp_path) == undisturbed
-
-
-def test_a_second_process_on_the_folder_refuses(tmp_path):
-    process = runs.start(tmp_path, steps=100_000)
-    try:
-        wait_for_a_line(process, tmp_path, lines=1)
-        with pytest.raises(UserError, match=f"in use by process {process.pid}"):
-            runs.train(tmp_path, steps=1)  # without the lock it ends at once
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])

@@ -113,18 +113,24 @@ def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
     assert "is not writable" in output(CONFIG, f"--workdir={tmp_path / 'file'}")
 
 
-@pytest.mark.parametrize("version, line", [(None, "has no format number"), (0, "has format 0"), ("1", "has format 1")])
-def test_a_run_of_another_format_is_rejected_in_one_line(tmp_path, version, line):
-    runs.train(tmp_path, steps=4)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of an unconditional run of 4 steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    runs.train(folder, steps=4)
+    return folder
+
+
+def test_a_run_of_another_format_is_rejected_in_one_line(trained, tmp_path):
     path = tmp_path / "config.json"
-    record = json.loads(path.read_text())
+    record = json.loads((trained / "config.json").read_text())
     assert record.pop("format") == workdir.FORMAT
-    path.write_text(json.dumps(record if version is None else record | {"format": version}))
-    message = output("--mode=sample", f"--workdir={tmp_path}")
-    assert line in message
-    assert "expected: format 1. Use a new --workdir" in message
-    with pytest.raises(UserError, match=line):
-        runs.train(tmp_path, steps=8)
+    for version, line in ((0, "has format 0"), ("1", "has format 1"), (None, "has no format number")):
+        path.write_text(json.dumps(record if version is None else record | {"format": version}))
+        for use in (lambda: runs.train(tmp_path, steps=8), lambda: command.sample(tmp_path, count=1, seed=0)):
+            with pytest.raises(UserError, match=f"{line}.*expected: format 1. Use a new --workdir"):
+                use()
+    assert "has no format number" in output("--mode=sample", f"--workdir={tmp_path}")
 
 
 def test_divergence_is_exit_3_with_the_step_and_the_term(tmp_path):
@@ -133,14 +139,11 @@ def test_divergence_is_exit_3_with_the_step_and_the_term(tmp_path):
     assert re.search(r"diverged: step \d+: \w+ is (nan|inf)", line)
 
 
-def test_a_trained_run_gives_samples(tmp_path):
-    runs.train(tmp_path, steps=4)
+def test_a_trained_run_gives_samples(trained, tmp_path):
     files = []
     for name in ("a", "b"):
         files.append(tmp_path / f"{name}.npz")
-        output(
-            "--mode=sample", f"--workdir={tmp_path}", "--num_samples=130", "--seed=7", f"--out={files[-1]}", status=0
-        )
+        output("--mode=sample", f"--workdir={trained}", "--num_samples=130", "--seed=7", f"--out={files[-1]}", status=0)
     first, second = (np.load(path) for path in files)
     assert first["images"].shape == (130, 8, 8, 1)
     assert first["images"].dtype == np.uint8
@@ -169,15 +172,13 @@ def test_classes_are_sampled_by_name_in_turn_and_a_latent_in_each(tmp_path):
         command.sample(tmp_path, count=1, seed=0, classes=["seven"])
 
 
-def test_a_generator_without_labels_has_no_classes_to_sample(tmp_path):
-    runs.train(tmp_path, steps=4)
+def test_a_generator_without_labels_has_no_classes_to_sample(trained):
     with pytest.raises(UserError, match="classes needs a conditional generator"):
-        command.sample(tmp_path, count=1, seed=0, classes=["7"])
+        command.sample(trained, count=1, seed=0, classes=["7"])
 
 
-def test_sampling_a_run_without_a_checkpoint_is_one_line(tmp_path):
-    runs.train(tmp_path, steps=4)
-    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+def test_sampling_a_run_without_a_checkpoint_is_one_line(trained, tmp_path):
+    (tmp_path / "config.json").write_text((trained / "config.json").read_text())
     assert "holds no checkpoint yet" in output("--mode=sample", f"--workdir={tmp_path}")
     for asked, line in (({"out": Path("x.png")}, "--out=x.png must end in .npz"), ({"count": 0}, "--num_samples=0")):
         with pytest.raises(UserError, match=line):

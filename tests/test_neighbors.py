@@ -25,6 +25,13 @@ def prdc_by_brute_force(real, fake, manifold_k, density_k):
     return share(fake, real, manifold_k), share(real, fake, manifold_k), density, coverage
 
 
+def test_balls_are_closed_for_precision_and_recall_and_open_for_density_and_coverage():
+    # Each of 0 and 2 has the radius 2, and -2 and 4 lie on the borders of these balls; the radius of each of them is 6.
+    inner, outer = np.array([[0.0], [2.0]]), np.array([[-2.0], [4.0]])
+    assert prdc(inner, outer, manifold_k=1, density_k=1) == (1.0, 1.0, 0.0, 0.0)
+    assert prdc(outer, inner, manifold_k=1, density_k=1) == (1.0, 1.0, 2.0, 1.0)
+
+
 @pytest.mark.parametrize(("offset", "spread"), [(0, 0), (1e5, 0), (0, 1e3)])
 def test_prdc_by_brute_force(offset, spread, monkeypatch):
     # More than thirty borders of blocks and tiles; neighbors 1 apart, 1e5 from the origin or in clusters 1e3 apart,

@@ -118,6 +118,18 @@ def test_consistency_is_zero_for_an_invariant_critic():
     assert (penalties.bcr(first) > 0).any()
 
 
+def test_consistency_of_generated_images_uses_their_own_critic():
+    # The real images are constant. With 3 D on the generated ones the penalty is nine times as large.
+    latent = jax.random.normal(jax.random.key(2), (5, 8, 8, 1))
+    view = DiscriminatorView(
+        lambda images: images[:, 0, 0, 0], jnp.ones((5, 8, 8, 1)), latent, keys=KEYS, latent=latent, generate=jnp.sin
+    )
+    tripled = view._replace(fake_critic=lambda images: 3 * images[:, 0, 0, 0])
+    for penalty in (penalties.bcr, penalties.zcr_d):
+        assert (penalty(view) > 0).any()
+        np.testing.assert_allclose(penalty(tripled), 9 * penalty(view), rtol=1e-5)
+
+
 def test_images_are_mirrored_with_probability_half_and_shifted_uniformly():
     images = jnp.broadcast_to(jnp.arange(16.0)[None, None, :, None], (600, 16, 16, 1))
     moved = np.asarray(penalties.flipped_and_shifted(images, jax.random.split(jax.random.key(3), 600)))[:, 8, :, 0]
@@ -150,6 +162,9 @@ def test_path_length_of_a_linear_generator():
     lengths = penalties.path_lengths(view)["length"]
     # (J^T y)_j = 2 (y_1j + y_2j) with y ~ N(0, 1/6): N(0, 4/3) in 3 coordinates, a mean square of 4.
     np.testing.assert_allclose(np.mean(np.square(lengths)), 4.0, rtol=0.2)
+    # Of images 2x1x3 it is N(0, 1/2) for each number: N(0, 4) in 3 coordinates, a mean square of 12.
+    in_color = view._replace(generate=lambda latent: jnp.swapaxes(stretch(latent), 2, 3))
+    np.testing.assert_allclose(np.mean(np.square(penalties.path_lengths(in_color)["length"])), 12.0, rtol=0.2)
     np.testing.assert_allclose(penalties.path_length(view), np.square(lengths - 1.0), rtol=1e-5)
 
 

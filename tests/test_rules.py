@@ -174,6 +174,16 @@ def test_an_adaptive_probability_follows_the_sign_of_the_real_logits():
     assert int(current.running_stats["augment"]["updates"]) == 1
 
 
+def test_each_four_signs_are_a_measurement_of_their_own():
+    settings = hyperparams(target=0.6)  # 1,000 images to one: 4 times 16 images are 0.064
+    now = {"p": jnp.float32(0.5), "signs": jnp.float32(0.0), "updates": jnp.int32(0)}
+    seen = []
+    for sign in (1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5):  # means of 1 and of 0.5
+        now = updates.adapt_augment(now, jnp.float32(sign), settings, jnp.uint32(16))
+        seen.append(float(now["p"]))
+    np.testing.assert_allclose(seen, [0.5, 0.5, 0.5, 0.564, 0.564, 0.564, 0.564, 0.5], rtol=1e-5)
+
+
 def test_pseudo_augmentation_shows_generated_images_as_real():
     game = point_game(discriminator=PLAIN, augment=AUGMENTS["apa"]())
     start = state.create(game, hyperparams(), seed=0)
@@ -181,6 +191,7 @@ def test_pseudo_augmentation_shows_generated_images_as_real():
 
     def real_share(p):
         _, metrics = discriminator_step(start, batch | {"image": batch["image"] + 50.0}, hyperparams(p=p), game=game)
+        assert metrics["discriminator_real"] != metrics["discriminator_fake"]  # images of other latents
         return metrics["discriminator_real"]
 
     untouched, all_replaced, half = real_share(0.0), real_share(1.0), real_share(0.5)

@@ -118,9 +118,12 @@ def test_losses_and_gradient_norms_are_those_of_plain_jax():
         real_logits = game.discriminator.module.apply({"params": params}, batch["image"], None, True)
         fake_logits = game.discriminator.module.apply({"params": params}, fake, None, True)
         cross_entropy = optax.sigmoid_binary_cross_entropy
-        return jnp.mean(cross_entropy(real_logits, jnp.ones(16)) + cross_entropy(fake_logits, jnp.zeros(16)))
+        value = jnp.mean(cross_entropy(real_logits, jnp.ones(16)) + cross_entropy(fake_logits, jnp.zeros(16)))
+        return value, (real_logits, fake_logits)
 
-    value, gradient = jax.value_and_grad(loss)(start.discriminator.params)
+    (value, logits), gradient = jax.value_and_grad(loss, has_aux=True)(start.discriminator.params)
+    for name, found in zip(("real", "fake"), logits, strict=True):
+        np.testing.assert_allclose(metrics[f"discriminator_{name}"], jnp.mean(jax.nn.sigmoid(found)), rtol=1e-6)
     np.testing.assert_allclose(metrics["discriminator_loss"], value, rtol=1e-6)
     np.testing.assert_allclose(metrics["discriminator_gradient_norm"], optax.tree.norm(gradient), rtol=1e-5)
 
