@@ -181,6 +181,9 @@ def test_diff_augment_stays_within_its_ranges():
     moved = transform('diff_augment("translation")')(images, keys, 1.0)
     assert set(np.unique(np.sum(moved, axis=(1, 2, 3)))) == {64, 56, 49}
     assert len(np.unique(moved, axis=0)) == 9
+    # An eighth of 12 and of 4, rounded up from one half: up to 2 rows and 1 column, so 5 times 3 places.
+    moved = transform('diff_augment("translation")')(np.ones((300, 12, 4, 1), np.float32), keys, 1.0)
+    assert len(np.unique(moved, axis=0)) == 15
     # A box of 4 x 4 centered on one of 9 x 9 corners of pixels: 2, 3 or 4 pixels of each side are within the image.
     holed = transform('diff_augment("cutout")')(images, keys, 1.0)
     assert set(np.unique(64 - np.sum(holed, axis=(1, 2, 3)))) == {4, 6, 8, 9, 12, 16}
@@ -188,6 +191,15 @@ def test_diff_augment_stays_within_its_ranges():
     bright = transform('diff_augment("color")')(images, keys, 1.0)[:, 0, 0, 0]
     assert 0.5 <= np.min(bright) < 0.55 and 1.45 < np.max(bright) <= 1.5
     np.testing.assert_allclose([np.mean(bright), np.std(bright)], [1.0, 0.289], atol=0.07)
+    # Three pixels of mean 0: contrast scales the difference of two grey ones, saturation that of channels too.
+    image = np.float32([[[1, 1, 1], [-1, -1, -1], [1, 0, -1]]])
+    changed = transform('diff_augment("color")')(np.stack([image] * 300), keys, 1.0)[:, 0]
+    contrast = (changed[:, 0, 0] - changed[:, 1, 0]) / 2
+    saturation = (changed[:, 2, 0] - changed[:, 2, 2]) / 2 / contrast
+    np.testing.assert_allclose([np.mean(contrast), np.std(contrast)], [1.0, 1 / 12**0.5], atol=0.05)
+    np.testing.assert_allclose([np.mean(saturation), np.std(saturation)], [1.0, 2 / 12**0.5], atol=0.1)
+    assert np.min(contrast) >= 0.5 and np.max(contrast) <= 1.5 and np.min(saturation) >= 0 and np.max(saturation) <= 2
+    assert np.abs(np.corrcoef([bright, contrast, saturation]) - np.eye(3)).max() < 0.2  # draws of their own
 
 
 def test_frequency_bands():
