@@ -154,6 +154,21 @@ def test_colors_in_closed_form():
     np.testing.assert_array_equal(augment.hue(X, 0.0), X)
 
 
+def test_the_colors_of_ada_are_drawn_in_both_directions():
+    draws = np.random.default_rng(2).uniform(size=(2000, UNIFORMS_PER_PART)).astype(np.float32)
+    pixels = np.concatenate([np.zeros((1, 3)), np.eye(3)]).astype(np.float32)[None]  # black, red, green and blue
+    changed = np.asarray(jit(jax.vmap(lambda draws: adaptive._color(pixels, draws, 1.0)))(draws))[:, 0]
+    product = changed[:, 1:] - changed[:, :1]  # the linear map of a pixel, after the brightness
+    grey = product.sum(axis=1).mean(axis=-1)  # (1, 1, 1) becomes this times itself: the contrast, or its negative
+    first, second = np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5  # axes of the chroma
+    turned = first @ product
+    angle = np.arctan2(turned @ second, turned @ first)
+    strength = np.linalg.norm(turned, axis=-1) / np.abs(grey)
+    found = [changed[:, 0, 0] / grey, np.log2(np.abs(grey)), np.sign(grey), angle, np.log2(strength)]
+    np.testing.assert_allclose(np.mean(found, axis=1), np.zeros(5), atol=0.15)
+    np.testing.assert_allclose(np.std(found, axis=1), [0.2, 0.5, 1.0, np.pi / 3**0.5, 1.0], rtol=0.1)
+
+
 def test_colors_of_a_grey_image_are_one_brightness_and_one_contrast():
     # On C = 1 all of ADA's color is a x + b, with one a and one b for the image: x = 0, 1, 2 stay in line.
     line = np.broadcast_to(np.arange(3, dtype=np.float32)[None, :, None, None], (50, 3, 1, 1))
@@ -187,6 +202,7 @@ def test_diff_augment_stays_within_its_ranges():
     # A box of 4 x 4 centered on one of 9 x 9 corners of pixels: 2, 3 or 4 pixels of each side are within the image.
     holed = transform('diff_augment("cutout")')(images, keys, 1.0)
     assert set(np.unique(64 - np.sum(holed, axis=(1, 2, 3)))) == {4, 6, 8, 9, 12, 16}
+    assert len(np.unique(np.any(holed == 0, axis=(2, 3)), axis=0)) == 9
     # A constant grey image has neither saturation nor contrast: 1 + U(-1/2, 1/2), of mean 1 and sd sqrt(1/12) = 0.289.
     bright = transform('diff_augment("color")')(images, keys, 1.0)[:, 0, 0, 0]
     assert 0.5 <= np.min(bright) < 0.55 and 1.45 < np.max(bright) <= 1.5

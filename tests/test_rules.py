@@ -11,7 +11,7 @@ from flax import linen as nn
 from players import PointDiscriminator, batches, changed, hyperparams, noisy_game, point_game
 
 from gan import state, steps, updates
-from gan.augment import AUGMENTS
+from gan.augment import AUGMENTS, Augment
 from gan.estimators import Exact, finite_difference, normal
 from gan.game import SPECTRAL_NORM
 from gan.optimizers import sgd
@@ -56,6 +56,22 @@ def test_an_update_in_parts_is_the_update_of_the_whole_batch(player, step, estim
     one_part = jax.tree.map(lambda leaf: leaf[::4], batch)
     alone, _ = step(start, one_part, settings, game=whole)  # the check can fail: a part alone moves elsewhere
     assert optax.tree.norm(optax.tree.sub(getattr(alone, player).params, getattr(once, player).params)) > 1e-3
+
+
+def test_each_part_of_a_batch_has_a_key_of_its_own_and_the_statistics_of_the_part_before():
+    def objective(params, batch_stats, part, penalized):
+        drawn = jax.random.uniform(part["key"])
+        return params["w"] * drawn, ({"parts": batch_stats["parts"] + 1}, {"rows": part["row"].sum()}, {})
+
+    game, key = point_game(microbatches=4), jax.random.key(3)
+    player = state.Player({"w": jnp.float32(1.0)}, {"parts": jnp.float32(0.0)}, None)
+    gradient, (batch_stats, metrics, _) = updates.gradient_of(
+        objective, player, game.discriminator, first_batch(game), game=game, step=jnp.int32(0), key=key
+    )
+    drawn = [jax.random.uniform(jax.random.fold_in(key, part)) for part in range(4)]
+    np.testing.assert_allclose(gradient["w"], np.mean(drawn), rtol=1e-6)
+    assert batch_stats["parts"] == 4
+    assert metrics["rows"] == sum(range(16)) / 4  # each row is in one part
 
 
 def test_a_lazy_penalty_is_scaled_by_its_interval():
@@ -172,6 +188,31 @@ def test_an_adaptive_probability_follows_the_sign_of_the_real_logits():
     np.testing.assert_allclose(seen[3:7], 0.5 + steps_of_p[0], rtol=1e-5)
     np.testing.assert_allclose(seen[7:], 0.5 + sum(steps_of_p), rtol=1e-5)
     assert int(current.running_stats["augment"]["updates"]) == 1
+
+
+def brighter(images, keys, p):
+    return images + 3.0 * p * jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
+
+
+def test_both_players_see_augmented_images():
+    game = point_game(augment=Augment(brighter))
+    start, batch, settings = state.create(game, hyperparams(), seed=0), first_batch(game), hyperparams(p=0.5)
+    update_key = jax.random.split(start.key)[1]
+
+    def keys(name):
+        return state.example_keys(state.named_key(update_key, name), batch["row"])
+
+    def judged(use, images):
+        images = brighter(images, keys(f"augment_{use}"), 0.5)
+        return game.discriminate(start.discriminator.variables, images, batch["label"], train=True).logits
+
+    fake, _ = game.generate(start.generator.variables, game.latents(keys("latent")), batch["label"], train=True)
+    real, fake = judged("real", batch["image"]), judged("fake", fake)
+    _, metrics = discriminator_step(start, batch, settings, game=game)
+    expected = jnp.mean(jax.nn.softplus(-real) + jax.nn.softplus(fake))
+    np.testing.assert_allclose(metrics["discriminator_loss"], expected, rtol=1e-5)
+    _, metrics = generator_step(start, batch, settings, game=game)
+    np.testing.assert_allclose(metrics["generator_loss"], jnp.mean(jax.nn.softplus(-fake)), rtol=1e-5)
 
 
 def test_each_four_signs_are_a_measurement_of_their_own():
