@@ -26,9 +26,10 @@ def test_inception_without_weights_reports_where_to_get_them(monkeypatch, tmp_pa
     with pytest.raises(UserError, match="GAN_INCEPTION.*github.com/mseitzer/pytorch-fid/releases") as caught:
         inception.load()
     assert "\n" not in str(caught.value)
-    monkeypatch.setenv("GAN_INCEPTION", str(tmp_path / "none.pth"))
-    with pytest.raises(UserError, match="no Inception weights at .*none.pth"):
-        inception.load()
+    for path in (tmp_path / "none.pth", "~nobody_of_this_name/none.pth"):
+        monkeypatch.setenv("GAN_INCEPTION", str(path))
+        with pytest.raises(UserError, match="no Inception weights at .*none.pth"):
+            inception.load()
     other = write_zip(tmp_path / "other.pth", ordered(a=tensor(*TENSORS["plain"])))
     with pytest.raises(UserError, match="6726825d"):
         inception.load(other)

@@ -180,7 +180,7 @@ def load(path: str | os.PathLike | None = None, *, verify: bool = True) -> Incep
             f"no Inception weights: set {ENVIRONMENT_VARIABLE} to a copy of {URL} "
             "(gan.metrics.inception.download(path) downloads it)"
         )
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # which leaves the ~NAME of an unknown user
     identity = _checked_hash(path, verify)
     return Inception(*variables_of(read_tensors(path), path), identity)
 
@@ -193,7 +193,7 @@ def download(path: str | os.PathLike, url: str = URL) -> Path:
     Raises:
       UserError: the download failed, or its SHA-256 is not the public one.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=30) as source, replacing(path) as tmp:
