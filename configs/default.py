@@ -56,6 +56,7 @@ def get_config() -> ConfigDict:
                 "image_size": (32, 32),  # (height, width); (): as in the dataset
                 "channels": 0,  # 1: gray, 3: color, 0: as in the dataset
                 "crop": "center",  # before resizing. center: crops to the aspect ratio of image_size; none: stretches
+                "mirror": False,  # whether half of the real images, others in each epoch, are flipped left to right
                 "skip_broken": False,  # for a folder of images: whether unreadable files are skipped, or an error
                 "on_device": "auto",  # whether all examples are kept in device memory: auto, always, never
             },

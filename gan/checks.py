@@ -85,6 +85,8 @@ def check_data(settings: Mapping[str, Any]) -> None:
         )
     if name in (*toys.NAMES, data.stacked.NAME) and settings["crop"] != "center":
         raise UserError(f"config.data.crop={settings['crop']!r} has no meaning for {name!r}; expected: 'center'")
+    if name in toys.NAMES and settings["mirror"]:
+        raise UserError(f"config.data.mirror=True has no meaning for the points of {name!r}; expected: False")
     if not folder or name == FOLDER:
         return
     images = f"config.data.name={FOLDER} for the images in it, or no config.data.dir"
