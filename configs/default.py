@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
                 "crop": "center",  # before resizing. center: crops to the aspect ratio of image_size; none: stretches
                 "mirror": False,  # whether half of the real images, others in each epoch, are flipped left to right
                 "skip_broken": False,  # for a folder of images: whether unreadable files are skipped, or an error
+                "white": 0.0,  # for a folder of images of more than 8 bits: the value that is white; 0: found from them
                 "on_device": "auto",  # whether all examples are kept in device memory: auto, always, never
             },
             "latent": {

@@ -83,6 +83,12 @@ def check_data(settings: Mapping[str, Any]) -> None:
         raise UserError(
             f"config.data.skip_broken=True has no meaning for {name!r}; expected with it: data.name={FOLDER}"
         )
+    if settings["white"] < 0:
+        raise UserError(f"config.data.white={settings['white']:g}; expected: the value that is white, or 0")
+    if name != FOLDER and settings["white"]:
+        raise UserError(
+            f"config.data.white={settings['white']:g} has no meaning for {name!r}; expected with it: data.name={FOLDER}"
+        )
     if name in (*toys.NAMES, data.stacked.NAME) and settings["crop"] != "center":
         raise UserError(f"config.data.crop={settings['crop']!r} has no meaning for {name!r}; expected: 'center'")
     if name in toys.NAMES and settings["mirror"]:

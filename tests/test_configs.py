@@ -146,6 +146,11 @@ def test_every_command_in_the_documents_parses():
         ({"dir": "nowhere"}, "config.data.dir='nowhere' has no prepared 'digits'"),
         ({"dir": "None"}, "config.data.dir='None'; expected: a folder, or nothing"),
         ({"skip_broken": True}, "config.data.skip_broken=True has no meaning for 'digits'"),
+        ({"white": 4095.0}, "config.data.white=4095 has no meaning for 'digits'"),
+        (
+            {"name": "folder", "dir": "PICTURES", "white": -1.0},
+            "config.data.white=-1; expected: the value that is white",
+        ),
         ({"name": "ring8", "mirror": True}, "config.data.mirror=True has no meaning for the points of 'ring8'"),
         ({"name": "ring8", "crop": "none"}, "config.data.crop='none' has no meaning for 'ring8'"),
     ],
@@ -163,7 +168,7 @@ def test_a_field_of_the_data_without_a_use_is_an_error_and_writes_nothing(tmp_pa
 
 def test_a_folder_of_prepared_data_is_used(tmp_path):
     (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
-    settings = {"name": "digits", "skip_broken": False, "crop": "center", "mirror": False}
+    settings = {"name": "digits", "skip_broken": False, "crop": "center", "mirror": False, "white": 0.0}
     checks.check_data(settings | {"dir": str(tmp_path)})
     checks.check_data(settings | {"name": "folder", "dir": "anywhere", "skip_broken": True})
 

@@ -31,6 +31,7 @@ def open_dataset(
         channels=settings["channels"] if name is None else 0,
         crop=settings["crop"],
         skip_broken=settings["skip_broken"],
+        white=settings["white"],
     )
 
 
@@ -43,6 +44,7 @@ def load(
     channels: int = 0,
     crop: str = "center",
     skip_broken: bool = False,
+    white: float = 0.0,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset | toys.Points | stacked.Stacks:
     """Opens a dataset, and prepares it first if it is not prepared yet.
@@ -58,6 +60,7 @@ def load(
       channels: 1 (gray), 3 (RGB), or 0 for the dataset's own number.
       crop: "center" (crop to the aspect ratio of image_size, then resize) or "none" (stretch).
       skip_broken: for "folder": skip unreadable files instead of stopping.
+      white: for "folder": the value that is white in images of more than 8 bits; 0: found from their values.
       cache_dir: see `cache.cache_folder`.
 
     Raises:
@@ -80,12 +83,13 @@ def load(
         raise UserError(
             f"config.data.image_size={image_size!r}; expected: (height, width) in pixels, 1 to {MAX_SIDE} each"
         )
-    return _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, cache.cache_folder(cache_dir))
+    cache_folder = cache.cache_folder(cache_dir)
+    builder = prepare.find_builder(name, data_dir, cache_folder, skip_broken, white)
+    return _load_tfds(builder, name, split, image_size, channels, crop, cache_folder)
 
 
-def _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, cache_folder):
-    """A dataset that TFDS prepares; the arguments are those of `load`, checked."""
-    builder = prepare.find_builder(name, data_dir, cache_folder, skip_broken)
+def _load_tfds(builder, name, split, image_size, channels, crop, cache_folder):
+    """A dataset that TFDS prepares with a builder; the other arguments are those of `load`, checked."""
     features = records.image_and_label(builder, name)
     prepare.prepare(builder, name)
     prepare.check_prepared(builder, name)

@@ -42,13 +42,16 @@ class Example(NamedTuple):
     """Of the file's content."""
 
 
-def builder(data_dir: str | os.PathLike, root: pathlib.Path, skip_broken: bool) -> tfds.core.DatasetBuilder:
+def builder(
+    data_dir: str | os.PathLike, root: pathlib.Path, skip_broken: bool, white: float = 0.0
+) -> tfds.core.DatasetBuilder:
     """The TFDS builder for the images in the folder `data_dir`, prepared or to be prepared under `root`.
 
     Args:
       data_dir: the folder of images.
       root: the parent of prepared folders, one for each distinct content.
       skip_broken: skip unreadable files with one warning instead of stopping.
+      white: the value that is white in images of more than 8 bits; 0: found from their values.
 
     Raises:
       UserError: no folder, fewer than two images, an unreadable file, images beside class folders, or images whose
@@ -58,7 +61,8 @@ def builder(data_dir: str | os.PathLike, root: pathlib.Path, skip_broken: bool) 
     places = listing.places(source, names)
     class_names = sorted({place.class_name for place in places}, key=listing.natural_order)
     digests = image_files.content_digests(source, names, root / "seen")
-    identity = hashlib.sha256(repr((VERSION, skip_broken, class_names)).encode())
+    options = (VERSION, skip_broken, class_names, *([float(white)] if white else []))
+    identity = hashlib.sha256(repr(options).encode())
     for name, digest in zip(names, digests, strict=True):
         identity.update(f"{name}\0{digest}\0".encode(errors="surrogateescape"))
     data_root = root / f"folder-{identity.hexdigest()[:32]}"
@@ -66,7 +70,7 @@ def builder(data_dir: str | os.PathLike, root: pathlib.Path, skip_broken: bool) 
     if (prepared / "dataset_info.json").exists():
         return tfds.builder_from_directory(prepared)
     files = image_files.check_images(source, names, skip_broken)
-    whites = values.whites(source, {name: file.values for name, file in files.items()})
+    whites = values.whites(source, {name: file.values for name, file in files.items()}, white)
     labels = {name: label for label, name in enumerate(class_names)}
     examples = [
         Example(files[name], place.split, labels[place.class_name], digest)

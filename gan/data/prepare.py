@@ -26,7 +26,9 @@ DATASET_INFO = "dataset_info.json"
 """The file that TFDS writes last, when a dataset is complete."""
 
 
-def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.Path, skip_broken: bool) -> Any:
+def find_builder(
+    name: str, data_dir: str | os.PathLike, cache_folder: pathlib.Path, skip_broken: bool, white: float
+) -> Any:
     """The TFDS builder of a dataset, prepared or not: this project's own if there is one, else TFDS's.
 
     The arguments are those of `datasets.load`. Raises `UserError` for an unknown name, config or version, and for a
@@ -38,7 +40,7 @@ def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.P
 
     own_root = cache_folder / "prepared"
     if name == "folder":
-        return folder.builder(data_dir, own_root, skip_broken)
+        return folder.builder(data_dir, own_root, skip_broken, white)
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     bare_name, _, version = name.partition(":")
     if not VERSION.fullmatch(version):
