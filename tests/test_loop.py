@@ -58,6 +58,8 @@ def test_a_run_leaves_its_contract_behind(whole):
     assert sorted(int(path.name) for path in (whole / "checkpoints").iterdir()) == [4, 8, 12]
     assert any((whole / "tensorboard").iterdir())
     assert Image.open(whole / "losses.png").size[0] > 400
+    with Image.open(whole / "training.gif") as animation:
+        assert animation.n_frames == 3
 
 
 def test_the_same_command_again_says_that_the_run_is_complete(whole, caplog):
