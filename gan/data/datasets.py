@@ -1,4 +1,4 @@
-"""Open a dataset by name: the bundled digits, a folder of images, StackedMNIST, a 2-D toy, or any TFDS image dataset.
+"""Open a dataset by name: bundled digits, a folder of images, StackedMNIST, a 2-D toy, or any TFDS image dataset.
 
 Every mistake that a user can make in `config.data` raises a `UserError` of one line here.
 """
@@ -50,10 +50,11 @@ def load(
     """Opens a dataset, and prepares it first if it is not prepared yet.
 
     Args:
-      name: "digits", "folder", "stacked_mnist", a toy of `toys.NAMES`, or a TFDS name, optionally with config and
-        version ("mnist", "cifar10:3.0.2").
+      name: "digits", "mnist5k", "folder", "stacked_mnist", a toy of `toys.NAMES`, or a TFDS name, optionally with
+        config and version ("mnist", "cifar10:3.0.2").
       data_dir: the folder of prepared data; for "folder", the folder of images. If empty, the environment variable
-        TFDS_DATA_DIR, else ~/tensorflow_datasets. Digits and folders of images are prepared in the cache folder.
+        TFDS_DATA_DIR, else ~/tensorflow_datasets. Bundled datasets and folders of images are prepared in the cache
+        folder.
       split: a TFDS split ("train", "test", "train[:80%]"). The splits of a folder of images are its folders of these
         names, if it has any, else "train" and, from 100 images on, "test" with a tenth of them.
       image_size: (height, width) in pixels, or None for the images' own size.

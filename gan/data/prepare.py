@@ -50,7 +50,7 @@ def find_builder(
         )
     builder_class = builders.builder_class(bare_name)
     if builder_class is not None and version in ("", str(builder_class.VERSION)):
-        parent = root if data_dir or bare_name != "digits" else own_root
+        parent = own_root if bare_name in builders.BUNDLED and not data_dir else root
         try:
             return builder_class(data_dir=parent)
         except Exception as error:  # TFDS, protocol buffers and JSON each raise their own for a corrupted description
@@ -60,11 +60,11 @@ def find_builder(
     try:
         return tfds.builder(name, data_dir=root)
     except tfds.core.registered.DatasetNotFoundError as error:
-        known = ["digits", "folder", stacked.NAME, *toys.NAMES, *tfds.list_builders(with_community_datasets=False)]
+        own = (*builders.BUNDLED, "folder", stacked.NAME, *toys.NAMES)
+        known = [*own, *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
-            f"config.data.name={name!r} is unknown{nearest(name, known)}; expected: digits, folder, {stacked.NAME}, "
-            f"{', '.join(toys.NAMES)}, an image dataset of https://www.tensorflow.org/datasets/catalog, or one that is "
-            f"prepared in {root}"
+            f"config.data.name={name!r} is unknown{nearest(name, known)}; expected: {', '.join(own)}, an image dataset "
+            f"of https://www.tensorflow.org/datasets/catalog, or one that is prepared in {root}"
         ) from error
     except (AssertionError, ValueError) as error:  # an unknown config or version of a known dataset
         reason = str(error).rpartition('}": ')[2]  # TFDS repeats the call first
