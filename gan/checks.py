@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from gan import data
 from gan.augment import AUGMENTS
 from gan.config import schema
-from gan.data import toys
+from gan.data import prepare, toys
 from gan.errors import UserError
 from gan.estimators import Exact
 from gan.game import SPECTRAL_NORM, DiscriminatorOutput, Game, initial_variables, stated
@@ -93,7 +93,7 @@ def check_data(settings: Mapping[str, Any]) -> None:
         raise UserError(f"config.data.crop={settings['crop']!r} has no meaning for {name!r}; expected: 'center'")
     if name in toys.NAMES and settings["mirror"]:
         raise UserError(f"config.data.mirror=True has no meaning for the points of {name!r}; expected: False")
-    if not folder or name == FOLDER:
+    if not folder or name in prepare.OWN_FILES:
         return
     images = f"config.data.name={FOLDER} for the images in it, or no config.data.dir"
     if name in toys.NAMES:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
 """A host that does not answer a first request within this time counts as unreachable."""
+OWN_FILES = ("folder", "npz")
+"""Datasets of a user's own files, which `config.data.dir` names. They are identified by their contents."""
 VERSION = re.compile(r"(\d+|\*)(\.(\d+|\*)){2}|")
 DATASET_INFO = "dataset_info.json"
 """The file that TFDS writes last, when a dataset is complete."""
@@ -36,11 +38,13 @@ def find_builder(
     """
     import tensorflow_datasets as tfds  # takes 0.5 s
 
-    from gan.data import builders, folder
+    from gan.data import builders, folder, npz
 
     own_root = cache_folder / "prepared"
     if name == "folder":
         return folder.builder(data_dir, own_root, skip_broken, white)
+    if name == "npz":
+        return npz.builder(data_dir, own_root)
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     bare_name, _, version = name.partition(":")
     if not VERSION.fullmatch(version):
@@ -60,7 +64,7 @@ def find_builder(
     try:
         return tfds.builder(name, data_dir=root)
     except tfds.core.registered.DatasetNotFoundError as error:
-        own = (*builders.BUNDLED, "folder", stacked.NAME, *toys.NAMES)
+        own = (*builders.BUNDLED, *OWN_FILES, stacked.NAME, *toys.NAMES)
         known = [*own, *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
             f"config.data.name={name!r} is unknown{nearest(name, known)}; expected: {', '.join(own)}, an image dataset "
