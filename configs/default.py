@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
             "steps": 2000,  # length of the run
             "batch_size": 64,  # global: over all devices and processes
             "data": {
-                "name": "digits",  # digits, mnist5k, folder, npz, stacked_mnist, a set of points, one of TFDS
+                "name": "digits",  # mnist5k, folder, npz, a set of points, one of TFDS ...: see docs/datasets.md
                 "dir": "",  # folder, ZIP or NPZ file of images, or folder of prepared TFDS data; empty: TFDS_DATA_DIR
                 "split": "train",  # split of the dataset, with TFDS's slices: train[:55000]
                 "image_size": (32, 32),  # (height, width); (): as in the dataset

@@ -79,13 +79,13 @@ def check_data(settings: Mapping[str, Any]) -> None:
     name, folder = settings["name"], settings["dir"]
     if folder == "None":
         raise UserError("config.data.dir='None'; expected: a folder, or nothing for that of TFDS_DATA_DIR")
-    if name != FOLDER and settings["skip_broken"]:
+    if name not in prepare.ENCODED_FILES and settings["skip_broken"]:
         raise UserError(
             f"config.data.skip_broken=True has no meaning for {name!r}; expected with it: data.name={FOLDER}"
         )
     if settings["white"] < 0:
         raise UserError(f"config.data.white={settings['white']:g}; expected: the value that is white, or 0")
-    if name != FOLDER and settings["white"]:
+    if name not in prepare.ENCODED_FILES and settings["white"]:
         raise UserError(
             f"config.data.white={settings['white']:g} has no meaning for {name!r}; expected with it: data.name={FOLDER}"
         )

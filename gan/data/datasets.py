@@ -50,18 +50,18 @@ def load(
     """Opens a dataset, and prepares it first if it is not prepared yet.
 
     Args:
-      name: "digits", "mnist5k", "folder", "npz", "stacked_mnist", a toy of `toys.NAMES`, or a TFDS name, optionally
-        with config and version ("mnist", "cifar10:3.0.2").
-      data_dir: the folder of prepared data; for "folder", the folder of images or a ZIP file of it, for "npz" the file.
-        If empty, the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets. Bundled datasets and a user's own
-        files are prepared in the cache folder.
+      name: "digits", "mnist5k", "folder", "npz", "huggingface", "stacked_mnist", a toy of `toys.NAMES`, or a TFDS
+        name, optionally with config and version ("mnist", "cifar10:3.0.2").
+      data_dir: the folder of prepared data; for "folder", the folder of images or a ZIP file of it, for "npz" the file,
+        for "huggingface" the folder that `save_to_disk` has written. If empty, the environment variable TFDS_DATA_DIR,
+        else ~/tensorflow_datasets. Bundled datasets and a user's own files are prepared in the cache folder.
       split: a TFDS split ("train", "test", "train[:80%]"). The splits of a folder of images are its folders of these
         names, if it has any, else, as for an NPZ file, "train" and, from 100 images on, "test" with a tenth of them.
       image_size: (height, width) in pixels, or None for the images' own size.
       channels: 1 (gray), 3 (RGB), or 0 for the dataset's own number.
       crop: "center" (crop to the aspect ratio of image_size, then resize) or "none" (stretch).
-      skip_broken: for "folder": skip unreadable files instead of stopping.
-      white: for "folder": the value that is white in images of more than 8 bits; 0: found from their values.
+      skip_broken: for encoded images of a user: skip unreadable files instead of stopping.
+      white: for the same: the value that is white in images of more than 8 bits; 0: found from their values.
       cache_dir: see `cache.cache_folder`.
 
     Raises:

@@ -1,13 +1,16 @@
-"""Where encoded images come from: the files below a folder, the members of a ZIP file, or an array.
+"""Where encoded images come from: the files below a folder, the members of a ZIP file, an array, or Arrow tables.
 
 Each class has `source`, `read(name)` and `size(name)`; names are relative paths.
 """
 
 import collections
 import dataclasses
+import hashlib
 import io
 import pathlib
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -97,3 +100,36 @@ class ArrayFiles:
     def size(self, name: str) -> int:
         """In bytes, not compressed."""
         return self.array[int(name)].nbytes
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrowFiles:
+    """Encoded images in columns of Arrow tables; the name of one is SPLIT/ROW."""
+
+    source: pathlib.Path
+    columns: Mapping[str, Any]
+    """{split: PyArrow's column of structs with an entry `bytes`}."""
+
+    def images(self) -> list[str]:
+        """The names of the images."""
+        return [f"{split}/{row}" for split, column in self.columns.items() for row in range(len(column))]
+
+    def digests(self, names: list[str]) -> list[str]:
+        """The digest of each image's content."""
+        return [hashlib.sha256(self._bytes(name) or name.encode()).hexdigest() for name in names]
+
+    def read(self, name: str) -> bytes:
+        """The encoded image. Raises `ValueError` where a row has none."""
+        content = self._bytes(name)
+        if content is None:
+            raise ValueError("no bytes, only a path")
+        pixels.check_bytes(len(content))
+        return content
+
+    def size(self, name: str) -> int:
+        """In bytes."""
+        return len(self.read(name))
+
+    def _bytes(self, name):
+        split, _, row = name.partition("/")
+        return (self.columns[split][int(row)].as_py() or {}).get("bytes")

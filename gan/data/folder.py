@@ -13,7 +13,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
@@ -73,6 +73,27 @@ def builder(
     data_root = root / f"folder-{identity.hexdigest()[:32]}"
     if (found := prepared(data_root)) is not None:
         return found
+    return checked(files, names, places, class_names, digests, skip_broken, white, data_root)
+
+
+def checked(
+    files: Any,
+    names: Sequence[str],
+    places: Sequence[listing.Place],
+    class_names: Sequence[str],
+    digests: Sequence[str],
+    skip_broken: bool,
+    white: float,
+    data_root: pathlib.Path,
+) -> tfds.core.DatasetBuilder:
+    """The builder that prepares images in `data_root`, each of which is decoded once to check it.
+
+    Args:
+      files: where they come from, see `encoded_files`.
+      names, places, digests: of each image.
+      class_names: of all classes.
+      skip_broken, white: as of `builder`.
+    """
     images = image_files.check_images(files, names, skip_broken)
     whites = values.whites(files.source, {name: image.values for name, image in images.items()}, white)
     numbers = {name: number for number, name in enumerate(class_names)}

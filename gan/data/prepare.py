@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
 """A host that does not answer a first request within this time counts as unreachable."""
-OWN_FILES = ("folder", "npz")
+ENCODED_FILES = ("folder", "huggingface")
+"""Datasets of a user's own encoded images."""
+OWN_FILES = (*ENCODED_FILES, "npz")
 """Datasets of a user's own files, which `config.data.dir` names. They are identified by their contents."""
 VERSION = re.compile(r"(\d+|\*)(\.(\d+|\*)){2}|")
 DATASET_INFO = "dataset_info.json"
@@ -38,11 +40,13 @@ def find_builder(
     """
     import tensorflow_datasets as tfds  # takes 0.5 s
 
-    from gan.data import builders, folder, npz
+    from gan.data import builders, folder, huggingface, npz
 
     own_root = cache_folder / "prepared"
     if name == "folder":
         return folder.builder(data_dir, own_root, skip_broken, white)
+    if name == "huggingface":
+        return huggingface.builder(data_dir, own_root, skip_broken, white)
     if name == "npz":
         return npz.builder(data_dir, own_root)
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
