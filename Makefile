@@ -19,8 +19,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
 	@touch $@
 
-run: setup ## Train a DCGAN on the bundled digits (minutes), or ARGS="--config=..." for another run
+run: setup ## Train a DCGAN on bundled digits (minutes) and evaluate it, or ARGS="--config=..." for another run
 	$(BIN)/python -m gan.main $(or $(ARGS),--config=configs/dcgan.py --workdir=$(WORKDIR))
+	$(if $(ARGS),,$(BIN)/python -m gan.main --mode=evaluate --workdir=$(WORKDIR))
 
 test: setup ## Run the tests (minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)

@@ -14,8 +14,8 @@ with one subfolder per class. They are sized for eight GPUs of 80 GB with 256 im
 of blocks for the gradient (remat). `deep` needs XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment. On fewer GPUs,
 config.microbatches=8 splits the batch of 2048; each part then has its own batch statistics.
 
-The step at which the average of the generator starts is that of BigGAN-PyTorch. Differences from the originals: images
-are not mirrored, and the class-conditional scales and offsets of `cifar10` are initialized to 1 and 0. For an
+The step at which the average of the generator starts is that of BigGAN-PyTorch, whose scripts do not mirror images.
+Difference from the originals: the class-conditional scales and offsets of `cifar10` are initialized to 1 and 0. For an
 unconditional game set the conditioning of both players to `none`; G is then normalized by the latent.
 """
 

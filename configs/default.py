@@ -50,13 +50,15 @@ def get_config() -> ConfigDict:
             "steps": 2000,  # length of the run
             "batch_size": 64,  # global: over all devices and processes
             "data": {
-                "name": "digits",  # digits, folder, stacked_mnist, a set of points, or an image dataset of TFDS
-                "dir": "",  # folder of the images, or of prepared TFDS data; empty: TFDS_DATA_DIR, else TFDS's default
+                "name": "digits",  # mnist5k, folder, npz, a set of points, one of TFDS ...: see docs/datasets.md
+                "dir": "",  # folder, ZIP or NPZ file of images, or folder of prepared TFDS data; empty: TFDS_DATA_DIR
                 "split": "train",  # split of the dataset, with TFDS's slices: train[:55000]
                 "image_size": (32, 32),  # (height, width); (): as in the dataset
                 "channels": 0,  # 1: gray, 3: color, 0: as in the dataset
                 "crop": "center",  # before resizing. center: crops to the aspect ratio of image_size; none: stretches
+                "mirror": False,  # whether half of the real images, others in each epoch, are flipped left to right
                 "skip_broken": False,  # for a folder of images: whether unreadable files are skipped, or an error
+                "white": 0.0,  # for a folder of images of more than 8 bits: the value that is white; 0: found from them
                 "on_device": "auto",  # whether all examples are kept in device memory: auto, always, never
             },
             "latent": {

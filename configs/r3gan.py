@@ -9,8 +9,8 @@ python -m gan.main --config=configs/r3gan.py:imagenet32
 `small` (the default) is a small version on MNIST for two CPU cores. It is not a published recipe. The others are the
 authors' recipes (table 9, and their code), and take days on one GPU of 80 GB or on several. With microbatches="auto"
 the batch of a device is split into as many parts as its memory requires: 2 on one such GPU, and 32 for imagenet32.
-Differences from the originals: both players see the same batch of real images in a step, images are mirrored by the
-augmentation only, and MNIST's 28 pixels are resized to 32.
+All but the digits are mirrored, as in the authors' commands. Differences from the originals: both players see the same
+batch of real images in a step, and MNIST's 28 pixels are resized to 32.
 """
 
 from typing import NamedTuple
@@ -34,6 +34,7 @@ class Recipe(NamedTuple):
     learning_rate: tuple[float, float] = (2e-4, 5e-5)
     group_width: int = 16  # 2 * width / group_width groups: 96 at the widths 768 and 1536
     is_conditional: bool = False
+    mirror: bool = False
 
 
 RECIPES = {
@@ -47,16 +48,16 @@ RECIPES = {
     ),
     "cifar10": Recipe(
         data="cifar10", image_size=32, widths=(768,) * 4, bfloat16_stages=3, batch_size=512, images=250e6,
-        burn_in=20e6, gamma=(0.05, 0.005), ema_halflife=5e6, augment_p=0.55, is_conditional=True,
+        burn_in=20e6, gamma=(0.05, 0.005), ema_halflife=5e6, augment_p=0.55, is_conditional=True, mirror=True,
     ),
     "ffhq64": Recipe(
         data="folder", image_size=64, widths=(768,) * 4 + (384,), bfloat16_stages=4, batch_size=256, images=100e6,
-        burn_in=20e6, gamma=(2.0, 0.2), ema_halflife=0.5e6, augment_p=0.3,
+        burn_in=20e6, gamma=(2.0, 0.2), ema_halflife=0.5e6, augment_p=0.3, mirror=True,
     ),
     "imagenet32": Recipe(
         data="imagenet_resized/32x32", image_size=32, widths=(1536,) * 4, group_width=32, bfloat16_stages=3,
         batch_size=4096, images=1e9, burn_in=200e6, gamma=(0.5, 0.05), ema_halflife=50e6, augment_p=0.5,
-        is_conditional=True,
+        is_conditional=True, mirror=True,
     ),
 }  # fmt: skip
 
@@ -71,6 +72,7 @@ def get_config(preset: str = "small"):
     config.microbatches = 1 if preset == "small" else "auto"
     config.data.name = recipe.data
     config.data.image_size = (recipe.image_size, recipe.image_size)
+    config.data.mirror = recipe.mirror
     config.latent.size = 64
     config.output_activation = "linear"
     config.loss = "relativistic"

@@ -7,7 +7,7 @@ python -m gan.main --config=configs/sagan.py:imagenet128 --config.data.dir=PATH
 `small` (the default) is a small version on CIFAR-10 for two CPU cores. It is not a published recipe.
 `cifar10` is the recipe of StudioGAN (Kang and Park 2020).
 `imagenet128` is the recipe of the paper (section 4, and the authors' code), for a folder of images with one subfolder
-per class. Both run on one GPU of 80 GB. Difference from the originals: images are not mirrored. Samples come from the
+per class. Both run on one GPU of 80 GB. StudioGAN mirrors images, the code of the paper does not. Samples come from the
 current generator, not from an average of it. For an unconditional game set the conditioning of both players to `none`.
 """
 
@@ -30,6 +30,7 @@ class Recipe(NamedTuple):
     betas: tuple[float, float]
     discriminator_steps: int = 1
     kernel_init: str = "xavier_uniform"
+    mirror: bool = False
 
 
 RECIPES = {
@@ -40,6 +41,7 @@ RECIPES = {
     "cifar10": Recipe(
         data="cifar10", image_size=32, attention=16, generator_width=64, discriminator_width=64, batch_size=64,
         steps=100_000, learning_rates=(2e-4, 2e-4), betas=(0.5, 0.999), discriminator_steps=5, kernel_init="orthogonal",
+        mirror=True,
     ),
     "imagenet128": Recipe(
         data="folder", image_size=128, attention=32, generator_width=64, discriminator_width=64, batch_size=256,
@@ -58,6 +60,7 @@ def get_config(preset: str = "small"):
     config.data.name = recipe.data
     config.data.image_size = (recipe.image_size, recipe.image_size)
     config.data.channels = 3
+    config.data.mirror = recipe.mirror
     config.latent.size = 128
     config.loss = "hinge"
     config.discriminator_steps = recipe.discriminator_steps

@@ -8,8 +8,8 @@ python -m gan.main --config=configs/stylegan2.py:ffhq256 --config.data.dir=PATH
 `small` (the default) is a small version on MNIST for two CPU cores. It is not a published recipe. The others are the
 authors' `cifar` and `paper256` (stylegan2-ada-pytorch, train.py), which take days on one GPU of 80 GB or on several;
 `ffhq256` is the baseline of the ADA paper, without augmentation. Differences from the originals: a penalty is added to
-the loss of its step, where theirs is a separate update with another batch; bfloat16 replaces float16; FFHQ is not
-mirrored. See also gan/networks/stylegan2.py, gan/penalties.py and gan/augment.py.
+the loss of its step, where theirs is a separate update with another batch; bfloat16 replaces float16. FFHQ is mirrored,
+as by the authors, and CIFAR-10 is not. See also gan/networks/stylegan2.py, gan/penalties.py and gan/augment.py.
 """
 
 from typing import NamedTuple
@@ -38,6 +38,7 @@ class Recipe(NamedTuple):
     rampup: float
     conv_clamp: float = 256.0
     augment_target: float = 0.0
+    mirror: bool = False
     is_conditional: bool = False
 
 
@@ -63,7 +64,7 @@ RECIPES = {
     "ffhq256": Recipe(
         data="folder", image_size=256, widths=widths(256, 16384), bfloat16_stages=4, style_width=512, mapping_layers=8,
         architecture="resnet", group_size=8, batch_size=64, images=25e6, learning_rate=0.0025, gamma=1.0,
-        path_length=2.0, style_mixing=0.9, ema_halflife=20e3, rampup=0.0,
+        path_length=2.0, style_mixing=0.9, ema_halflife=20e3, rampup=0.0, mirror=True,
     ),
 }  # fmt: skip
 
@@ -77,6 +78,7 @@ def get_config(preset: str = "small"):
     config.batch_size = recipe.batch_size
     config.data.name = recipe.data
     config.data.image_size = (recipe.image_size, recipe.image_size)
+    config.data.mirror = recipe.mirror
     config.latent.size = recipe.style_width
     config.output_activation = "linear"
     config.penalties.r1 = recipe.gamma / 2  # the authors' penalty is gamma / 2 |grad D|^2

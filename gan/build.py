@@ -77,6 +77,8 @@ class Options:
     """Names of `gan.io.loggers.LOGGERS`."""
     on_device: str
     """`config.data.on_device`: auto, always or never."""
+    mirror: bool
+    """`config.data.mirror`."""
     standing_batches: int
     """`config.evaluation.standing_batches`."""
 
@@ -117,10 +119,16 @@ def setup(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes:
 
 def make_options(config: ConfigDict) -> Options:
     """The options of a config."""
-    own = ("on_device", "standing_batches", "loggers")
+    own = ("on_device", "mirror", "standing_batches", "loggers")
     plain = {field.name: config[field.name] for field in dataclasses.fields(Options) if field.name not in own}
     standing = config.evaluation.get("standing_batches", 0)  # recorded configs of older runs do not have the field
-    return Options(**plain, loggers=tuple(config.loggers), on_device=config.data.on_device, standing_batches=standing)
+    return Options(
+        **plain,
+        loggers=tuple(config.loggers),
+        on_device=config.data.on_device,
+        mirror=config.data.mirror,
+        standing_batches=standing,
+    )
 
 
 def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_classes: int = 0) -> Game:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from gan import data
 from gan.augment import AUGMENTS
 from gan.config import schema
-from gan.data import toys
+from gan.data import prepare, toys
 from gan.errors import UserError
 from gan.estimators import Exact
 from gan.game import SPECTRAL_NORM, DiscriminatorOutput, Game, initial_variables, stated
@@ -80,13 +80,21 @@ def check_data(settings: Mapping[str, Any]) -> None:
     name, folder = settings["name"], settings["dir"]
     if folder == "None":
         raise UserError("config.data.dir='None'; expected: a folder, or nothing for that of TFDS_DATA_DIR")
-    if name != FOLDER and settings["skip_broken"]:
+    if name not in prepare.ENCODED_FILES and settings["skip_broken"]:
         raise UserError(
             f"config.data.skip_broken=True has no meaning for {name!r}; expected with it: data.name={FOLDER}"
         )
+    if settings["white"] < 0:
+        raise UserError(f"config.data.white={settings['white']:g}; expected: the value that is white, or 0")
+    if name not in prepare.ENCODED_FILES and settings["white"]:
+        raise UserError(
+            f"config.data.white={settings['white']:g} has no meaning for {name!r}; expected with it: data.name={FOLDER}"
+        )
     if name in (*toys.NAMES, data.stacked.NAME) and settings["crop"] != "center":
         raise UserError(f"config.data.crop={settings['crop']!r} has no meaning for {name!r}; expected: 'center'")
-    if not folder or name == FOLDER:
+    if name in toys.NAMES and settings["mirror"]:
+        raise UserError(f"config.data.mirror=True has no meaning for the points of {name!r}; expected: False")
+    if not folder or name in prepare.OWN_FILES:
         return
     images = f"config.data.name={FOLDER} for the images in it, or no config.data.dir"
     if name in toys.NAMES:

@@ -36,7 +36,7 @@ def config(**overrides):
     """The small run's config; `data__name` stands for data.name."""
     from configs import dcgan
 
-    changed = dcgan.get_config()
+    changed = dcgan.get_config("digits")
     changes = SMALL | {name.replace("__", "."): value for name, value in overrides.items()}
     changed.update_from_flattened_dict(changes)
     return changed
@@ -92,7 +92,7 @@ def flags(folder, overrides):
     changes = {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in changes.items()
     }
-    return ["--config=configs/dcgan.py", f"--workdir={folder}"] + [
+    return ["--config=configs/dcgan.py:digits", f"--workdir={folder}"] + [
         f"--config.{name}={value}" for name, value in changes.items()
     ]
 

@@ -401,7 +401,9 @@ def test_programs_are_timed_alternately():
 
 
 def test_the_shares_of_a_full_run():
-    config = systems.load("configs/dcgan.py", ["steps=100", "log_every=50", "sample_every=50", "checkpoint_every=100"])
+    config = systems.load(
+        "configs/dcgan.py:digits", ["steps=100", "log_every=50", "sample_every=50", "checkpoint_every=100"]
+    )
     once = {"calls": 1, "seconds": 1.0}
     parts = dict.fromkeys(("start", "logging", "samples", "evaluation", "checkpoints"), once)
     found = run_costs.shares(parts | {"steps": {"calls": 9, "seconds": 0.9}}, config)

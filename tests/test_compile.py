@@ -94,7 +94,7 @@ def check(found, asked):
 @pytest.mark.parametrize(
     "config, overrides",
     [
-        ("configs/dcgan.py", SMALL),
+        ("configs/dcgan.py:digits", SMALL),
         ("configs/r3gan.py", GROUPED),
         ("configs/sngan.py", SHIFTED),
         ("configs/stylegan2.py", STYLED),
@@ -106,8 +106,8 @@ def test_a_gpu_program_has_the_convolutions_of_the_step(config, overrides, tmp_p
 
 @pytest.mark.needs_tpu_plugin
 def test_a_tpu_program_has_the_convolutions_of_the_step(tmp_path):
-    found = compiled(tmp_path, "configs/dcgan.py", TPU, BFLOAT16, *SMALL)
-    check(found, asked_for("configs/dcgan.py", BFLOAT16, *SMALL))
+    found = compiled(tmp_path, "configs/dcgan.py:digits", TPU, BFLOAT16, *SMALL)
+    check(found, asked_for("configs/dcgan.py:digits", BFLOAT16, *SMALL))
     # On 8x8 G has one transposed convolution and D one convolution. D's update: G forward, D forward on both batches,
     # and two weight gradients. G's: G and D forward, D back to the images, and G's weight gradient and the gradient of
     # its input, which is a convolution.
@@ -181,7 +181,7 @@ def test_eight_gpus_do_not_gather_the_batch(tmp_path):
     ],
 )
 def test_a_step_that_cannot_be_compiled_is_reported_in_one_line(flags, line):
-    command = [sys.executable, "-m", "experiments.plan", "--config=configs/dcgan.py", *flags]
+    command = [sys.executable, "-m", "experiments.plan", "--config=configs/dcgan.py:digits", *flags]
     ended = subprocess.run(command, cwd=systems.ROOT, capture_output=True, text=True)
     assert ended.returncode == 2
     assert line in ended.stderr and ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
@@ -189,7 +189,7 @@ def test_a_step_that_cannot_be_compiled_is_reported_in_one_line(flags, line):
 
 @pytest.mark.needs_tpu_plugin
 def test_a_slice_that_libtpu_does_not_know_is_reported_in_one_line():
-    command = [sys.executable, "-m", "experiments.plan", "--config=configs/dcgan.py", "--compile=v9:2x2"]
+    command = [sys.executable, "-m", "experiments.plan", "--config=configs/dcgan.py:digits", "--compile=v9:2x2"]
     ended = subprocess.run(command, cwd=systems.ROOT, capture_output=True, text=True)
     assert ended.returncode == 2
     assert "--compile=v9:2x2 is unknown: expected h100" in ended.stderr.splitlines()[-1]
@@ -205,7 +205,7 @@ def test_an_unknown_target_is_reported_with_the_known_ones(name):
 def test_a_missing_plugin_is_reported_with_the_command_that_installs_it(name, extra, monkeypatch, capsys):
     monkeypatch.setattr(targets, "plugin_is_installed", lambda platform: False)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX is already running
-    monkeypatch.setattr("sys.argv", ["plan", "--config=configs/dcgan.py", f"--compile={name}"])
+    monkeypatch.setattr("sys.argv", ["plan", "--config=configs/dcgan.py:digits", f"--compile={name}"])
     assert main() == 2
     said = capsys.readouterr()
     assert not said.out and f"pip install '.[{extra}]'" in said.err and said.err.count("\n") == 1
@@ -230,7 +230,7 @@ def test_targets_by_name(name, platform, machine, gpus, memory, monkeypatch):
 
 @pytest.mark.parametrize("devices, overrides", [(1, []), (4, ["shard_state=True"])])
 def test_a_step_is_lowered_as_a_run_compiles_it(devices, overrides):
-    config, mesh = load("configs/dcgan.py", [*SMALL, *overrides]), meshes.first(devices)
+    config, mesh = load("configs/dcgan.py:digits", [*SMALL, *overrides]), meshes.first(devices)
     lowered = lower_step(config, data_of(config), mesh)
     memory = lowered.compile().memory_analysis()
     # Besides the state, the images and their labels: 64 rows, a count, a seed and the hyperparameters, 4 bytes each.

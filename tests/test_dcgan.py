@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from configs import dcgan
+from gan import data
+from gan.build import make_game
 from gan.game import parameter_count
+from gan.inference import sampling
 from gan.networks.dcgan import Discriminator, Generator, stage_sizes
 
 
@@ -58,3 +62,16 @@ def test_without_normalization_a_logit_depends_on_its_own_image():
     others = images.at[1:].multiply(3.0)
     assert jnp.abs(discriminate(False, images) - discriminate(False, others)) < 1e-5
     assert jnp.abs(discriminate(True, images) - discriminate(True, others)) > 1e-3
+
+
+def test_the_default_config_learns_bundled_digits_by_class():
+    config = dcgan.get_config()
+    dataset = data.open_dataset(config.data)
+    assert (len(dataset), len(data.open_dataset(config.data, "test")), dataset.image_shape) == (4000, 1000, (28, 28, 1))
+    game = make_game(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
+    assert game.discriminates_classes and sampling.class_columns(game) == 10
+    # Width 24, sizes 28, 14, 7, 4. G: 100*1536 + 96*48*16 + 48*24*16 + 24*16 + 2*(96+48+24) + 10*100 of the labels.
+    # D with biases: 24*16 + 24*48*16 + 48*96*16 + 24+48+96 + 1536 + 10*1536 of the labels.
+    inputs = jnp.zeros((2, 100)), jnp.zeros((2, 28, 28, 1))
+    players = [game.generator.module, game.discriminator.module]
+    assert [count(player, x) for player, x in zip(players, inputs, strict=True)] == [247_480, 109_608]

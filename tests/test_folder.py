@@ -1,5 +1,6 @@
 """A folder of images as a dataset: image modes, classes, sizes, crops, and preparing it once."""
 
+import collections
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ from PIL import Image
 
 from gan.data import folder as folders
 from gan.data import image_files, pixels, records
+from gan.data.encoded_files import FolderFiles
 
 
 @pytest.fixture
@@ -193,8 +195,12 @@ def test_copies_are_held_out_together():
 def test_preparing_asks_every_image_once_for_its_color(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(pixels, "is_gray", lambda mode, is_gray=pixels.is_gray: asked.append(mode) or is_gray(mode))
-    examples = [folders.Example(CountingFile(tmp_path / str(n), asked), "train", 0, str(n)) for n in range(50)]
-    builder = folders.Folder(examples=examples, class_names=[""], whites={}, data_dir=tmp_path / "prepared")
+    for number in range(50):
+        (tmp_path / str(number)).write_bytes(b"")
+    examples = [folders.Example(CountingFile(str(number), asked), "train", 0, str(number)) for number in range(50)]
+    builder = folders.Folder(
+        files=FolderFiles(tmp_path), examples=examples, class_names=[""], whites={}, data_dir=tmp_path / "prepared"
+    )
     assert builder.info.features["image"].shape == (8, 8, 1)
     for example in examples:
         builder._encoded(example)
@@ -207,27 +213,22 @@ class CountingFile:
     size = (8, 8)
     can_store_bytes = True
 
-    def __init__(self, path, asked):
-        path.write_bytes(b"")
-        self.path, self._asked = path, asked
+    def __init__(self, name, asked):
+        self.name, self._asked = name, asked
 
     @property
     def is_gray(self):
-        self._asked.append(self.path)
+        self._asked.append(self.name)
         return True
 
 
-def test_preparing_opens_every_file_a_constant_number_of_times(tmp_path, monkeypatch):
+def test_preparing_reads_every_file_a_constant_number_of_times(tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(
-        pixels,
-        "open_image",
-        lambda source, o=pixels.open_image: (isinstance(source, bytes) or opened.append(source), o(source))[1],
-    )
+    monkeypatch.setattr(pixels, "read_file", lambda path, read=pixels.read_file: (opened.append(path), read(path))[1])
     for number in range(30):
         save(tmp_path / "images" / f"{number}.png", halves("L", number, 255))
     load(tmp_path / "images")
-    assert len(opened) == len(set(opened)) == 30
+    assert collections.Counter(opened) == dict.fromkeys(opened, 2) and len(set(opened)) == 30  # checked, and stored
 
 
 # Size and crop.
@@ -278,17 +279,10 @@ def test_an_image_of_the_right_size_is_untouched():
 
 def test_a_second_run_prepares_nothing(folder, monkeypatch):
     first = load(folder)
-    monkeypatch.setattr(
-        pixels, "open_image", lambda source, open_image=pixels.open_image: open_image(_bytes_only(source))
-    )
+    monkeypatch.setattr(pixels, "read_file", lambda path: pytest.fail(f"{path} was read again"))
     assert load(folder) == first
     assert len(prepared(folder)) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png"]
-
-
-def _bytes_only(source):
-    assert isinstance(source, bytes), f"{source} was opened again"
-    return source
 
 
 def test_the_same_images_elsewhere_are_the_same_dataset(folder, tmp_path):

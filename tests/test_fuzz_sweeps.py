@@ -19,7 +19,7 @@ from gan.errors import UserError
 optuna = pytest.importorskip("optuna")
 from experiments.sweep import page, results, storage, trial  # noqa: E402 (they need Optuna)
 
-BASE = "configs/dcgan.py"
+BASE = "configs/dcgan.py:digits"
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
     st.sampled_from([(), [], {}, (1,), "grid", "random", "tpe", "median", "auto", "frechet", "training.x", object,
@@ -98,8 +98,8 @@ def test_overrides_of_a_sweep(examples):
 
 FILES = st.text(max_size=60) | st.sampled_from([
     "", "'''Which?'''", "'''Which?'''\nEXPERIMENT = 3", "import sys\nsys.exit(3)", "raise KeyError", "raise SystemExit",
-    "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment(base='configs/dcgan.py', minimize='x',"
-    " budget_images='y')",
+    "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment(base='configs/dcgan.py:digits',"
+    " minimize='x', budget_images='y')",
     "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment(base=3, minimize='x')",
     "from experiments.sweep import *\nEXPERIMENT = Experiment(base='x', minimize='x')",
     "'''Which?'''\nfrom experiments.sweep import *\nEXPERIMENT = Experiment()", "\0", "def f(): f()\nf()",

@@ -59,6 +59,8 @@ def test_a_run_leaves_its_contract_behind(whole):
     assert sorted(int(path.name) for path in (whole / "checkpoints").iterdir()) == [4, 8, 12]
     assert any((whole / "tensorboard").iterdir())
     assert Image.open(whole / "losses.png").size[0] > 400
+    with Image.open(whole / "training.gif") as animation:
+        assert animation.n_frames == 3
 
 
 def test_the_same_command_again_says_that_the_run_is_complete(whole, caplog):
@@ -87,6 +89,28 @@ def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path, decode
     runs.train(tmp_path, data__on_device="never")
     assert runs.final_digests(tmp_path) == runs.final_digests(whole)
     assert all(0 <= line["share_waiting_for_data"] < 1 for line in runs.logged(tmp_path))
+
+
+def test_mirrored_images_are_the_same_in_a_run_that_is_resumed_and_streamed(whole, tmp_path):
+    mirrored = {"data__mirror": True}
+    assert runs.train(tmp_path / "run", **mirrored) == 0
+    assert runs.train(tmp_path / "parts", steps=4, **mirrored) == 0
+    with pytest.raises(UserError, match="config.data.mirror: True -> False"):
+        runs.train(tmp_path / "parts")
+    assert runs.train(tmp_path / "parts", data__on_device="never", **mirrored) == 0
+    assert runs.final_digests(tmp_path / "parts") == runs.final_digests(tmp_path / "run")
+    assert runs.final_digests(tmp_path / "run") != runs.final_digests(whole)
+
+
+def test_a_run_older_than_a_field_goes_on_as_it_was_trained(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    del record["config"]["data"]["mirror"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
+    assert not sampling.recorded(tmp_path / "run")[0].data.mirror
+    assert runs.train(tmp_path / "run", steps=16) == 0
+    with pytest.raises(UserError, match="config.data.mirror: False -> True"):
+        runs.train(tmp_path / "run", steps=20, data__mirror=True)
 
 
 def test_how_turns_are_grouped_changes_no_bit(whole, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from gan.errors import UserError
 from gan.inference import command
 from gan.io import workdir
 
-CONFIG = "--config=configs/dcgan.py"
+CONFIG = "--config=configs/dcgan.py:digits"
 
 
 def output(*arguments, status=2):
@@ -73,7 +73,7 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
         ([CONFIG, "--mode=trian"], "--mode=trian.*train"),
         ([CONFIG, "extra"], "'extra' is no flag"),
         (["--mode=sample"], "--workdir is missing"),
-        (["--config", "configs/dcgan.py", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
+        (["--config", "configs/dcgan.py:digits", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
         ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
         (["--mode=sample", "--workdir=nowhere"], "nowhere holds no run"),
         (

@@ -301,7 +301,7 @@ def test_the_first_process_measures_and_all_must_fit(monkeypatch):
 
 
 def test_auto_and_numbers_can_be_typed_and_set():
-    path = runs.ROOT / "configs/dcgan.py"
+    path = runs.ROOT / "configs/dcgan.py:digits"
     for typed, value in (("auto", "auto"), ("4", 4)):
         assert parsed(path, f"--config.microbatches={typed}").microbatches == value
         found = overrides_of(f"microbatches={typed}")
@@ -318,15 +318,15 @@ def test_auto_and_numbers_can_be_typed_and_set():
 def overrides_of(*changes):
     from configs import dcgan
 
-    config = dcgan.get_config().copy_and_resolve_references()
+    config = dcgan.get_config("digits").copy_and_resolve_references()
     overrides.override(config, changes)
     return config
 
 
 def test_a_sweep_may_vary_it_and_plays_such_trials_one_by_one():
     plan = Experiment(
-        base=str(runs.ROOT / "configs/dcgan.py"), minimize="training.generator_loss", search="grid", budget_images=640,
-        space={"microbatches": choice(2, "auto")}, population=4,
+        base=str(runs.ROOT / "configs/dcgan.py:digits"), minimize="training.generator_loss", search="grid",
+        budget_images=640, space={"microbatches": choice(2, "auto")}, population=4,
     )  # fmt: skip
     base, typed = load_configs(plan)
     assert plan.max_population(typed) == 4

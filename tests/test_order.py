@@ -86,6 +86,23 @@ def test_positions_and_differences_are_uniform_within_and_across_epochs(n):
     assert chi_square_per_freedom(np.bincount(moves, minlength=n)) < limit
 
 
+def test_mirroring_on_the_device_equals_the_host_bitwise():
+    positions = np.concatenate([np.arange(500), 2**32 - 1 - np.arange(500)]).astype(np.uint32).reshape(10, 100)
+    on_device = jax.jit(lambda p, seed: data.is_mirrored(p, seed=seed))(positions, 7)
+    assert np.array_equal(on_device, data.is_mirrored(positions, seed=7))
+
+
+def test_mirroring_is_half_and_independent_of_the_neighbor_the_seed_and_the_order():
+    n = 60_000
+    positions = np.arange(n, dtype=np.uint32)
+    mirrored = data.is_mirrored(positions, seed=3)
+    others = [np.roll(mirrored, 1), data.is_mirrored(positions, seed=4), data.is_mirrored(positions + n, seed=3)]
+    others += [data.example_order(positions, seed=3, n=n) < n // 2, positions % 2 == 0]
+    assert abs(mirrored.mean() - 0.5) < 5 / math.sqrt(4 * n)
+    for other in others:
+        assert abs((mirrored == other).mean() - 0.5) < 5 / math.sqrt(4 * n)
+
+
 def test_consecutive_epochs_and_seeds_are_uncorrelated():
     n = 60_000
     orders = [epoch(0, seed=3, n=n), epoch(1, seed=3, n=n), epoch(2, seed=3, n=n), epoch(0, seed=4, n=n), np.arange(n)]

@@ -46,7 +46,7 @@ def test_a_step_by_hand(work):
 
 def test_steps_of_several_updates_with_batch_statistics_by_hand():
     small = ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4", "discriminator_steps=3"]
-    config = load("configs/dcgan.py", small)
+    config = load("configs/dcgan.py:digits", small)
     work = work_of(config, data_of(config))
     # G at 8x8: 100 * 64 + 8 + 64 parameters, D 64 + 64. G's one normalization has 4 means and 4 variances: once in each
     # of D's updates, forward and back in its own.
@@ -114,7 +114,7 @@ def test_under_pmap_each_gradient_is_exchanged_once(work, devices):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_batch_statistics_and_kernels_in_loops_are_counted(devices):
-    config = load("configs/dcgan.py", ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4"])
+    config = load("configs/dcgan.py:digits", ["data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4"])
     data = data_of(config)
     work = work_of(config, data)
     found = exchanged_bytes(parse(compiled_text(config, data, meshes.first(devices))))

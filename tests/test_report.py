@@ -73,6 +73,21 @@ def test_color_and_gray_grids_are_written_as_png(tmp_path):
         assert Image.open(tmp_path / "grid.png").mode == mode
 
 
+def test_an_animation_shows_few_small_frames_the_first_and_the_last_among_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "MAX_FRAMES", 3)
+    (tmp_path / "samples").mkdir()
+    for step in range(6):
+        plots.save_png(tmp_path / "samples" / f"{step:08d}.png", np.full((1280, 1000, 1), 40 * step, np.uint8))
+    plots.draw_animation(tmp_path)
+    with Image.open(tmp_path / "training.gif") as animation:
+        assert animation.size == (500, 640)
+        shown = []
+        for frame in range(animation.n_frames):
+            animation.seek(frame)
+            shown.append(animation.convert("L").getpixel((0, 0)))
+    assert shown == [0, 80, 200]  # 0, 2 = floor(5 / 2), 5
+
+
 def observe(diagnostics, real, fake, losses, times=WINDOW):
     for step in range(times):
         d, g = losses(step)

@@ -28,7 +28,7 @@ from experiments import cli  # noqa: E402 (they need Optuna)
 from experiments.sweep import __main__ as command  # noqa: E402
 from experiments.sweep import page, population, population_size, results, storage, trial  # noqa: E402
 
-BASE = "configs/dcgan.py"
+BASE = "configs/dcgan.py:digits"
 TINY = {name: value for name, value in runs.SMALL.items() if name not in ("log_every", "checkpoint_every", "steps")}
 FILE = f'''"""Is a rate of 1e-2 too high?
 
@@ -37,7 +37,7 @@ A test's question.
 from experiments.sweep import Experiment, choice, cases, log_uniform, uniform
 
 EXPERIMENT = Experiment(
-    base="configs/dcgan.py",
+    base="configs/dcgan.py:digits",
     fixed={ {name: value for name, value in TINY.items() if name != "generator.learning_rate"} },
     space={{"generator.learning_rate": choice(1e-3, 1e-2)}},
     seeds=(0, 1),
@@ -788,7 +788,7 @@ def test_two_workers_complete_a_study_though_one_is_killed(tmp_path, population)
     # The killed run ends as an undisturbed one: its own command, in another folder.
     typed = (run / "output.txt").read_text().splitlines()[0].removeprefix("$ ")
     flags = [f"--config.{name}" for name in re.findall(r"--config\.([^=]+=(?:\([^)]*\)|[^ ']+))", typed)]
-    alone = runs.command("--config=configs/dcgan.py", f"--workdir={tmp_path / 'alone'}", *flags)
+    alone = runs.command("--config=configs/dcgan.py:digits", f"--workdir={tmp_path / 'alone'}", *flags)
     _, errors = alone.communicate(timeout=300)
     assert alone.returncode == 0, errors
     if population == 1:

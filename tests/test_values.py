@@ -44,9 +44,35 @@ def test_known_conventions_are_scaled(tmp_path, maximum, dtype, suffix):
 ])  # fmt: skip
 def test_unknown_conventions_stop_with_the_largest_value(tmp_path, maximum, dtype, suffix):
     message = error_of(folder_of(tmp_path / "images", maximum, dtype, suffix))
-    assert "config.data.dir" in message and "what is white is unknown" in message and f".{suffix}" in message
+    assert (
+        "config.data.dir" in message
+        and "what is white is unknown" in message
+        and "set config.data.white" in message
+        and f".{suffix}" in message
+    )
     largest = "nan" if np.isnan(maximum) else f"{max(maximum, 0):g}"
     assert f" to {largest} (the largest is in " in message
+
+
+@pytest.mark.parametrize("maximum, white, dtype, suffix", [
+    (1500, 4095, np.uint16, "png"), (1500, 1500, np.uint16, "png"), (100000, 200000, np.int32, "tif"),
+    (0.25, 0.5, np.float32, "tif"), (100, 100, np.float32, "tif"),
+])  # fmt: skip
+def test_a_given_white_is_used(tmp_path, maximum, white, dtype, suffix):
+    root = folder_of(tmp_path / "images", maximum, dtype, suffix)
+    bright = max(load(root, white=white).arrays()[0].astype(float), key=np.max)
+    ramp = np.linspace(0, 1, 64).reshape(*SHAPE, 1)
+    np.testing.assert_allclose(bright, 255 * maximum / white * ramp, atol=1.5)  # the tolerance is that of above
+    other = max(load(root, white=2 * white).arrays()[0].astype(float), key=np.max)  # prepared again
+    np.testing.assert_allclose(other, 127.5 * maximum / white * ramp, atol=1.5)
+
+
+@pytest.mark.parametrize("maximum, white, dtype, suffix", [
+    (5000, 4095, np.uint16, "tif"), (-1, 255, np.float32, "tif"), (np.nan, 1, np.float32, "tif"),
+])  # fmt: skip
+def test_a_white_that_does_not_fit_the_values_is_an_error(tmp_path, maximum, white, dtype, suffix):
+    message = error_of(folder_of(tmp_path / "images", maximum, dtype, suffix), white=white)
+    assert f"which config.data.white={white} does not fit" in message
 
 
 def test_black_images_are_no_error(tmp_path):
@@ -77,6 +103,8 @@ def test_colors_of_16_bits(tmp_path, value, is_known):
         assert np.all(load(root).arrays()[0] == value >> 8)
     else:
         assert "mode 16-bit color are 0 to 3855" in error_of(root)
+        assert "the upper 8 are read, too few for config.data.white=4095" in error_of(root, white=4095)
+        assert np.all(load(root, white=65535).arrays()[0] == value >> 8)
 
 
 def test_16_bits_for_three_colors_are_not_16_bits_per_color():

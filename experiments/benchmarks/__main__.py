@@ -15,8 +15,8 @@ from pathlib import Path
 
 SUITE = {
     "step_time": (
-        ["--configs", "configs/dcgan.py", "configs/toy.py", "--rounds=3"],
-        ["--configs", "configs/dcgan.py", "configs/toy.py", "--rounds=9", "--steps=20"],
+        ["--configs", "configs/dcgan.py:digits", "configs/toy.py", "--rounds=3"],
+        ["--configs", "configs/dcgan.py:digits", "configs/toy.py", "--rounds=9", "--steps=20"],
     ),
     "compare_torch": (
         ["--systems", "mlp_gan", "conv_gan", "dcgan32", "--rounds=3", "--seconds=0.5", "--variants", "eager", "fused",

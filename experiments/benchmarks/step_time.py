@@ -1,7 +1,7 @@
 """How long does a training step take? Times steps of several configs alternately, and prints medians.
 
 python -m experiments.benchmarks.step_time
-python -m experiments.benchmarks.step_time --configs configs/dcgan.py --override generator.width=64 --json=times.json
+python -m experiments.benchmarks.step_time --configs configs/dcgan.py:digits --override generator.width=64 --json=a.json
 python -m experiments.benchmarks.step_time --override discriminator.batch_norm=False --vary penalties.r1=1.0
 
 Data are resident, and the host waits for the last of `--steps` steps. Each round times every config once, so that a
@@ -45,7 +45,9 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", default=["configs/dcgan.py"], help="config files, FILE or FILE:ARG")
+    parser.add_argument(
+        "--configs", nargs="+", default=["configs/dcgan.py:digits"], help="config files, FILE or FILE:ARG"
+    )
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE, for all configs")
     parser.add_argument("--vary", nargs="*", default=[], help="FIELD=VALUE, each of them in a row of its own")
     parser.add_argument("--rounds", type=int, default=5)

@@ -14,7 +14,7 @@ from gan.config import loading
 from gan.errors import UserError, lookup
 
 ROOT = Path(__file__).parents[2]
-DCGAN = ("configs/dcgan.py", "data.channels=3", "generator.width=64", "discriminator.width=64")
+DCGAN = ("configs/dcgan.py:digits", "data.channels=3", "generator.width=64", "discriminator.width=64")
 
 UNCONDITIONAL = ("generator.conditioning=none", "discriminator.conditioning=none")
 RESNET = ("data.channels=3", "generator.widths=(64, 64, 64, 64)", "discriminator.widths=(64, 64, 64, 64)")

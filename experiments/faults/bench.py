@@ -138,11 +138,13 @@ class Bench:
         """
         fields = {name.replace("__", "."): value for name, value in fields.items()}
         fields = (RUN if config == "dcgan" else {}) | fields
+        variant = ":digits" if config == "dcgan" else ""
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         start = ["-c", f"{fault}\n{START}"] if fault else ["-m", "gan.main"]
         through = ["sh", "-c", f'{prefix}; exec "$@"', "sh"] if prefix else []
         return subprocess.Popen(
-            [*through, sys.executable, *start, f"--config=configs/{config}.py", f"--workdir={workdir}", *flags],
+            [*through, sys.executable, *start, f"--config=configs/{config}.py{variant}", f"--workdir={workdir}",
+             *flags],
             cwd=ROOT, env=environment or self.environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
             text=True, errors="replace", start_new_session=new_session,
         )  # fmt: skip

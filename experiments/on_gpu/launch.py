@@ -12,7 +12,7 @@ from typing import Any
 from experiments.on_gpu import runs
 from experiments.on_gpu.stage import Stage, StageFailed
 
-CONFIG = "configs/dcgan.py"
+CONFIG = "configs/dcgan.py:digits"
 VARIANTS = {"default": "", "loop_in_command_buffer": "--xla_gpu_enable_command_buffer=+WHILE"}
 TARGETS = {"first": 15.0, "second": 8.0}
 """Seconds to the first log line, after at most `STEPS // 40` steps."""

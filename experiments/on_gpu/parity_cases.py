@@ -113,8 +113,8 @@ GREY, COLOR = "data.channels=1", "data.channels=3"
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "mlp": ("configs/mlp_gan.py", GREY),
-    "dcgan": ("configs/dcgan.py", COLOR),
-    "dcgan with R1": ("configs/dcgan.py", COLOR, "discriminator.batch_norm=False", "penalties.r1=5.0"),
+    "dcgan": ("configs/dcgan.py:digits", COLOR),
+    "dcgan with R1": ("configs/dcgan.py:digits", COLOR, "discriminator.batch_norm=False", "penalties.r1=5.0"),
     "conv_gan": ("configs/conv_gan.py", GREY),
     "flag": ("configs/flag_gan.py:small", COLOR),
     "resnet with WGAN-GP": ("configs/wgan_gp.py", COLOR, "generator.widths=(32, 32, 32, 32)",
@@ -133,7 +133,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 
 TINY_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "dcgan with R1": (
-        "configs/dcgan.py", GREY, "data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4",
+        "configs/dcgan.py:digits", GREY, "data.image_size=(8, 8)", "generator.width=4", "discriminator.width=4",
         "discriminator.batch_norm=False", "penalties.r1=5.0",
     ),
 }  # fmt: skip

@@ -21,6 +21,7 @@ from gan.train import loop, sources
 
 DATASETS: Mapping[str, tuple[int, int, int]] = {
     "digits": (1, 10, 1797),
+    "mnist5k": (1, 10, 4000),
     "mnist": (1, 10, 60_000),
     "fashion_mnist": (1, 10, 60_000),
     "cifar10": (3, 10, 50_000),

@@ -10,7 +10,7 @@ python -m experiments.sweep experiments/studies/learning_rates.py --workdir=runs
 from experiments.sweep import Experiment, choice
 
 EXPERIMENT = Experiment(
-    base="configs/dcgan.py",
+    base="configs/dcgan.py:digits",
     fixed={
         "data.image_size": (8, 8),
         "evaluation.metrics": ("frechet",),

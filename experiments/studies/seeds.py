@@ -9,7 +9,7 @@ python -m experiments.sweep experiments/studies/seeds.py --workdir=runs/seeds
 from experiments.sweep import Experiment
 
 EXPERIMENT = Experiment(
-    base="configs/dcgan.py",
+    base="configs/dcgan.py:digits",
     fixed={
         "data.image_size": (8, 8),
         "evaluation.metrics": ("frechet",),

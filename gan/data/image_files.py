@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from PIL import Image
 
@@ -32,7 +33,8 @@ SETTLED_SECONDS = 2
 class ImageFile:
     """What is known of an image once it has been decoded."""
 
-    path: pathlib.Path
+    name: str
+    """Its relative path."""
     is_gray: bool
     size: tuple[int, int]
     """(width, height) in pixels."""
@@ -107,21 +109,27 @@ def _file_digest(path):
         return f"unreadable: {error.strerror}"
 
 
-def check_images(source: pathlib.Path, names: Sequence[str], skip_broken: bool) -> dict[str, ImageFile]:
+def check_images(files: Any, names: Sequence[str], skip_broken: bool) -> dict[str, ImageFile]:
     """{name: ImageFile} of all images, each of which is decoded once.
+
+    Args:
+      files: where they come from, see `encoded_files`.
+      names: of the images.
+      skip_broken: leave out those that cannot be decoded, with one warning.
 
     Raises:
       UserError: an image that cannot be decoded, unless `skip_broken`; fewer than two images that can.
     """
+    source = files.source
     logger.info("Checking the %s images of %s (only once).", f"{len(names):,}", source)
-    files, broken = {}, []
+    images, broken = {}, []
     with warnings_by_thread() as warned:
         found = work.map_in_threads(
-            lambda name: _check_image(source / name, warned), names, what=f"Checking the images of {source}"
+            lambda name: _check_image(files, name, warned), names, what=f"Checking the images of {source}"
         )
         for name, file in zip(names, found, strict=True):
             if isinstance(file, ImageFile):
-                files[name] = file
+                images[name] = file
                 continue
             message = f"{source / name} cannot be read as an image ({_reason(file)})"
             if not skip_broken:
@@ -130,15 +138,15 @@ def check_images(source: pathlib.Path, names: Sequence[str], skip_broken: bool) 
             broken.append(name)
     if broken:
         logger.warning("Skipped %d of %d files that cannot be read: %s", len(broken), len(names), _examples(broken))
-    if suspect := [name for name, file in files.items() if file.warning]:
-        warning = files[suspect[0]].warning
+    if suspect := [name for name, file in images.items() if file.warning]:
+        warning = images[suspect[0]].warning
         logger.warning("%d of %d images have a defect (%s): %s", len(suspect), len(names), warning, _examples(suspect))
-    if len(files) < 2:
+    if len(images) < 2:
         raise UserError(
             f"config.data.dir={str(source)!r}: {len(broken)} of {len(names)} images cannot be read, {broken[0]} among "
             "them; a dataset needs at least two readable images"
         )
-    return files
+    return images
 
 
 def _examples(names):
@@ -161,11 +169,11 @@ def warnings_by_thread() -> Iterator[threading.local]:
         yield warned
 
 
-def _check_image(path, warned):
-    """The `ImageFile` at a path after decoding it, or the exception that PIL raises, of nearly any type."""
+def _check_image(files, name, warned):
+    """The `ImageFile` of a name after decoding it, or the exception that PIL raises, of nearly any type."""
     warned.texts = []
     try:
-        image = pixels.open_image(path)
+        image = pixels.open_image(files.read(name))
         converted = pixels.to_gray_or_rgb(image)
         values = value_range(image)
     except Exception as error:
@@ -173,7 +181,7 @@ def _check_image(path, warned):
     can_store_bytes = image.format in ("PNG", "JPEG") and converted is image and getattr(image, "n_frames", 1) == 1
     warning = warned.texts[0] if warned.texts else ""
     return ImageFile(
-        path, pixels.is_gray(converted.mode), converted.size, can_store_bytes and not warning, values, warning
+        name, pixels.is_gray(converted.mode), converted.size, can_store_bytes and not warning, values, warning
     )
 
 

@@ -4,7 +4,7 @@ import collections
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gan.data import pixels, work
@@ -55,15 +55,34 @@ def list_images(source: pathlib.Path, ignored: collections.Counter | None = None
         visited.add((scope, real))
         prefix = os.path.join(*relative.parts) if relative.parts else ""
         above[parent] = outer | {real}
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX")) and name not in OTHER_FOLDERS]
-        for name in files:
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(EXTENSIONS):
-                names.append(os.path.join(prefix, name))
-            elif ignored is not None:
-                ignored[os.path.splitext(name)[1].lower() or "no extension"] += 1
+        folders[:] = [name for name in folders if not _is_left_out(name)]
+        names += [os.path.join(prefix, name) for name in files if _is_image(name, ignored)]
     return sorted(names)
+
+
+def select_images(names: Iterable[str], ignored: collections.Counter | None = None) -> list[str]:
+    """The relative paths that `list_images` would list, sorted, among those of all files."""
+    selected = set()
+    for name in names:
+        *folders, file = name.split("/")
+        if file and not any(map(_is_left_out, folders)) and _is_image(file, ignored):
+            selected.add(name)
+    return sorted(selected)
+
+
+def _is_left_out(folder):
+    return folder.startswith((".", "__MACOSX")) or folder in OTHER_FOLDERS
+
+
+def _is_image(file, ignored):
+    """Whether a file of this name is read; one of another extension, unless it is hidden, is counted in `ignored`."""
+    if file.startswith("."):
+        return False
+    if file.lower().endswith(EXTENSIONS):
+        return True
+    if ignored is not None:
+        ignored[os.path.splitext(file)[1].lower() or "no extension"] += 1
+    return False
 
 
 def counts_text(ignored: collections.Counter) -> str:
@@ -74,11 +93,12 @@ def counts_text(ignored: collections.Counter) -> str:
     return one_line(counts) + (", ..." if len(ignored) > 5 else "")
 
 
-def places(source: pathlib.Path, names: Sequence[str]) -> list[Place]:
+def places(source: pathlib.Path, names: Sequence[str], labels: Sequence[int] | None = None) -> list[Place]:
     """The split and the class of each image, from its relative path.
 
     Folders are classes: root/cats/1.png. Folders named train, test, val, valid or validation are splits, if all folders
-    beside them are: root/train/cats/1.png. A folder that only wraps others is descended into.
+    beside them are: root/train/cats/1.png. A folder that only wraps others is descended into. With labels, of
+    `dataset_json`, folders are no classes: an image's class is named by its label, or is "" if that is -1.
 
     Raises:
       UserError: some images are in class folders and others are not, split folders lie beside other folders, or a class
@@ -90,6 +110,9 @@ def places(source: pathlib.Path, names: Sequence[str]) -> list[Place]:
     if _has_splits(source, parts, depth):
         splits = [path[depth].lower() for path in parts]
         depth = _descend(parts, depth + 1)
+    if labels is not None:
+        classes = ["" if label < 0 else str(label) for label in labels]
+        return [Place(split, class_name) for split, class_name in zip(splits, classes, strict=True)]
     classes = [path[depth] if len(path) > depth + 1 else "" for path in parts]
     distinct = sorted(set(classes), key=natural_order)
     if "" in distinct and len(distinct) > 1:

@@ -1,5 +1,7 @@
 """The order of examples: for every epoch a pseudo-random permutation of range(n), evaluated pointwise.
 
+And which of them are mirrored.
+
 No permutation is stored and no iterator has to be saved. The same code runs on NumPy arrays (streamed data) and inside
 a compiled function (data on the device), with equal bits.
 """
@@ -11,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+MIRROR_KEY = 0x6D697272
+"""Tells the hash of `is_mirrored` apart from that of the order."""
 ROUNDS = 12
 """Half rounds. With 12 the 120 orders of n = 5 are equally frequent, with 8 they are not (see tests/test_order.py)."""
 
@@ -40,12 +44,8 @@ def example_order(positions: np.ndarray | Array, *, seed: int | Array, n: int) -
     """
     if not 1 <= n < 2**31:
         raise ValueError(f"n={n} is outside 1 <= n < 2^31")
-    traced = isinstance(positions, jax.Array) or isinstance(seed, jax.Array)
-    xp = jnp if traced else np
-    # NumPy wraps uint32 arrays silently but warns about scalars, so every operand is an array of one shape.
-    shape = positions.shape
-    positions = positions.reshape(-1).astype(xp.uint32)
-    seeds = xp.full_like(positions, np.uint32(seed % 2**32) if isinstance(seed, int) else seed.astype(xp.uint32))
+    xp, shape = _module(positions, seed), positions.shape
+    positions, seeds = _words(positions.reshape(-1), seed, xp)
     keys = _hash(_hash(seeds) ^ (positions // np.uint32(n)))
     left_size = math.isqrt(n - 1) + 1
     right_size = -(-n // left_size)
@@ -57,12 +57,40 @@ def example_order(positions: np.ndarray | Array, *, seed: int | Array, n: int) -
         return xp.where(x < n, x, permute(x))
 
     x = permute(positions % np.uint32(n))
-    if traced:
+    if xp is jnp:
         x = jax.lax.while_loop(lambda x: jnp.any(x >= n), walk, x)
     else:
         while np.any(x >= n):
             x = walk(x)
     return x.astype(xp.int32).reshape(shape)
+
+
+def is_mirrored(positions: np.ndarray | Array, *, seed: int | Array) -> np.ndarray | Array:
+    """Whether the image at each position is mirrored: bool, half of them, a function of the seed and the position.
+
+    The lowest bit of hash(hash(position) xor hash(seed xor MIRROR_KEY)). An image that is seen again, in another epoch,
+    has another position, and so the other half of the times it is not mirrored.
+
+    Args:
+      positions, seed: as for `example_order`.
+    """
+    xp = _module(positions, seed)
+    positions, seeds = _words(positions, seed, xp)
+    return _hash(_hash(positions) ^ _hash(seeds ^ np.uint32(MIRROR_KEY))) % np.uint32(2) == 1
+
+
+def _module(positions, seed):
+    return jnp if isinstance(positions, jax.Array) or isinstance(seed, jax.Array) else np
+
+
+def _words(positions, seed, xp):
+    """The positions, and the seed for each of them, as 32-bit words.
+
+    NumPy wraps uint32 arrays silently but warns about scalars, so every operand is an array of one shape.
+    """
+    positions = positions.astype(xp.uint32)
+    word = np.uint32(seed % 2**32) if isinstance(seed, int) else seed.astype(xp.uint32)
+    return positions, xp.full_like(positions, word)
 
 
 def _feistel(x, keys, left_size, right_size):

@@ -32,13 +32,8 @@ def open_image(source: bytes | os.PathLike) -> Image.Image:
       Exception: whatever PIL raises for a file that it cannot decode.
     """
     if not isinstance(source, bytes):
-        status = os.stat(source)
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
-            raise ValueError("not a regular file")
-        _check_bytes(status.st_size)
-        with open(source, "rb") as file:
-            source = file.read()
-    _check_bytes(len(source))
+        source = read_file(source)
+    check_bytes(len(source))
     image = Image.open(io.BytesIO(source), formats=FORMATS)
     if not 0 < image.width * image.height <= MAX_PIXELS:  # PIL only warns up to twice its limit
         raise ValueError(f"{image.width} x {image.height} pixels; expected: 1 to {MAX_PIXELS:,}")
@@ -51,7 +46,18 @@ def open_image(source: bytes | os.PathLike) -> Image.Image:
     return image
 
 
-def _check_bytes(size):
+def read_file(path: str | os.PathLike) -> bytes:
+    """The content of an image file. Raises `ValueError` for more than MAX_BYTES, or where it is no regular file."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+        raise ValueError("not a regular file")
+    check_bytes(status.st_size)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def check_bytes(size: int) -> None:
+    """Raises `ValueError` for an encoded image of more than MAX_BYTES."""
     if size > MAX_BYTES:
         raise ValueError(f"{size:,} bytes; expected: up to {MAX_BYTES:,}")
 

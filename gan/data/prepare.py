@@ -21,12 +21,18 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
 """A host that does not answer a first request within this time counts as unreachable."""
+ENCODED_FILES = ("folder", "huggingface")
+"""Datasets of a user's own encoded images."""
+OWN_FILES = (*ENCODED_FILES, "npz")
+"""Datasets of a user's own files, which `config.data.dir` names. They are identified by their contents."""
 VERSION = re.compile(r"(\d+|\*)(\.(\d+|\*)){2}|")
 DATASET_INFO = "dataset_info.json"
 """The file that TFDS writes last, when a dataset is complete."""
 
 
-def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.Path, skip_broken: bool) -> Any:
+def find_builder(
+    name: str, data_dir: str | os.PathLike, cache_folder: pathlib.Path, skip_broken: bool, white: float
+) -> Any:
     """The TFDS builder of a dataset, prepared or not: this project's own if there is one, else TFDS's.
 
     The arguments are those of `datasets.load`. Raises `UserError` for an unknown name, config or version, and for a
@@ -34,11 +40,15 @@ def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.P
     """
     import tensorflow_datasets as tfds  # takes 0.5 s
 
-    from gan.data import builders, folder
+    from gan.data import builders, folder, huggingface, npz
 
     own_root = cache_folder / "prepared"
     if name == "folder":
-        return folder.builder(data_dir, own_root, skip_broken)
+        return folder.builder(data_dir, own_root, skip_broken, white)
+    if name == "huggingface":
+        return huggingface.builder(data_dir, own_root, skip_broken, white)
+    if name == "npz":
+        return npz.builder(data_dir, own_root)
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     bare_name, _, version = name.partition(":")
     if not VERSION.fullmatch(version):
@@ -48,7 +58,7 @@ def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.P
         )
     builder_class = builders.builder_class(bare_name)
     if builder_class is not None and version in ("", str(builder_class.VERSION)):
-        parent = root if data_dir or bare_name != "digits" else own_root
+        parent = own_root if bare_name in builders.BUNDLED and not data_dir else root
         try:
             return builder_class(data_dir=parent)
         except Exception as error:  # TFDS, protocol buffers and JSON each raise their own for a corrupted description
@@ -58,11 +68,11 @@ def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.P
     try:
         return tfds.builder(name, data_dir=root)
     except tfds.core.registered.DatasetNotFoundError as error:
-        known = ["digits", "folder", stacked.NAME, *toys.NAMES, *tfds.list_builders(with_community_datasets=False)]
+        own = (*builders.BUNDLED, *OWN_FILES, stacked.NAME, *toys.NAMES)
+        known = [*own, *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
-            f"config.data.name={name!r} is unknown{nearest(name, known)}; expected: digits, folder, {stacked.NAME}, "
-            f"{', '.join(toys.NAMES)}, an image dataset of https://www.tensorflow.org/datasets/catalog, or one that is "
-            f"prepared in {root}"
+            f"config.data.name={name!r} is unknown{nearest(name, known)}; expected: {', '.join(own)}, an image dataset "
+            f"of https://www.tensorflow.org/datasets/catalog, or one that is prepared in {root}"
         ) from error
     except (AssertionError, ValueError) as error:  # an unknown config or version of a known dataset
         reason = str(error).rpartition('}": ')[2]  # TFDS repeats the call first

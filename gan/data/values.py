@@ -36,15 +36,17 @@ def value_range(image: Image.Image) -> Range | None:
     return Range(COLOR, 0, 257 * max(image.getchannel(band).getextrema()[1] for band in colors))
 
 
-def whites(source: pathlib.Path, ranges: Mapping[str, Range | None]) -> dict[str, float]:
+def whites(source: pathlib.Path, ranges: Mapping[str, Range | None], white: float = 0.0) -> dict[str, float]:
     """{PIL's mode: the value that is white} for the images of a folder that have more than 8 bits.
 
     Args:
       source: the folder.
       ranges: {relative path: range of its values, or None}.
+      white: the value that is white in all of them; 0: found from their values.
 
     Raises:
-      UserError: the largest value of a kind is more than half of no known white, or the smallest is negative.
+      UserError: a value is negative or more than `white`; or, without it, the largest of a kind is more than half of
+        no known white.
     """
     found = {}
     for kind in sorted({values.kind for values in ranges.values() if values}):
@@ -52,19 +54,37 @@ def whites(source: pathlib.Path, ranges: Mapping[str, Range | None]) -> dict[str
         # np.min and np.max, unlike min and max, return NaN if there is one.
         low = np.min([values.low for values in of_kind.values()])
         high = np.max([values.high for values in of_kind.values()]) + 0.0  # -0.0 becomes 0.0
-        found[kind] = _white(kind, low, high)
+        found[kind] = _white(kind, low, high, white)
         if found[kind] is None:
             at = max(of_kind, key=lambda name: of_kind[name].high)
             raise UserError(
                 f"config.data.dir={str(source)!r}: the values of images of mode {kind} are {low:g} to {high:g} (the "
-                f"largest is in {at}), so what is white is unknown; expected: 0 to {', '.join(map(str, WHITES))}, the "
-                "largest value above half of it, or floats from 0 to 1: convert them to 8 bits"
+                f"largest is in {at}), {_expected(kind, white)}"
             )
     return found
 
 
-def _white(kind, low, high):
-    """The known white for values from low to high, or None."""
+def _expected(kind, white):
+    """How the message about values ends that are none of the known, or do not fit the given white."""
+    if white and kind == COLOR:
+        return (
+            f"and of 16 bits of a color the upper 8 are read, too few for config.data.white={white:g}; expected: "
+            f"{WHITES[-1]}, or images converted to 8 bits"
+        )
+    if white:
+        return (
+            f"which config.data.white={white:g} does not fit; expected: the value that is white, the largest or above"
+        )
+    return (
+        f"so what is white is unknown; expected: 0 to {', '.join(map(str, WHITES))}, the largest value above half of "
+        "it, or floats from 0 to 1: set config.data.white to the value that is white, or convert them to 8 bits"
+    )
+
+
+def _white(kind, low, high, white):
+    """The given white if it fits values from low to high, or else the known one, or None."""
+    if white:
+        return white if 0 <= low <= high <= white and (kind != COLOR or white == WHITES[-1]) else None
     if kind == COLOR:
         return WHITES[-1] if high > WHITES[-1] / 2 or high == 0 else None
     if kind == "F" and 0 <= low <= high <= 1:

@@ -15,6 +15,10 @@ from gan.io.atomic import replacing
 logger = logging.getLogger(__name__)
 
 
+MAX_FRAMES, MAX_FRAME_SIDE = 100, 640
+"""Of an animation: evenly spaced images are shown where there are more, and reduced to this number of pixels."""
+
+
 class Landscape(NamedTuple):
     """The discriminator's logits and the generator's gradients at points of the plane."""
 
@@ -85,8 +89,11 @@ def draw_points(
 
 
 def draw_animation(workdir: Path) -> None:
-    """Draws `training.gif`, the plots of points of a run in sequence."""
-    animate(sorted((workdir / "samples").glob("*.png")), workdir / "training.gif")
+    """Draws `training.gif`, the image grids or plots of points of a run in sequence, at most MAX_FRAMES of them."""
+    images = sorted((workdir / "samples").glob("*.png"))
+    count = min(len(images), MAX_FRAMES)
+    shown = [images[index * (len(images) - 1) // max(count - 1, 1)] for index in range(count)]
+    animate(shown, workdir / "training.gif")
 
 
 def animate(images: Sequence[Path], path: Path, seconds: float = 0.25) -> None:
@@ -94,7 +101,9 @@ def animate(images: Sequence[Path], path: Path, seconds: float = 0.25) -> None:
     frames = []
     for image in images:
         try:
-            frames.append(Image.open(image, formats=("PNG",)).convert("RGB").quantize(64, dither=Image.Dither.NONE))
+            frame = Image.open(image, formats=("PNG",)).convert("RGB")
+            frame.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE), Image.Resampling.BOX)
+            frames.append(frame.quantize(64, dither=Image.Dither.NONE))
         except Exception as error:  # PIL raises many kinds
             logger.warning("%s is left out of the animation: %s", image, error)
     if not frames:

@@ -64,7 +64,7 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def read(workdir: Path) -> dict | None:
-    """The content of `config.json`, or None where there is no run.
+    """The content of `config.json`, or None where there is no run. Fields that are newer than the run are added.
 
     Raises `UserError` where the file is damaged, or is of another format.
     """

@@ -36,7 +36,6 @@ class RunWriter:
     ):
         """`total` is the last step of the run, `loggers` are names of LOGGERS, and they get the `config`."""
         self._workdir = workdir
-        self._animated = False
         (workdir / "samples").mkdir(exist_ok=True)
         remove_after(workdir, step)
         self.seconds = max((line.get("seconds", 0.0) for line in _lines(workdir / "metrics.jsonl")), default=0.0)
@@ -84,22 +83,19 @@ class RunWriter:
         self._log_image(step, image)
 
     def points(self, step: int, samples: np.ndarray, real: np.ndarray, landscape: plots.Landscape) -> None:
-        """Writes a plot of the samples [N, 2] of a step; `close` makes an animation of all plots."""
+        """Writes a plot of the samples [N, 2] of a step."""
         image = plots.draw_points(samples, real, landscape, title=f"step {step}")
         plots.save_png(self._workdir / "samples" / f"{step:08d}.png", image)
         self._log_image(step, image)
-        self._animated = True
 
     def close(self) -> None:
-        """Closes the files, plots both losses, and makes an animation of the plots of points."""
+        """Closes the files, plots both losses, and makes an animation of the samples."""
         self._bar.close()
         with contextlib.ExitStack() as ends:  # on a full disk closing a file raises, and the others are closed
             ends.callback(self._metrics.close)
             for each in self._loggers:
                 ends.callback(each.close)
-        plots.draw_losses(self._workdir)
-        if self._animated:
-            plots.draw_animation(self._workdir)
+        finish(self._workdir)
 
     def _log_scalars(self, step: int, values: dict[str, float]) -> None:
         for each in self._loggers:
@@ -131,13 +127,13 @@ def _of_later_steps(folder: Path, step: int) -> list[Path]:
     return [path for path in folder.glob("*") if path.stem.isdecimal() and int(path.stem) > step]
 
 
-def finish(workdir: Path, *, is_of_points: bool) -> None:
-    """Makes the plot and the animation of a complete run, where its last launch ended before it made them."""
+def finish(workdir: Path) -> None:
+    """Makes the plot of the losses and the animation of the samples, where they are missing or older than these."""
     metrics, losses = workdir / "metrics.jsonl", workdir / "losses.png"
     if metrics.exists() and not _is_newer(losses, metrics):
         plots.draw_losses(workdir)
     images = sorted((workdir / "samples").glob("*.png"))
-    if is_of_points and images and not _is_newer(workdir / "training.gif", images[-1]):
+    if images and not _is_newer(workdir / "training.gif", images[-1]):
         plots.draw_animation(workdir)
 
 

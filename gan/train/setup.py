@@ -76,7 +76,7 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     is_complete = first >= config.steps
     if is_complete:
         if processes.is_primary():
-            writer.finish(folder, is_of_points=data.is_point(dataset.image_shape))
+            writer.finish(folder)
         logger.info("the run is complete: step %d of %d. To train longer: --config.steps=%d",
                     first, config.steps, 2 * first)  # fmt: skip
     earlier = [] if old is None else old.get("changes", [])

@@ -37,11 +37,11 @@ class Resident:
         # Copies: a file that they are mapped from could be written to during the run.
         arrays = tuple(np.array(array) for array in dataset.arrays())
         self._arrays = sharding.replicate(arrays, mesh)
-        self._batch_size = options.batch_size
+        self._order = {"batch_size": options.batch_size, "mirror": options.mirror}
 
     def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the step's examples of these rows."""
-        return data.gather(*arrays, seed=seed, step=step, rows=rows, batches=batches, batch_size=self._batch_size)
+        return data.gather(*arrays, seed=seed, step=step, rows=rows, batches=batches, **self._order)
 
     def abstract(self, batches: int) -> Any:
         """What `take` gives, for compilation ahead of time."""
@@ -70,6 +70,7 @@ class Streamed:
         self._order = {
             "seed": options.seed,
             "batch_size": options.batch_size,
+            "mirror": options.mirror,
             "rows": sharding.process_rows(mesh, options.batch_size),
         }
         self._mesh = mesh
