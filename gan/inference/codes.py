@@ -1,5 +1,7 @@
 """Codes: what an image is made of and can be edited by, the styles of a generator that has styles, else its latent."""
 
+from collections.abc import Callable, Iterable
+
 import jax
 import numpy as np
 from jax import Array
@@ -21,12 +23,19 @@ def decode(model: Model, codes: Array, labels: Labels = None) -> Array:
     return model.synthesize(codes) if model.game.has_styles else model.generate(codes, labels)
 
 
-def draw(model: Model, codes: Array, labels: np.ndarray | None = None) -> np.ndarray:
-    """Images uint8 [B, H, W, C] of any number of codes, made BATCH_SIZE at a time. `labels` are int [B]."""
+def draw(
+    model: Model, codes: Array, labels: np.ndarray | None = None, *, track: Callable[..., Iterable] | None = None
+) -> np.ndarray:
+    """Images uint8 [B, H, W, C] of any number of codes, made BATCH_SIZE at a time.
+
+    Args:
+      labels: int [B]; None: of an unconditional generator.
+      track: makes a progress bar: `gan.io.writer.progress`.
+    """
     count = len(codes)
     labels = np.zeros(count, np.int32) if labels is None else np.asarray(labels, np.int32)
-    images = []
-    for first in range(0, count, BATCH_SIZE):
+    images, batches = [], range(0, count, BATCH_SIZE)
+    for first in track(batches, total=len(batches), what="drawing") if track else batches:
         # Always a full batch, so that only one shape is compiled; images beyond `count` are discarded.
         rows = np.minimum(np.arange(first, first + BATCH_SIZE), count - 1)
         images.append(jax.device_get(model.to_uint8(decode(model, codes[rows], labels[rows]))))
