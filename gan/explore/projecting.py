@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from gan.data import pixels
 from gan.errors import UserError
 from gan.explore import comparison
 from gan.explore.options import Options, default_name
@@ -55,13 +55,13 @@ def read_image(path: Path | None, model: Model) -> np.ndarray:
         raise UserError("--view=projection needs --image=FILE, the image to project")
     height, width, channels = model.game.image_shape
     try:
-        with Image.open(path) as file:
-            image = np.asarray(file.convert("L" if channels == 1 else "RGB"))
+        image = pixels.to_array(pixels.to_gray_or_rgb(pixels.open_image(path)), channels)
     except Exception as error:  # PIL raises many kinds
-        raise UserError(f"--image={path} cannot be read as an image: {' '.join(str(error).split())}") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"--image={path} cannot be read as an image: {reason}") from error
     if image.shape[:2] != (height, width):
         raise UserError(
             f"--image={path} has {image.shape[1]}x{image.shape[0]} pixels (width x height), and images of "
             f"{model.source} have {width}x{height}; expected: an image of that size"
         )
-    return image.reshape(model.game.image_shape)
+    return image
