@@ -1,5 +1,6 @@
 """Views that move: a path through the codes, and the run's own samples through training."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ def interpolation(options: Options, model: Model) -> list[Path]:
     shown = images[np.arange(COLUMNS) * len(frames) // COLUMNS].swapaxes(0, 1)
     names = [model.class_names[label] for label in labels] if is_conditional else ()
     plots.save_png(strip, sheets.sheet(shown, names), enlarge=False)
-    animation.save(film, [plots.grid(frame) for frame in images])
+    columns = next(count for count in range(math.isqrt(tiles - 1) + 1, tiles + 1) if tiles % count == 0)
+    animation.save(film, [plots.grid(frame, columns) for frame in images])
     return [strip, film]
 
 

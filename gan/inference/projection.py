@@ -47,12 +47,13 @@ class Projection:
 
 
 def project(
-    model: Model, image: np.ndarray, *, labels: Sequence[int] = (), seed: int = 0, steps: int = 500, starts: int = 8,
+    model: Model, image: np.ndarray, *, labels: Sequence[int] = (), seed: int = 0, steps: int = 500, starts: int = 10,
     rate: float = 0.1, features: Callable[[Array], Array] | None = None, track: Callable[..., Iterable] | None = None,
 ) -> Projection:  # fmt: skip
     """The code whose image is nearest to an image uint8 [H, W, C].
 
-    The nearest of CANDIDATES samples, of the classes `labels`, are the starts. Each is changed by Adam to minimize
+    The starts are the nearest of CANDIDATES samples, of as many of the classes `labels` as there are starts. Each is
+    changed by Adam to minimize
 
       |G(x + n) - y|^2 / |y - mean(y)|^2  +  |f(G(x + n)) - f(y)|^2 / |f(y)|^2
 
@@ -76,7 +77,8 @@ def project(
     """
     target = jnp.asarray(image, jnp.float32)
     distance = _distance(model.game, target, features)
-    x, found_labels = _starts(model, distance, labels or range(max(model.game.num_classes, 1)), seed, starts)
+    allowed = labels or (range(model.game.num_classes) if model.game.is_conditional else [0])
+    x, found_labels = _starts(model, distance, allowed, seed, starts)
     every = max(1, math.ceil(steps / REPORTS))
     optimizer, advance = _advance(model, distance, found_labels, steps, every, rate)
     state, path = (x, optimizer.init(x), jnp.int32(0)), [np.asarray(x)]
@@ -127,12 +129,15 @@ def _distance(game: Game, target: Array, features: Callable[[Array], Array] | No
 
 
 def _starts(model: Model, distance: Callable, labels: Sequence[int], seed: int, count: int) -> tuple[Array, np.ndarray]:
-    """The points [count, ...] and labels [count] of the samples that are nearest to the target, the nearest first."""
+    """The points [count, ...] and labels [count] of the samples that are nearest to the target, the best of each class."""
     latents = model.latents(CANDIDATES, seed=seed)
     all_labels = np.resize(np.asarray(list(labels), np.int32), CANDIDATES)
     points = codes.encode(model, latents, all_labels)
     points = points[:, :1] if model.game.has_styles else points
-    order = np.argsort(_distances(model, distance, points, all_labels), kind="stable")[:count]
+    nearest = np.argsort(_distances(model, distance, points, all_labels), kind="stable")
+    # The nearest of each class come first: the class of the nearest sample may be another one than the image's.
+    ranks = [np.count_nonzero(all_labels[nearest[:place]] == all_labels[row]) for place, row in enumerate(nearest)]
+    order = nearest[np.argsort(ranks, kind="stable")][:count]
     return points[order], all_labels[order]
 
 

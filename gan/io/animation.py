@@ -1,5 +1,6 @@
 """Animations of frames: GIF files, which need nothing, and MP4 files, which need imageio-ffmpeg."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def _save_mp4(path: Path, frames: Sequence[np.ndarray], seconds: float, hold: fl
     size = (width + width % 2, height + height % 2)
     options = {"codec": "libx264", "quality": 8, "macro_block_size": 2, "output_params": ["-f", "mp4"]}
     video = ffmpeg.write_frames(str(path), size, fps=1 / seconds, **options)
-    video.send(None)
+    with warnings.catch_warnings():  # the child only executes ffmpeg
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        video.send(None)
     for frame in [*frames, *[frames[-1]] * (round(hold / seconds) - 1)]:
         video.send(np.ascontiguousarray(np.pad(frame, pad, mode="edge")))
     video.close()
