@@ -37,5 +37,6 @@ def made(network, *, class_names=(), image_shape=(8, 8, 1), latent=8, prior="nor
     """The model of a network with these fields."""
     config = default.get_config()
     config.generator = default.player(network=network, **options)
+    config.discriminator = default.player(network="mlp", width=2)
     config.latent.size, config.latent.prior = latent, prior
     return model_of(config, image_shape=image_shape, class_names=class_names)

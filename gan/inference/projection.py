@@ -129,7 +129,7 @@ def _distance(game: Game, target: Array, features: Callable[[Array], Array] | No
 
 
 def _starts(model: Model, distance: Callable, labels: Sequence[int], seed: int, count: int) -> tuple[Array, np.ndarray]:
-    """The points [count, ...] and labels [count] of the samples that are nearest to the target, the best of each class."""
+    """The points [count, ...] and labels [count] of the samples nearest to the target, the best of each class."""
     latents = model.latents(CANDIDATES, seed=seed)
     all_labels = np.resize(np.asarray(list(labels), np.int32), CANDIDATES)
     points = codes.encode(model, latents, all_labels)
