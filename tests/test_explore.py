@@ -90,8 +90,12 @@ def test_styles_are_mixed_and_moved_and_truncated(styled, tmp_path):
     found = directions.load(tmp_path / "explore" / "directions_step0_seed0_pca_coarse.npz")
     assert found.vectors.shape == (2, 6, 8) and found.method == "pca"
     np.testing.assert_array_equal(found.vectors[:, 2:], 0)
-    _, image = written(grids.truncation(Options(tmp_path, "truncation", count=1), styled), tmp_path)
-    assert image.shape == (19 + 66, 2 + 7 * 66, 3)
+    _, image = written(grids.truncation(Options(tmp_path, "truncation", count=2), styled), tmp_path)
+    assert image.shape == (19 + 2 * 66, 2 + 7 * 66, 3)
+    # Psi 0, the second column, is the mean in every row; psi 1, the sixth, is the sample. Pixels are enlarged 4 times.
+    columns = [image[19:, 2 + 66 * index : 2 + 66 * index + 64 : 4] for index in (1, 5)]
+    np.testing.assert_array_equal(columns[0][:64], columns[0][66 : 66 + 64])
+    np.testing.assert_allclose(columns[1][:64:4].astype(int), styled.sample(1)[0], atol=1)
     with pytest.raises(UserError, match="needs a conditional generator"):
         grids.classes(Options(tmp_path, "classes"), styled)
 

@@ -1,9 +1,11 @@
 """Views that are grids of images: seeds, classes, truncation, mixing and directions."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jax import Array
 
 from gan.errors import UserError, lookup
 from gan.explore.options import Options, default_name, sample_codes, shown_labels
@@ -58,14 +60,20 @@ def truncation(options: Options, model: Model) -> list[Path]:
     """The same samples, one in each row, at several truncations."""
     has_styles, count = model.game.has_styles, options.number(6)
     values = PSI if has_styles else BOUNDS
-    model.truncated(values[1])  # raises where latents cannot be truncated
-    columns = []
-    for value in values:
-        truncated = model if value == math.inf else model.truncated(value)
-        latents, labels = sample_codes(options, truncated, count)
-        columns.append(codes.draw(truncated, codes.encode(truncated, latents, labels), labels))
+    labels = sample_codes(options, model, count)[1]
+    columns = [codes.draw(model, found, labels) for found in _truncated_codes(options, model, count, values)]
     names = [f"{'psi ' if has_styles else ''}{value:g}" if value < math.inf else "none" for value in values]
     return _written(options, model, sheets.sheet(np.stack(columns, axis=1), columns=names))
+
+
+def _truncated_codes(options: Options, model: Model, count: int, values: tuple[float, ...]) -> Iterator[Array]:
+    """The codes of the same samples at each of the truncations."""
+    if model.game.has_styles:  # psi is linear, and each truncation of the mapping would be compiled
+        ends = [codes.encode(model.truncated(psi), *sample_codes(options, model, count)) for psi in (0.0, 1.0)]
+        yield from (ends[0] + psi * (ends[1] - ends[0]) for psi in values)
+    else:
+        for value in values:
+            yield sample_codes(options, model if value == math.inf else model.truncated(value), count)[0]
 
 
 def mixing(options: Options, model: Model) -> list[Path]:
