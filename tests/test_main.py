@@ -36,8 +36,9 @@ def test_help_is_fast_and_lists_only_flags_of_this_package():
     assert time.monotonic() - start < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
     assert sorted(flags) == [
-        "classes", "config", "coordinator", "extractor", "mode", "multihost", "num_processes", "num_samples", "out",
-        "process_id", "same_latents", "seed", "step", "truncation", "workdir",
+        "classes", "config", "coordinator", "direction", "extractor", "format", "image", "layers", "method", "mode",
+        "multihost", "num_processes", "num_samples", "out", "path", "process_id", "same_latents", "seed", "step",
+        "truncation", "view", "workdir",
     ]  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
         (["--mode=sample", "--workdir=nowhere"], "nowhere holds no run"),
         (
             [CONFIG, "--truncation=0.5"],
-            "--truncation has no meaning with --mode=train; expected with: sample, evaluate",
+            "--truncation has no meaning with --mode=train; expected with: sample, evaluate, explore",
         ),
         ([CONFIG, "--process_id=1", "--num_processes=2"], "--coordinator is missing; expected: --coordinator, --num"),
         ([CONFIG, "--coordinator=here", "--num_processes=2", "--process_id=0"], "--coordinator=here.*HOST:PORT"),

@@ -36,6 +36,12 @@ def _define_whole_number(name: str, default: int | None, meaning: str, lowest: i
     )
 
 
+VIEWS = (
+    "interpolation", "truncation", "classes", "seeds", "mixing", "directions", "projection", "neighbors", "spectrum",
+    "timelapse",
+)  # fmt: skip
+OF_GENERATORS = tuple(view for view in VIEWS if view != "timelapse")
+
 CONFIG_HELP = (
     "The config of the run, by its name or as a file: NAME, NAME:ARG, FILE.py or FILE.py:ARG, where ARG selects a "
     "variant, as in dcgan:mnist or configs/dcgan.py:mnist."
@@ -43,9 +49,11 @@ CONFIG_HELP = (
 WORKDIR_HELP = "The folder of the run. Default: runs/NAME, or runs/NAME-ARG."
 CONFIG = config_flags.DEFINE_config_file("config", None, CONFIG_HELP)
 WORKDIR = flags.DEFINE_string("workdir", None, WORKDIR_HELP)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "explore"], "What to do.")
 NUM_SAMPLES = _define_whole_number(
-    "num_samples", None, "Number of samples. Default: 64 to sample; config.evaluation.num_samples to evaluate."
+    "num_samples",
+    None,
+    "Number of samples. Default: 64 to sample; config.evaluation.num_samples to evaluate; of rows or keys to explore.",
 )
 SEED = _define_whole_number(
     "seed", 0, "Seed of the samples. Sample i of a seed is always the same image.", 0, 2**32 - 1
@@ -63,8 +71,23 @@ TRUNCATION = flags.DEFINE_float(
 OUT = flags.DEFINE_string(
     "out",
     None,
-    "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices.",
+    "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices. To "
+    "explore: a folder, or a file of the view. Default: explore/ in the workdir.",
 )
+DIRECTION = flags.DEFINE_list(
+    "direction", [], "Moves every sample along directions, FILE:INDEX*STRENGTH,...: of a file of --view=directions."
+)
+VIEW = flags.DEFINE_enum("view", None, VIEWS, "What to explore: see docs/explore.md.")
+IMAGE = flags.DEFINE_string("image", None, "The image file to project, of the size of the run's images.")
+PATH = flags.DEFINE_enum(
+    "path", None, ["slerp", "linear", "cubic"],
+    "Interpolation. Default: cubic with styles, slerp with normal latents, linear with uniform ones.",
+)  # fmt: skip
+METHOD = flags.DEFINE_enum("method", "sefa", ["sefa", "pca"], "How directions are found.")
+LAYERS = flags.DEFINE_enum(
+    "layers", None, ["coarse", "middle", "fine"], "Styles that directions move. Default: all of them."
+)
+FORMAT = flags.DEFINE_enum("format", None, ["gif", "mp4"], "Of animations. Default: gif, or that of --out.")
 STEP = flags.DEFINE_string("step", None, "The checkpoint: the number of its step, last, or best. Default: last.")
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Join a multi-process run; the cluster is detected (Slurm, Kubernetes, TPU, Open MPI)."
@@ -74,20 +97,42 @@ NUM_PROCESSES = _define_whole_number("num_processes", None, "Number of processes
 PROCESS_ID = _define_whole_number("process_id", None, "Index of this process, 0 .. num_processes - 1.", 0)
 
 MODES_OF = {
-    "num_samples": ("sample", "evaluate"),
-    "seed": ("sample", "evaluate"),
-    "extractor": ("evaluate",),
-    "classes": ("sample",),
+    "num_samples": ("sample", "evaluate", "explore"),
+    "seed": ("sample", "evaluate", "explore"),
+    "extractor": ("evaluate", "explore"),
+    "classes": ("sample", "explore"),
     "same_latents": ("sample",),
-    "truncation": ("sample", "evaluate"),
-    "out": ("sample",),
-    "step": ("sample", "evaluate"),
+    "truncation": ("sample", "evaluate", "explore"),
+    "out": ("sample", "explore"),
+    "step": ("sample", "evaluate", "explore"),
+    "direction": ("sample",),
+    "view": ("explore",),
+    "image": ("explore",),
+    "path": ("explore",),
+    "method": ("explore",),
+    "layers": ("explore",),
+    "format": ("explore",),
     "multihost": ("train",),
     "coordinator": ("train",),
     "num_processes": ("train",),
     "process_id": ("train",),
 }
 """The modes that use a flag. A flag that is not listed is used by all of them."""
+
+VIEWS_OF = {
+    "num_samples": tuple(view for view in OF_GENERATORS if view != "projection"),
+    "seed": OF_GENERATORS,
+    "extractor": ("projection", "neighbors"),
+    "classes": OF_GENERATORS,
+    "truncation": tuple(view for view in OF_GENERATORS if view not in ("truncation", "projection")),
+    "step": OF_GENERATORS,
+    "image": ("projection",),
+    "path": ("interpolation",),
+    "method": ("directions",),
+    "layers": ("directions",),
+    "format": ("interpolation", "projection", "timelapse"),
+}
+"""The views that use a flag of --mode=explore. A flag that is not listed is used by all of them."""
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -109,6 +154,17 @@ def check_modes() -> None:
     for flag, modes in MODES_OF.items():
         if flags.FLAGS[flag].present and mode not in modes:
             raise UserError(f"--{flag} has no meaning with --mode={mode}; expected with: {', '.join(modes)}")
+    if mode == "explore":
+        _check_view(VIEW.value)
+
+
+def _check_view(view: str | None) -> None:
+    """Raises `UserError` where there is no view, or a flag is set that the view does not use."""
+    if view is None:
+        raise UserError(f"--view is missing; expected: {', '.join(VIEWS)}")
+    for flag, views in VIEWS_OF.items():
+        if flags.FLAGS[flag].present and view not in views:
+            raise UserError(f"--{flag} has no meaning with --view={view}; expected with: {', '.join(views)}")
 
 
 def workdir() -> Path:

@@ -20,6 +20,7 @@ def run(workdir: Path) -> int:
         classes=flags.CLASSES.value,
         same_latents=flags.SAME_LATENTS.value,
         truncation=flags.TRUNCATION.value,
+        moves=flags.DIRECTION.value,
         **flags.checkpoint(),
     )
     return 0

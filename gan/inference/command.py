@@ -9,7 +9,7 @@ import numpy as np
 
 from gan.data import is_point
 from gan.errors import UserError
-from gan.inference import sampling
+from gan.inference import directions, sampling
 from gan.inference.model import load
 from gan.io import atomic, plots
 
@@ -25,6 +25,7 @@ def sample(
     classes: Sequence[str] = (),
     same_latents: bool = False,
     truncation: float | None = None,
+    moves: Sequence[str] = (),
     checkpoint: str | None = None,
     step: int | None = None,
 ) -> None:
@@ -42,6 +43,7 @@ def sample(
         has a column for each.
       same_latents: use the same latent for one cycle, so that a row of the grid shows it in each class.
       truncation: see `Game.truncated`.
+      moves: "FILE:INDEX*STRENGTH" each, directions in which every sample is moved: see `directions.offset`.
       checkpoint: see `load`.
       step: see `load`.
 
@@ -55,11 +57,12 @@ def sample(
     model = load(folder, checkpoint=checkpoint, step=step)
     labels = model.class_indices(classes)
     choices = {"seed": seed, "classes": labels, "truncation": truncation, "same_latents": same_latents}
-    arrays = {"images": model.sample(count, **choices)}
+    offset = directions.offset(model, moves) if moves else None
+    arrays = {"images": model.sample(count, **choices, offset=offset)}
     if model.game.is_conditional:
         arrays["labels"] = np.resize(np.asarray(labels or range(model.game.num_classes), np.int32), count)
         arrays["class_names"] = np.array(model.class_names)
-    out = out or folder / samples_file(model.step, count, seed, truncation, labels, same_latents)
+    out = out or folder / samples_file(model.step, count, seed, truncation, labels, same_latents, moves)
     image_path = out.with_suffix(".png")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,13 @@ def sample(
 
 
 def samples_file(
-    step: int, count: int, seed: int, truncation: float | None, labels: Sequence[int], same_latents: bool
+    step: int,
+    count: int,
+    seed: int,
+    truncation: float | None,
+    labels: Sequence[int],
+    same_latents: bool,
+    moves: Sequence[str] = (),
 ) -> str:
     """The name of the NPZ file of samples: one for each step and each choice, so that none overwrites another."""
     is_short = len(labels) <= sampling.MAX_COLUMNS
@@ -86,5 +95,6 @@ def samples_file(
         *([] if truncation is None else [f"truncation{truncation:g}"]),
         *([f"classes{shown}"] if labels else []),
         *(["same_latents"] if same_latents else []),
+        *([f"moved{zlib.crc32(repr(list(moves)).encode()):08x}"] if moves else []),
     ]
     return f"{'_'.join(parts)}.npz"

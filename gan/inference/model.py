@@ -54,7 +54,7 @@ class Model:
 
     def sample(
         self, count: int, *, seed: int = 0, classes: Sequence[int | str] = (), truncation: float | None = None,
-        same_latents: bool = False,
+        same_latents: bool = False, offset: Array | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Images uint8 [count, H, W, C], or points float32: the same as those of `--mode=sample`.
 
@@ -64,6 +64,7 @@ class Model:
           classes: names or indices; consecutive samples cycle through them, by default through all classes.
           truncation: see `Game.truncated`.
           same_latents: use the same latent for one cycle.
+          offset: added to the code of each sample: see `gan.inference.directions.offset`.
 
         Raises:
           UserError: a class that there is not, or an option that this generator has no use for.
@@ -73,7 +74,8 @@ class Model:
             raise UserError(f"{option} needs a conditional generator; the generator of {self.source} is unconditional")
         game = self.game if truncation is None else self.game.truncated(truncation)
         labels = self.class_indices(classes)
-        batches = sampling.draw(game, self.ema, seed=seed, count=count, labels=labels, same_latents=same_latents)
+        choices = {"labels": labels, "same_latents": same_latents, "offset": offset}
+        batches = sampling.draw(game, self.ema, seed=seed, count=count, **choices)
         found = [batch["image"] for batch in batches]
         return np.concatenate(found) if found else np.zeros((0, *self.game.image_shape), np.uint8)
 

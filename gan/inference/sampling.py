@@ -80,6 +80,7 @@ def draw(
     batch_size: int = 100,
     labels: Sequence[int] = (),
     same_latents: bool = False,
+    offset: Array | None = None,
 ) -> Iterator[dict]:
     """Yields samples 0..count - 1 in batches {"image": uint8 [n, H, W, C], "label": int32 [n]}, n <= batch_size.
 
@@ -88,6 +89,7 @@ def draw(
     Args:
       labels: sample i has the label labels[i % len(labels)]; by default all classes of the game, in equal shares.
       same_latents: sample i has the latent i // len(labels) of the seed instead of the latent i.
+      offset: added to each latent [Z], or where the generator has styles to the styles [L, W] of each.
     """
     mesh = sharding.local_mesh()
     labels = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
@@ -97,7 +99,7 @@ def draw(
         rows = np.arange(first, first + batch_size, dtype=np.uint32)
         latent_rows = rows // len(labels) if same_latents else rows
         inputs = jax.device_put((latent_rows, labels[rows % len(labels)]), sharding.split_rows(mesh, 0))
-        image, label = jax.device_get(_samples(ema, *inputs, jnp.uint32(seed), game=game))
+        image, label = jax.device_get(_samples(ema, *inputs, jnp.uint32(seed), offset, game=game))
         valid = min(batch_size, count - first)
         yield {"image": image[:valid], "label": label[:valid]}
 
@@ -114,8 +116,15 @@ def class_columns(game: Game, labels: Sequence[int] = ()) -> int:
 
 
 @functools.partial(jax.jit, static_argnames="game")
-def _samples(ema: GeneratorEMA, rows: Array, label: Array, seed: Array, *, game: Game) -> tuple[Array, Array]:
-    image, _ = game.generate(ema.variables, latents(game, seed, rows), label, train=False)
+def _samples(
+    ema: GeneratorEMA, rows: Array, label: Array, seed: Array, offset: Array | None, *, game: Game
+) -> tuple[Array, Array]:
+    latent, style_offsets = latents(game, seed, rows), None
+    if offset is not None and game.has_styles:
+        style_offsets = jnp.broadcast_to(offset, (len(rows), *offset.shape))
+    elif offset is not None:
+        latent = latent + offset[None]
+    image, _ = game.generate(ema.variables, latent, label, train=False, style_offsets=style_offsets)
     return image if is_point(game.image_shape) else to_uint8(image, game.output.image_range), label
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from gan.io import animation
 from gan.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
     return sheet
 
 
-def save_png(path: Path, image: np.ndarray) -> None:
+def save_png(path: Path, image: np.ndarray, *, enlarge: bool = True) -> None:
     """Writes an image uint8 [H, W, 1 or 3] as PNG, whole or not at all; a small one is enlarged."""
     png = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    scale = max(1, 1024 // max(png.size))
+    scale = max(1, 1024 // max(png.size)) if enlarge else 1
     png = png.resize((png.width * scale, png.height * scale), Image.Resampling.NEAREST)
     with replacing(path) as tmp:
         png.save(tmp, format="PNG")
@@ -96,21 +97,23 @@ def draw_animation(workdir: Path) -> None:
     animate(shown, workdir / "training.gif")
 
 
-def animate(images: Sequence[Path], path: Path, seconds: float = 0.25) -> None:
-    """Writes PNG files of one size as an endless GIF, `seconds` per file and two seconds for the last."""
+def animate(images: Sequence[Path], path: Path, seconds: float = 0.25) -> bool:
+    """Writes PNG files of one size as an endless animation, `seconds` per file and two seconds for the last.
+
+    A file that cannot be read is left out, with a warning. Returns whether there was any to write.
+    """
     frames = []
     for image in images:
         try:
-            frame = Image.open(image, formats=("PNG",)).convert("RGB")
-            frame.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE), Image.Resampling.BOX)
-            frames.append(frame.quantize(64, dither=Image.Dither.NONE))
+            frame = animation.reduced(np.asarray(Image.open(image, formats=("PNG",)).convert("RGB")))
+            small = Image.fromarray(frame)
+            small.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE), Image.Resampling.BOX)
+            frames.append(np.asarray(small))
         except Exception as error:  # PIL raises many kinds
             logger.warning("%s is left out of the animation: %s", image, error)
-    if not frames:
-        return
-    durations = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
-    with replacing(path) as tmp:
-        frames[0].save(tmp, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    if frames:
+        animation.save(path, frames, seconds=seconds, hold=2.0)
+    return bool(frames)
 
 
 def draw_losses(workdir: Path) -> None:
@@ -130,4 +133,27 @@ def draw_losses(workdir: Path) -> None:
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     with replacing(workdir / "losses.png") as tmp:
+        FigureCanvasAgg(figure).print_png(tmp)
+
+
+def draw_spectrum(path: Path, record: dict) -> None:
+    """Draws power spectra of data and samples, and their ratio in dB, over the spatial frequency.
+
+    `record` holds the lists `cycles_per_pixel`, `data`, `samples` and `samples_over_data_db`, all of one length.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # late, as in draw_losses
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    power, ratio = figure.subplots(1, 2)
+    for name, color in (("data", "black"), ("samples", "tab:orange")):
+        power.plot(record["cycles_per_pixel"], record[name], label=name, color=color)
+    power.set(xlabel="cycles per pixel", ylabel="power", yscale="log")
+    power.legend(frameon=False)
+    ratio.axhline(0, color="black", linewidth=0.8)
+    ratio.plot(record["cycles_per_pixel"], record["samples_over_data_db"], color="tab:orange")
+    ratio.set(xlabel="cycles per pixel", ylabel="samples / data (dB)")
+    for axes in (power, ratio):
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as tmp:
         FigureCanvasAgg(figure).print_png(tmp)

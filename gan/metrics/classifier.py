@@ -137,7 +137,7 @@ def accuracy(variables: Mapping, images: np.ndarray, labels: np.ndarray) -> floa
 
 def features(variables: Mapping, images: np.ndarray) -> np.ndarray:
     """float32 [N, 128] from uint8 images [N, H, W, C]: the output of the layer before the classes."""
-    return image_ops.in_batches(functools.partial(_features, variables), image_ops.checked(images), BATCH_SIZE)
+    return image_ops.in_batches(functools.partial(forward, variables), image_ops.checked(images), BATCH_SIZE)
 
 
 def probabilities(variables: Mapping, features: np.ndarray) -> np.ndarray:
@@ -216,7 +216,8 @@ def _apply(variables, batch):
 
 
 @jax.jit
-def _features(variables, batch):
+def forward(variables: Mapping, batch: Array) -> Array:
+    """`features` of a batch of any type in 0..255, as a function that JAX transforms."""
     return _apply(variables, batch)[0]
 
 

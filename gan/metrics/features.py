@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
 from gan.config import specs
 from gan.errors import UserError, lookup
@@ -31,6 +32,8 @@ class Extractor(NamedTuple):
     """uint8 [N, H, W, C] to float32 [N, dimension]."""
     probabilities: Callable[[np.ndarray], np.ndarray] | None = None
     """Features [N, dimension] to class probabilities [N, K], without running the network again."""
+    differentiable: Callable[[Array], Array] | None = None
+    """The features of float images [N, H, W, C] in 0..255, to be transformed by JAX, where they are such a function."""
 
 
 class DatasetInfo(NamedTuple):
@@ -57,6 +60,7 @@ def inception_extractor(info: DatasetInfo, resize: str = "tensorflow", path: str
         inception.FEATURES,
         functools.partial(inception.features, network, resize=resize),
         functools.partial(inception.probabilities, network),
+        inception.forward(network, info.image_shape[:2], resize),
     )
 
 
@@ -81,12 +85,19 @@ def classifier_extractor(info: DatasetInfo) -> Extractor:
         classifier.FEATURES,
         functools.partial(classifier.features, trained.variables),
         functools.partial(classifier.probabilities, trained.variables),
+        functools.partial(classifier.forward, trained.variables),
     )
 
 
 def pixel_extractor(info: DatasetInfo) -> Extractor:
     """The pixels scaled to [0, 1]: for small images, and for memorization, where learned features would hide copies."""
-    return Extractor("pixels", _hash("pixels", info.image_shape), int(np.prod(info.image_shape)), _flat_pixels)
+    return Extractor(
+        "pixels",
+        _hash("pixels", info.image_shape),
+        int(np.prod(info.image_shape)),
+        _flat_pixels,
+        differentiable=lambda images: images.reshape(len(images), -1) / 255,
+    )
 
 
 def custom(

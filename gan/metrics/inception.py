@@ -13,7 +13,7 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +212,15 @@ def features(inception: Inception, images: np.ndarray, resize: str = "tensorflow
     Args:
       resize: how images are resized to 299x299, a key of `RESIZES`. "tensorflow" is that of the published FID.
     """
+    size = image_ops.checked(images).shape[1:3]
+    return image_ops.in_batches(forward(inception, size, resize), images, BATCH_SIZE)
+
+
+def forward(inception: Inception, size: tuple[int, int], resize: str = "tensorflow") -> Callable[[Array], Array]:
+    """`features` of a batch of images of this (height, width) and of any type, as a function that JAX transforms."""
     matrix, clip = lookup(RESIZES, resize, "resize")
-    height, width = image_ops.checked(images).shape[1:3]
-    forward = functools.partial(
-        _forward, inception.variables, rows=matrix(height, SIZE), columns=matrix(width, SIZE), clip=clip
-    )
-    return image_ops.in_batches(forward, images, BATCH_SIZE)
+    rows, columns = (matrix(length, SIZE) for length in size)
+    return functools.partial(_forward, inception.variables, rows=rows, columns=columns, clip=clip)
 
 
 def probabilities(inception: Inception, features: np.ndarray) -> np.ndarray:

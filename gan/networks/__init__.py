@@ -14,6 +14,11 @@ The class of a network states what it can do, as class attributes or fields:
 - `styles: bool`, of a generator: whether it is style-based. It then has the methods `mapping(latent, label) -> styles
   [B, L, W]` and `synthesis(styles) -> image` for L layers, passes its styles through Flax's `perturb("styles", ...)`,
   and has a field `truncation`, the part of the way from the mean style to each style that is kept in evaluation.
+- `latent_layers: str`, of a generator: a regular expression for the paths of the layers that the latent enters, or with
+  styles the styles: those whose outputs are affine in it (in conv_gan, in its ReLU). The first of them to be called is
+  the first layer.
+- `latent_parts: int`, of a generator without styles: the number of equal parts of the latent of which each enters
+  another layer, from the smallest image to the largest; 1, or no such attribute, where the latent is not split.
 - `group_size: int`, of a discriminator: how many consecutive examples its logits depend on together; 1: each logit
   depends on its own example only.
 - `takes_rows: bool`, of a discriminator: whether it has a field `rows`, the rows of the batch that its images are. Any

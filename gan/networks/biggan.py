@@ -56,6 +56,7 @@ class Generator(nn.Module):
     """
 
     styles: ClassVar[bool] = False
+    latent_layers: ClassVar[str] = r"Dense_0|GeneratorBlock_\d+/ModulatedBatchNorm_\d+/(scale|offset)"
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
@@ -69,6 +70,12 @@ class Generator(nn.Module):
     conditioning: str = "none"
     remat: bool = False
     axis_name: str | None = None
+
+    @property
+    def latent_parts(self) -> int:
+        """One for the dense layer and one for each block, where the latent is split; else 1."""
+        widths = self.widths or published_widths("generator", self.image_shape, SIZES, "biggan").generator
+        return len(widths) if self.split_latent else 1
 
     @nn.compact
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:

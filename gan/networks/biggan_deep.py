@@ -45,6 +45,7 @@ class Generator(nn.Module):
     """
 
     styles: ClassVar[bool] = False
+    latent_layers: ClassVar[str] = r"Dense_0|GeneratorBlock_\d+/ModulatedBatchNorm_\d+/(scale|offset)"
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]

@@ -47,6 +47,7 @@ class Generator(nn.Module):
     """
 
     styles: ClassVar[bool] = False
+    latent_layers: ClassVar[str] = "Dense_0"
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]

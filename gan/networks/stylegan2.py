@@ -67,6 +67,7 @@ class Generator(nn.Module):
     """
 
     styles: ClassVar[bool] = True
+    latent_layers: ClassVar[str] = r"Styled(Conv|Image)_\d+/EqualDense_0"
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset({STYLE_MEAN})
 
     image_shape: tuple[int, int, int]
