@@ -95,6 +95,7 @@ def get_config() -> ConfigDict:
                 batch_norm=True,  # as in the generator; False for penalties on the gradient of D
                 kernel_init="normal(0.02)",  # as in the generator
             ),
+            "freeze": "",  # discriminator:N keeps the first N layers of D, from the image on, as they are (FreezeD)
             "ema_halflife": 10_000.0,  # of the average of G (EMA) that samples come from, in images; 0: no average
             # Schedules of the fields above as functions of the number of images seen, such as "linear(5e-5, 1e6)" or
             # "cosine(5e-5, 1e6)": see gan/schedules.py. Empty: constant.
