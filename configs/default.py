@@ -116,6 +116,7 @@ def get_config() -> ConfigDict:
             "log_every": 50,  # steps between lines of metrics.jsonl
             "sample_every": 500,  # steps between sample images; 0: none
             "checkpoint_every": 500,  # steps between checkpoints; 0: only at the end
+            "keep_every": 0,  # checkpoints of multiples of this step are kept for ever, beside the last three; 0: none
             "evaluate_every": 0,  # steps between evaluations; 0: none
             "evaluation": {
                 "split": "test",  # split of the reference images

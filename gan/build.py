@@ -70,6 +70,7 @@ class Options:
     log_every: int
     sample_every: int
     checkpoint_every: int
+    keep_every: int
     evaluate_every: int
     parallel: str
     shard_state: bool

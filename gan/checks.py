@@ -46,7 +46,7 @@ def check_values(config: ConfigDict) -> None:
         )
     if config.log_every < 1:
         raise UserError(f"config.log_every={config.log_every} must be at least 1")
-    for field in ("sample_every", "checkpoint_every", "evaluate_every"):
+    for field in ("sample_every", "checkpoint_every", "keep_every", "evaluate_every"):
         if config[field] < 0:
             raise UserError(f"config.{field}={config[field]} must not be negative (0: only at the end, or never)")
     if config.evaluation.standing_batches < 0:

@@ -20,6 +20,8 @@ from gan.train import memory, sources
 
 logger = logging.getLogger(__name__)
 
+KEEP_EVERY = "keep_every"
+
 
 class RunSetup(NamedTuple):
     """A run, at the state from which it is trained."""
@@ -66,9 +68,13 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     _check_memory(config, setup.game, sharding.bytes_per_device(setup.shapes, layout), mesh)
     record, changes = _record(config, dataset, setup.shapes), []
     if old is not None:
-        also = memory.fields_of_memory(setup.game, old["config"], config)
+        also = memory.fields_of_memory(setup.game, old["config"], config) | {KEEP_EVERY}
         changes = workdir.continue_with(folder, old, record["config"], record["dataset"], also=also)
-    manager = checkpoint.open_manager(folder / "checkpoints")
+    earlier = [] if old is None else old.get("changes", [])
+    kept_every = {change.get("from") for change in [*earlier, *changes] if change.get("field") == KEEP_EVERY}
+    manager = checkpoint.open_manager(
+        folder / "checkpoints", keep_every=setup.options.keep_every, kept_every=kept_every
+    )
     target = sharding.abstract(setup.shapes, layout)
     restored = checkpoint.restore(manager, target, set_aside=folder / "damaged_checkpoints")
     start = setup.initial_state(layout) if restored is None else restored
@@ -79,7 +85,6 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
             writer.finish(folder, is_of_points=data.is_point(dataset.image_shape))
         logger.info("the run is complete: step %d of %d. To train longer: --config.steps=%d",
                     first, config.steps, 2 * first)  # fmt: skip
-    earlier = [] if old is None else old.get("changes", [])
     # A change at a later step, of a history that is not continued, has been in force since the restored step.
     record["changes"] = [change | {"step": min(change["step"], first)} for change in earlier] + [
         {"step": first, **change} for change in changes
