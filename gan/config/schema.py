@@ -40,13 +40,16 @@ FIELDS: Mapping[str, Any] = {
                                              "augment.ada_images")},
     "parallel": str, "shard_state": bool,
     "loggers": tuple[str, ...], "log_every": int, "sample_every": int, "checkpoint_every": int, "keep_every": int,
-    "evaluate_every": int, "freeze": str,
+    "evaluate_every": int, "initialize_from": str, "initialize_parts": tuple[str, ...], "freeze": str,
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
     "evaluation.standing_batches": int, "evaluation.extractor": str, "evaluation.metrics": tuple[str, ...],
 }  # fmt: skip
 """Every field and its type, except `penalties.NAME`, a float, and its `schedules.penalties.NAME`."""
 
-ADDED: Mapping[str, Any] = {"loggers": ("tensorboard",), "keep_every": 0, "freeze": ""}
+ADDED: Mapping[str, Any] = {
+    "loggers": ("tensorboard",), "keep_every": 0, "initialize_from": "",
+    "initialize_parts": ("generator", "discriminator", "ema"), "freeze": "",
+}  # fmt: skip
 """Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 
 LARGEST = 2**31 - 1
