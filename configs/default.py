@@ -97,6 +97,11 @@ def get_config() -> ConfigDict:
                 batch_norm=True,  # as in the generator; False for penalties on the gradient of D
                 kernel_init="normal(0.02)",  # as in the generator
             ),
+            # Fine-tuning: the networks begin as those of another run or export, where names and shapes of parameters
+            # are the same. RUN (its newest checkpoint), RUN@STEP, RUN@best, or an exported folder; empty: at random.
+            "initialize_from": "",
+            "initialize_parts": ("generator", "discriminator", "ema"),  # which of them are taken from there
+            "freeze": "",  # discriminator:N keeps the first N layers of D, from the image on, as they are (FreezeD)
             "ema_halflife": 10_000.0,  # of the average of G (EMA) that samples come from, in images; 0: no average
             # Schedules of the fields above as functions of the number of images seen, such as "linear(5e-5, 1e6)" or
             # "cosine(5e-5, 1e6)": see gan/schedules.py. Empty: constant.
@@ -117,6 +122,7 @@ def get_config() -> ConfigDict:
             "log_every": 50,  # steps between lines of metrics.jsonl
             "sample_every": 500,  # steps between sample images; 0: none
             "checkpoint_every": 500,  # steps between checkpoints; 0: only at the end
+            "keep_every": 0,  # checkpoints of multiples of this step are kept for ever, beside the last three; 0: none
             "evaluate_every": 0,  # steps between evaluations; 0: none
             "evaluation": {
                 "split": "test",  # split of the reference images

@@ -70,6 +70,7 @@ class Options:
     log_every: int
     sample_every: int
     checkpoint_every: int
+    keep_every: int
     evaluate_every: int
     parallel: str
     shard_state: bool
@@ -163,7 +164,7 @@ def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_clas
     game = _with_whole_groups(game, at_once)
     checks.check_networks(config, game, at_once)
     checks.check_estimator(config, game, at_once)
-    return game
+    return _with_frozen_layers(config, game)
 
 
 def make_schedules(config: ConfigDict) -> Schedules:
@@ -252,6 +253,25 @@ def _with_whole_groups(game: Game, at_once: int) -> Game:
         return game
     rows = dataclasses.replace(estimator.rows, run=group)
     return dataclasses.replace(game, gradient_estimator=dataclasses.replace(estimator, rows=rows))
+
+
+def _with_frozen_layers(config: ConfigDict, game: Game) -> Game:
+    """The game of which the first layers of D, as many as `config.freeze` says, are never updated."""
+    if not config.freeze:
+        return game
+    field, network = f"config.freeze={config.freeze!r}", config.discriminator.network
+    layers_of = stated(game.discriminator.module, "layers_from_image", None)
+    if layers_of is None:
+        raise UserError(f"{field}: the discriminator of network {network!r} has no method layers_from_image")
+    layers = layers_of()
+    player, _, count = config.freeze.partition(":")
+    if player != "discriminator" or not count.isdecimal() or not 1 <= int(count) <= len(layers):
+        raise UserError(
+            f"{field}; expected: nothing, or discriminator:N with N from 1 to {len(layers)}, the layers of this "
+            f"{network!r} before its logit"
+        )
+    frozen = tuple(name for layer in layers[: int(count)] for name in layer)
+    return dataclasses.replace(game, discriminator=dataclasses.replace(game.discriminator, frozen=frozen))
 
 
 def _scheduled(field: str, text: str, base: Any) -> Schedule:

@@ -21,6 +21,9 @@ from gan.estimators import Exact
 from gan.game import SPECTRAL_NORM, DiscriminatorOutput, Game, initial_variables, stated
 from gan.penalties import ESTIMATED, PENALTIES
 
+INITIALIZE_PARTS = ("generator", "discriminator", "ema")
+"""What a run can take from another one."""
+
 FOLDER = "folder"
 """The name of the dataset that is a folder of images."""
 
@@ -47,7 +50,7 @@ def check_values(config: ConfigDict) -> None:
         )
     if config.log_every < 1:
         raise UserError(f"config.log_every={config.log_every} must be at least 1")
-    for field in ("sample_every", "checkpoint_every", "evaluate_every"):
+    for field in ("sample_every", "checkpoint_every", "keep_every", "evaluate_every"):
         if config[field] < 0:
             raise UserError(f"config.{field}={config[field]} must not be negative (0: only at the end, or never)")
     if config.evaluation.standing_batches < 0:
@@ -55,6 +58,7 @@ def check_values(config: ConfigDict) -> None:
             f"config.evaluation.standing_batches={config.evaluation.standing_batches} must not be negative (0: the "
             f"averaged statistics)"
         )
+    _check_fine_tuning(config)
     if config.shard_state and config.parallel != "jit":
         raise UserError(
             f"config.shard_state=True has no meaning with config.parallel={config.parallel!r}, which keeps the state "
@@ -70,6 +74,14 @@ def check_values(config: ConfigDict) -> None:
     images = config.steps * config.batch_size * config.discriminator_steps
     if images >= 2**32:
         raise UserError(f"config.steps={config.steps} shows {images} images; at most {2**32 - 1} can be counted")
+
+
+def _check_fine_tuning(config: ConfigDict) -> None:
+    """The parts that are taken from another run are parts, and at least one."""
+    parts = tuple(config.initialize_parts)
+    unknown = [part for part in parts if part not in INITIALIZE_PARTS]
+    if unknown or not parts or len(set(parts)) < len(parts):
+        raise UserError(f"config.initialize_parts={parts}; expected: one or more of {', '.join(INITIALIZE_PARTS)}")
 
 
 def check_data(settings: Mapping[str, Any]) -> None:

@@ -97,6 +97,8 @@ class PlayerSpec:
     """Whether its kernels are divided by their largest singular values."""
     steps: int = 1
     """Updates in a train step."""
+    frozen: tuple[str, ...] = ()
+    """Names of the submodules of the module whose parameters are never updated."""
     scatter: Callable[[Any], Any] = unchanged
     """Applied to a gradient before the optimizer: with `config.shard_state` it keeps this device's part."""
     gather: Callable[[Any], Any] = unchanged

@@ -93,7 +93,7 @@ def discriminator_step(
         state.discriminator, gradient, batch_stats, game.discriminator, hyperparams.discriminator
     )
     if game.clips_weights:
-        discriminator = clip_weights(discriminator, hyperparams.weight_clip)
+        discriminator = clip_weights(discriminator, hyperparams.weight_clip, game.discriminator)
     new_images = jnp.uint32(len(batch["label"])) * jnp.uint32(device_count(axis_name))
     running_stats = update_running_stats(state.running_stats, observed)
     if game.adaptive_augment:

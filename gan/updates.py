@@ -33,10 +33,15 @@ def gradient_of(
     The batch comes in `game.microbatches` parts, one after the other: their gradients, metrics and observations are
     averaged, and each part starts from the batch statistics of the part before it. `part["key"]` is the part's own
     key, for draws that are not made by example.
+
+    The gradient of frozen parameters is zero, and is not computed.
     """
 
     def over_parts(penalized: bool) -> tuple[Any, tuple]:
-        gradient = jax.grad(lambda *given: objective(*given, penalized), has_aux=True)
+        def penalized_objective(params: Any, *given: Any) -> tuple[Array, tuple]:
+            return objective(_without_gradient(params, spec), *given, penalized)
+
+        gradient = jax.grad(penalized_objective, has_aux=True)
         if game.microbatches == 1:
             return gradient(player.params, player.batch_stats, batch | {"key": key})
         return _accumulated(gradient, player, batch, game, key)
@@ -96,19 +101,38 @@ def penalties_of(spec: PlayerSpec, view: Any, hyperparams: Hyperparams, penalize
 def optimizer_step(
     player: Player, gradient: Any, batch_stats: Any, spec: PlayerSpec, hyperparams: PlayerHyperparams
 ) -> tuple[Player, Array]:
-    """The player after one step of its optimizer, and the norm of its gradient before clipping."""
+    """The player after one step of its optimizer, and the norm of its gradient before clipping.
+
+    Frozen parameters stay as they are, without weight decay; their gradient is zero (`gradient_of`), and so are their
+    part of the norm and their moments.
+    """
     gradient = spec.scatter(gradient)
     norm = optax.tree.norm(gradient)
     limit = hyperparams.clip_norm
     scale = jnp.where((limit > 0) & (norm > limit), limit / norm, 1.0)
     gradient = jax.tree.map(lambda leaf: leaf * scale, gradient)
     updates, opt_state = spec.optimizer(hyperparams).update(gradient, player.opt_state, player.params)
-    return Player(spec.gather(optax.apply_updates(player.params, updates)), batch_stats, opt_state), norm
+    params = spec.gather(optax.apply_updates(player.params, updates))
+    return Player(_with_frozen(params, player.params, spec), batch_stats, opt_state), norm
 
 
-def clip_weights(player: Player, bound: Array) -> Player:
-    """The player, its parameters clipped to [-bound, bound] (Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1)."""
-    return player.replace(params=jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound), player.params))
+def clip_weights(player: Player, bound: Array, spec: PlayerSpec) -> Player:
+    """The player, its parameters clipped to [-bound, bound] (Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1).
+
+    Frozen parameters stay as they are.
+    """
+    params = jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound), player.params)
+    return player.replace(params=_with_frozen(params, player.params, spec))
+
+
+def _without_gradient(params: Any, spec: PlayerSpec) -> Any:
+    """The parameters, of which those of the frozen submodules are constants."""
+    return dict(params) | {name: jax.lax.stop_gradient(params[name]) for name in spec.frozen} if spec.frozen else params
+
+
+def _with_frozen(params: Any, before: Any, spec: PlayerSpec) -> Any:
+    """The parameters, of which those of the frozen submodules are bitwise what they were before."""
+    return dict(params) | {name: before[name] for name in spec.frozen} if spec.frozen else params
 
 
 def mean_of_top(losses: Array, logits: Array, share: Array) -> Array:

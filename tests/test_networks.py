@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 from flax.errors import InvalidRngError
 
 from configs import default
@@ -73,6 +74,37 @@ def test_a_discriminator_states_its_groups_and_rows(network):
     assert module.group_size == (4 if network == "stylegan2" else 1)
     if draws(network, "discriminator"):
         assert module.takes_rows
+
+
+@pytest.mark.parametrize(
+    ("network", "fields"),
+    [(network, {}) for network in NETWORKS] + [
+        ("dcgan", {"batch_norm": False}), ("mlp", {"layers": (2, 1)}), ("r3gan", {"widths": (4, 8, 8), "blocks": 1}),
+        ("stylegan2", {"widths": (4, 4, 4), "architecture": "orig"}), ("stylegan2", {"widths": (4, 4, 4)}),
+        ("sagan", {"widths": (4, 4, 4), "attention": (16,)}), ("biggan", {"widths": (), "halvings": 0, "width": 1}),
+        ("biggan_deep", {"widths": (4, 4, 8), "attention": (16,), "remat": True}), ("resnet", {"widths": (4, 4, 4)}),
+    ],
+)  # fmt: skip
+def test_a_discriminator_states_its_layers_from_the_image_on(network, fields):
+    module = built(network, "discriminator").clone(**fields)
+    calls = []
+
+    def record(call, args, kwargs, context):
+        if len(context.module.path) == 1 and context.method_name == "__call__":
+            calls.append(context.module.path[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        image, label = inputs(network, "discriminator"), jnp.zeros(4, jnp.int32)
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, label, False))
+    layers = module.layers_from_image()
+    names = [name for layer in layers for name in layer]
+    assert len(set(names)) == len(names) and all(layers)
+    # In the order of the calls, from the first on, and without those that make the logit.
+    assert names == [name for name in dict.fromkeys(calls) if name in names]
+    with_params = [name for name in dict.fromkeys(calls) if name in shapes["params"]]
+    assert with_params[: len(names)] == names and set(shapes["params"]) > set(names)
+    assert len(with_params) == len(names) + 1  # the dense layer of the logit
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -88,7 +88,10 @@ LAYERS = flags.DEFINE_enum(
     "layers", None, ["coarse", "middle", "fine"], "Styles that directions move. Default: all of them."
 )
 FORMAT = flags.DEFINE_enum("format", None, ["gif", "mp4"], "Of animations. Default: gif, or that of --out.")
-STEP = flags.DEFINE_string("step", None, "The checkpoint: the number of its step, last, or best. Default: last.")
+STEP = flags.DEFINE_string(
+    "step", None, "The checkpoint: the number of its step, last, or best; to evaluate also all. Default: last."
+)
+ALL_STEPS = "all"
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Join a multi-process run; the cluster is detected (Slurm, Kubernetes, TPU, Open MPI)."
 )
@@ -186,7 +189,8 @@ def checkpoint() -> dict:
     try:
         return {"step": whole_number(STEP.value)}
     except ValueError:
-        raise UserError(f"--step={STEP.value}; expected: the number of a step, last, or best") from None
+        also = "; all is for --mode=evaluate" if STEP.value == ALL_STEPS else ""
+        raise UserError(f"--step={STEP.value}; expected: the number of a step, last, or best{also}") from None
 
 
 def config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:

@@ -14,6 +14,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "n_critic": "discriminator_steps", "n_dis": "discriminator_steps", "n_d": "discriminator_steps",
     "ngf": "generator.width", "ndf": "discriminator.width",
     "gp": "penalties.wgan_gp", "gamma": "penalties.r1", "r1_gamma": "penalties.r1",
+    "pretrained": "initialize_from", "init_from": "initialize_from", "freezed": "freeze", "freeze_d": "freeze",
     "ema": "ema_halflife", "dtype": "compute_dtype", "precision": "compute_dtype", "metrics": "evaluation.metrics",
 }  # fmt: skip
 """The names of fields in papers and other libraries, and the field here."""

@@ -40,7 +40,8 @@ FIELDS: Mapping[str, Any] = {
     **{f"schedules.{name}": str for name in ("ema_halflife", "weight_clip", "top_k", "augment.p", "augment.target",
                                              "augment.ada_images")},
     "parallel": str, "shard_state": bool,
-    "loggers": tuple[str, ...], "log_every": int, "sample_every": int, "checkpoint_every": int, "evaluate_every": int,
+    "loggers": tuple[str, ...], "log_every": int, "sample_every": int, "checkpoint_every": int, "keep_every": int,
+    "evaluate_every": int, "initialize_from": str, "initialize_parts": tuple[str, ...], "freeze": str,
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
     "evaluation.standing_batches": int, "evaluation.extractor": str, "evaluation.metrics": tuple[str, ...],
 }  # fmt: skip
@@ -49,7 +50,10 @@ FIELDS: Mapping[str, Any] = {
 NAMED: Mapping[str, Any] = {"penalties": float, "schedules.penalties": str}
 """The groups whose fields have the names of penalties, and the type of these fields."""
 
-ADDED: Mapping[str, Any] = {"loggers": ("tensorboard",), "data.mirror": False, "data.white": 0.0}
+ADDED: Mapping[str, Any] = {
+    "loggers": ("tensorboard",), "data.mirror": False, "data.white": 0.0, "keep_every": 0, "initialize_from": "",
+    "initialize_parts": ("generator", "discriminator", "ema"), "freeze": "",
+}  # fmt: skip
 """Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 
 LARGEST = 2**31 - 1

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from gan.evaluation import evaluator
-from gan.evaluation.options import evaluation_options
-from gan.evaluation.reference import open_data
+from gan.evaluation.options import EvaluationOptions, evaluation_options
+from gan.evaluation.reference import RealData, open_data
 from gan.inference.model import Model, checkpoint_steps, load, recorded
 from gan.io import plots, workdir
 
@@ -37,17 +37,11 @@ def evaluate(
     Raises:
       UserError: no run or checkpoint in `folder`, other data than it was trained on, or an option out of range.
     """
-    config, dataset = recorded(folder)
-    given = {"num_samples": count, "extractor": extractor}
-    given = {field: value for field, value in given.items() if value is not None}
-    config.evaluation.update(given)
-    options = evaluation_options(config, flags={field: f"--{field}" for field in given})
-    real_data = open_data(options)  # mistakes come out before anything that takes long
+    options, real_data = _options_and_data(folder, count, extractor)  # mistakes come out before what takes long
     models = _models(folder, checkpoint, step)
     if truncation is not None:
         models = {name: model.truncated(truncation) for name, model in models.items()}
-    run_evaluator = evaluator.create(options, seed, real_data)
-    workdir.check_data(folder, dataset, run_evaluator.fingerprint)
+    run_evaluator = _create(folder, options, seed, real_data)
     checkpoints, real = {}, run_evaluator.real_baseline()
     logger.info("real training images: %s", evaluator.describe(real))
     for name, model in models.items():
@@ -68,6 +62,27 @@ def evaluate(
     }
     workdir.write_record(folder / "evaluation.json", record)
     logger.info("%s", folder / "evaluation.json")
+
+
+def open_evaluator(folder: Path, *, count: int | None, seed: int, extractor: str | None) -> evaluator.Evaluator:
+    """The evaluator of the run in `folder`; the arguments and errors are those of `evaluate`."""
+    options, real_data = _options_and_data(folder, count, extractor)
+    return _create(folder, options, seed, real_data)
+
+
+def _options_and_data(folder: Path, count: int | None, extractor: str | None) -> tuple[EvaluationOptions, RealData]:
+    config, _ = recorded(folder)
+    given = {"num_samples": count, "extractor": extractor}
+    given = {field: value for field, value in given.items() if value is not None}
+    config.evaluation.update(given)
+    options = evaluation_options(config, flags={field: f"--{field}" for field in given})
+    return options, open_data(options)
+
+
+def _create(folder: Path, options: EvaluationOptions, seed: int, real_data: RealData) -> evaluator.Evaluator:
+    run_evaluator = evaluator.create(options, seed, real_data)
+    workdir.check_data(folder, recorded(folder)[1], run_evaluator.fingerprint)
+    return run_evaluator
 
 
 def _models(folder: Path, checkpoint: str | None, step: int | None) -> dict[str, Model]:

@@ -162,7 +162,7 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
     folder = Path(path)
     config, dataset = recorded(folder)
     setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
-    kept_in = _kept_in(folder, checkpoint, step)
+    kept_in = checkpoint_folder(folder, checkpoint, step)
     step, ema = _restore_ema(kept_in, setup, step)
     return Model(
         game=setup.game,
@@ -203,8 +203,8 @@ def class_index(name: int | str, class_names: Sequence[str]) -> int:
     )
 
 
-def _kept_in(folder: Path, checkpoint: str | None, step: int | None) -> Path:
-    """The subfolder of a run that has the checkpoint. Raises `UserError` where none has it."""
+def checkpoint_folder(folder: Path, checkpoint: str | None, step: int | None) -> Path:
+    """The subfolder of a run that has the checkpoint that `load` means. Raises `UserError` where none has it."""
     if checkpoint is not None and checkpoint not in CHECKPOINTS:
         raise UserError(f"checkpoint={checkpoint!r} is unknown; expected: {', '.join(CHECKPOINTS)}")
     names = CHECKPOINTS if checkpoint is None and step is not None else (checkpoint or "last",)

@@ -7,6 +7,7 @@ with it, so that a changed byte is detected.
 import logging
 import shutil
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,30 @@ from gan.parallel import processes
 logger = logging.getLogger(__name__)
 
 KEEP = 3
-"""Checkpoints of a run that are kept."""
+"""The last checkpoints of a run that are kept."""
 
 
-def open_manager(directory: Path, *, read_only: bool = False, keep: int = KEEP) -> ocp.CheckpointManager:
+def open_manager(
+    directory: Path, *, read_only: bool = False, keep: int = KEEP, keep_every: int = 0, kept_every: Collection[int] = ()
+) -> ocp.CheckpointManager:
     """The manager of a run's checkpoints. It keeps the last `keep` and saves in the background.
+
+    Checkpoints whose step is a multiple of `keep_every` are kept for ever; 0: none are. So are those that are there
+    already whose step is a multiple of one of `kept_every`, the intervals of earlier launches.
 
     Incomplete checkpoints, of a killed process or a full disk, are removed unless the manager is `read_only`.
     """
+    policies = ocp.checkpoint_managers
+    there = [int(path.name) for path in directory.glob("*") if path.name.isdecimal()]
+    kept = [step for step in there if any(every and step % every == 0 for every in kept_every)]
+    preserved = [policies.LatestN(keep), policies.CustomSteps(kept)]
+    if keep_every:
+        preserved.append(policies.EveryNSteps(keep_every))
     return ocp.CheckpointManager(
         directory.absolute(),
         item_names=("state", "ema", "digests"),
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=policies.AnyPreservationPolicy(preserved),
             create=not read_only,
             read_only=read_only,
             enable_async_checkpointing=True,

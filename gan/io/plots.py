@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,6 +133,33 @@ def draw_losses(workdir: Path) -> None:
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     with replacing(workdir / "losses.png") as tmp:
+        FigureCanvasAgg(figure).print_png(tmp)
+
+
+def draw_metrics(path: Path, lines: Sequence[Mapping[str, float]], real: Mapping[str, float]) -> None:
+    """Draws a plot of each metric of `lines` over their steps, with that of real images as a dashed line.
+
+    The band of a metric NAME with a NAME_std is one standard deviation wide, up and down.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # late, as in draw_losses
+    from matplotlib.figure import Figure
+
+    names = [name for name in lines[0] if name != "step" and not name.endswith("_std")]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
+    steps = [line["step"] for line in lines]
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, index + 1, xlabel="step", title=name)
+        values = np.array([line.get(name, np.nan) for line in lines], np.float64)
+        axes.plot(steps, values, "o-", markersize=3)
+        if all(f"{name}_std" in line for line in lines):
+            deviations = np.array([line[f"{name}_std"] for line in lines])
+            axes.fill_between(steps, values - deviations, values + deviations, alpha=0.2)
+        if name in real:
+            axes.axhline(real[name], linestyle="--", linewidth=1, color="gray")
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as tmp:
         FigureCanvasAgg(figure).print_png(tmp)
 
 

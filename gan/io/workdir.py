@@ -169,6 +169,9 @@ def _check_record(record: Any) -> None:
         raise ValueError("its dataset has no names")
     if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and 1 <= n < 2**15 for n in shape):
         raise ValueError(f"its dataset's images are {str(shape)[:40]}")
+    source = record.get("initialized_from", {"digest": "", "step": 0})
+    if not isinstance(source, dict) or not source.keys() >= {"digest", "step"}:
+        raise ValueError("its source has no digest")
 
 
 def versions() -> dict[str, str]:

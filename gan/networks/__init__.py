@@ -21,6 +21,10 @@ The class of a network states what it can do, as class attributes or fields:
   another layer, from the smallest image to the largest; 1, or no such attribute, where the latent is not split.
 - `group_size: int`, of a discriminator: how many consecutive examples its logits depend on together; 1: each logit
   depends on its own example only.
+- `layers_from_image() -> tuple[tuple[str, ...], ...]`, of a discriminator, a method that uses its fields alone: for
+  each of its layers, from the image on, the names of the submodules with its parameters. A layer is a convolution or a
+  dense layer with its normalization, and in a network of blocks all that is at one stage. What computes the logit, or a
+  vector of the label, is in none. `config.freeze` counts these layers.
 - `takes_rows: bool`, of a discriminator: whether it has a field `rows`, the rows of the batch that its images are. Any
   discriminator that draws random numbers in training needs it, so that a part of a batch gets the draws that it has
   within the whole batch.

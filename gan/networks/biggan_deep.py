@@ -28,6 +28,7 @@ from gan.networks.resblocks import (
     ResampledConv,
     average_downsample,
     first_size,
+    layers_of_blocks,
     nearest_upsample,
     published_widths,
     sizes_after_blocks,
@@ -115,14 +116,23 @@ class Discriminator(nn.Module):
     conditioning: str = "none"
     remat: bool = False
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: the blocks of each stage, with the attention after them, are one.
+
+        The first has the convolution of the image, too.
+        """
+        widths, halvings = self._widths_and_halvings()
+        stages = layers_of_blocks(self.image_shape, len(widths) - 1, halvings, self.attention, "biggan_deep")
+        layers = [
+            (*(f"DiscriminatorBlock_{stage * self.depth + block}" for block in range(self.depth)), *attention)
+            for stage, (_, *attention) in enumerate(stages)
+        ]
+        return (("Conv_0", *layers[0]), *layers[1:]) if layers else (("Conv_0",),)
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
-        widths, halvings = self.widths, self.halvings
-        if not widths or not halvings:
-            published = published_widths("discriminator", self.image_shape, SIZES, "biggan_deep")
-            widths = widths or tuple(self.width * multiple for multiple in published.discriminator)
-            halvings = halvings or published.halvings
+        widths, halvings = self._widths_and_halvings()
         first, *others = widths
         _check_depth("discriminator", self.depth)
         if any(new < old for old, new in zip(widths, others, strict=False)):
@@ -139,6 +149,14 @@ class Discriminator(nn.Module):
         x = jnp.sum(jax.nn.relu(x), axis=(1, 2))
         logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
+
+    def _widths_and_halvings(self) -> tuple[tuple[int, ...], int]:
+        widths, halvings = self.widths, self.halvings
+        if not widths or not halvings:
+            published = published_widths("discriminator", self.image_shape, SIZES, "biggan_deep")
+            widths = widths or tuple(self.width * multiple for multiple in published.discriminator)
+            halvings = halvings or published.halvings
+        return widths, halvings
 
 
 class GeneratorBlock(nn.Module):

@@ -88,6 +88,10 @@ class Discriminator(nn.Module):
     conditioning: str = "none"
     axis_name: str | None = None
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: each convolution is one, and the hidden dense layer."""
+        return ("Conv_0",), ("Conv_1",), ("Dense_0",)
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         _check_size(self.image_shape)

@@ -107,6 +107,12 @@ class Discriminator(nn.Module):
     conditioning: str = "none"
     axis_name: str | None = None
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: each convolution with its normalization is one."""
+        depth = len(stage_sizes(self.image_shape, self.depth)) - 1
+        normalizations = [(f"BatchNorm_{stage - 1}",) if stage and self.batch_norm else () for stage in range(depth)]
+        return tuple((f"Conv_{stage}", *normalizations[stage]) for stage in range(depth))
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)

@@ -90,6 +90,10 @@ class Discriminator(nn.Module):
     axis_name: str | None = None
     rows: Rows = ALL
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: each convolution is one, and the hidden dense layer."""
+        return (*((f"Conv_{layer}",) for layer in range(len(self.channels))), ("Dense_0",))
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         _check_size(self.image_shape)

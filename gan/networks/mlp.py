@@ -69,6 +69,10 @@ class Discriminator(nn.Module):
     axis_name: str | None = None
     rows: Rows = ALL
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: each hidden layer is one."""
+        return tuple((f"Dense_{layer}",) for layer in range(len(self.layers)))
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)

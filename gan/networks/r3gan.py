@@ -96,6 +96,16 @@ class Discriminator(nn.Module):
     conditioning: str = "none"
     remat: bool = False
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: the residual blocks of each stage, with the 1x1 convolution before them, are one."""
+        layers, convs = [], 0
+        for index, width in enumerate(reversed(self.widths)):
+            changes = index == 0 or width != self.widths[len(self.widths) - index]
+            blocks = (f"ResidualBlock_{index * self.blocks + block}" for block in range(self.blocks))
+            layers.append((*((f"Conv_{convs}",) if changes else ()), *blocks))
+            convs += changes
+        return tuple(layers)
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         size = smallest_stage("r3gan", "discriminator", self.image_shape, self.widths)

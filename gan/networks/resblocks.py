@@ -188,6 +188,19 @@ def discriminator_features(
     return jnp.sum(jax.nn.relu(x), axis=(1, 2))
 
 
+def layers_of_blocks(
+    image_shape: tuple[int, int, int], blocks: int, halvings: int, attention: tuple[int, ...], network: str
+) -> tuple[tuple[str, ...], ...]:
+    """The `layers_from_image` of a discriminator whose features are `discriminator_features`."""
+    sizes = sizes_after_blocks(image_shape, blocks, halvings, attention, network)
+    layers, attended = [], 0
+    for block, size in enumerate(sizes):
+        is_attended = size[0] in attention and size not in sizes[block + 1 :]
+        layers.append((f"DiscriminatorBlock_{block}", *([f"SelfAttention_{attended}"] if is_attended else [])))
+        attended += is_attended
+    return tuple(layers)
+
+
 def average_downsample(x: Array) -> Array:
     """The mean over each 2x2 pixels: [B, H, W, C] to [B, H / 2, W / 2, C]."""
     batch, height, width, channels = x.shape

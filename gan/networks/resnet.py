@@ -106,6 +106,11 @@ class Discriminator(nn.Module):
     conditioning: str = "none"
     remat: bool = False
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: each block is one."""
+        widths = self.widths or published_widths("discriminator", self.image_shape, SIZES, "resnet").discriminator
+        return tuple((f"DiscriminatorBlock_{block}",) for block in range(len(widths)))
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)

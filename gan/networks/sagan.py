@@ -28,6 +28,7 @@ from gan.networks.resblocks import (
     PublishedWidths,
     discriminator_features,
     first_size,
+    layers_of_blocks,
     published_widths,
 )
 
@@ -107,14 +108,23 @@ class Discriminator(nn.Module):
     conditioning: str = "none"
     remat: bool = False
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: each block, with the attention after it, is one."""
+        widths, halvings = self._widths_and_halvings()
+        return layers_of_blocks(self.image_shape, len(widths), halvings, self.attention, "sagan")
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         init = initializer(self.kernel_init)
+        widths, halvings = self._widths_and_halvings()
+        x = discriminator_features(image, widths, halvings, self.attention, init, "sagan", self.remat)
+        logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
+        return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
+
+    def _widths_and_halvings(self) -> tuple[tuple[int, ...], int]:
         widths, halvings = self.widths, self.halvings
         if not widths or not halvings:
             published = published_widths("discriminator", self.image_shape, SIZES, "sagan")
             widths = widths or tuple(self.width * multiple for multiple in published.discriminator)
             halvings = halvings or published.halvings
-        x = discriminator_features(image, widths, halvings, self.attention, init, "sagan", self.remat)
-        logit = nn.Dense(1, kernel_init=init)(x)[:, 0]
-        return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
+        return widths, halvings

@@ -199,6 +199,16 @@ class Discriminator(nn.Module):
     remat: bool = False
     axis_name: str | None = None
 
+    def layers_from_image(self) -> tuple[tuple[str, ...], ...]:
+        """See `gan.networks`: each stage is one, the first with the 1x1 convolution of the image."""
+        convs = 3 if self.architecture == "resnet" else 2
+        names = [
+            [f"EqualConv_{stage * convs + conv + 1}" for conv in range(convs)] for stage in range(len(self.widths) - 1)
+        ]
+        names.append([f"EqualConv_{(len(self.widths) - 1) * convs + 1}", "EqualDense_0"])
+        names[0].insert(0, "EqualConv_0")
+        return tuple(map(tuple, names))
+
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         if self.architecture not in ARCHITECTURES:

@@ -104,7 +104,7 @@ class Recorder:
     def steps_before_due(self, step: int) -> int:
         """Steps after `step` until something is due."""
         options = self._options
-        intervals = (options.log_every, options.sample_every, options.evaluate_every, options.checkpoint_every)
+        intervals = (options.log_every, options.sample_every, options.evaluate_every, *self._saving_intervals())
         return min([options.steps - step] + [every - step % every for every in intervals if every])
 
     def record(self, step: int, count: int, metrics: dict, waited: float) -> None:
@@ -128,7 +128,7 @@ class Recorder:
             if not isinstance(error, Diverged) and not processes.is_peer_failure(error):
                 self.save(step, state)  # what was trained is not lost
             raise
-        if due(step, options.checkpoint_every, options.steps) or step == options.steps:
+        if step == options.steps or any(due(step, every, options.steps) for every in self._saving_intervals()):
             self.save(step, state)
 
     def stop(self, step: int, state: states.TrainState, number: int) -> None:
@@ -171,6 +171,9 @@ class Recorder:
                 if not (is_finite := np.isfinite(leaf)).all():
                     raise self._diverged(step, f"{name}_parameter is {leaf[~is_finite][0]}")
         checkpoint.save(self._manager, step, state)
+
+    def _saving_intervals(self) -> tuple[int, int]:
+        return self._options.checkpoint_every, self._options.keep_every
 
     def _log(self, step: int, images: int) -> None:
         metrics = {name: float(np.mean(values)) for name, values in self._fetch(step).items()}

@@ -16,9 +16,14 @@ from gan.errors import UserError
 from gan.game import Game, parameter_count
 from gan.io import checkpoint, workdir, writer
 from gan.parallel import processes, sharding
-from gan.train import memory, sources
+from gan.train import initialize_from, memory, sources
+from gan.train.initialize_from import Row
 
 logger = logging.getLogger(__name__)
+
+KEEP_EVERY = "keep_every"
+INITIALIZED_FROM = "initialized_from"
+"""The entry of `config.json` with the source of a run's first state."""
 
 
 class RunSetup(NamedTuple):
@@ -38,6 +43,8 @@ class RunSetup(NamedTuple):
 
     class_counts: tuple[int, ...] | None = None
     """The number of examples of each class, where it is known."""
+    rows: tuple[Row, ...] = ()
+    """What became of each array, where this launch took networks from `config.initialize_from`."""
 
     @property
     def game(self) -> Game:
@@ -59,6 +66,7 @@ def prepare_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> Ru
 def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSetup:
     """As `prepare_run`, without writing. "auto" microbatches become those of the recorded run, or 1."""
     old = processes.broadcast_from_primary(lambda: workdir.read(folder))
+    config = initialize_from.with_recorded(config, old)
     if config.microbatches == build.AUTO:
         config = memory.with_microbatches(config, memory.recorded_number(old, config.batch_size))
     setup = build.setup(config, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
@@ -66,12 +74,20 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     _check_memory(config, setup.game, sharding.bytes_per_device(setup.shapes, layout), mesh)
     record, changes = _record(config, dataset, setup.shapes), []
     if old is not None:
-        also = memory.fields_of_memory(setup.game, old["config"], config)
+        also = memory.fields_of_memory(setup.game, old["config"], config) | {KEEP_EVERY}
         changes = workdir.continue_with(folder, old, record["config"], record["dataset"], also=also)
-    manager = checkpoint.open_manager(folder / "checkpoints")
+    earlier = [] if old is None else old.get("changes", [])
+    kept_every = {change.get("from") for change in [*earlier, *changes] if change.get("field") == KEEP_EVERY}
+    manager = checkpoint.open_manager(
+        folder / "checkpoints", keep_every=setup.options.keep_every, kept_every=kept_every
+    )
     target = sharding.abstract(setup.shapes, layout)
-    restored = checkpoint.restore(manager, target, set_aside=folder / "damaged_checkpoints")
-    start = setup.initial_state(layout) if restored is None else restored
+    start = checkpoint.restore(manager, target, set_aside=folder / "damaged_checkpoints")
+    rows, source = (), None if old is None else old.get(INITIALIZED_FROM)
+    if start is None:
+        start, rows, source = initialize_from.first_state(config, setup, layout, source)
+    if source is not None:
+        record[INITIALIZED_FROM] = source
     first = int(start.step)
     is_complete = first >= config.steps
     if is_complete:
@@ -79,18 +95,19 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
             writer.finish(folder)
         logger.info("the run is complete: step %d of %d. To train longer: --config.steps=%d",
                     first, config.steps, 2 * first)  # fmt: skip
-    earlier = [] if old is None else old.get("changes", [])
     # A change at a later step, of a history that is not continued, has been in force since the restored step.
     record["changes"] = [change | {"step": min(change["step"], first)} for change in earlier] + [
         {"step": first, **change} for change in changes
     ]
     counts = None if is_complete else count_classes(dataset)
-    return RunSetup(config, setup, start, manager, is_complete, record, old is not None, counts)
+    return RunSetup(config, setup, start, manager, is_complete, record, old is not None, counts, rows)
 
 
 def begin(run: RunSetup, folder: Path) -> None:
     """Writes `config.json`, and says what is trained."""
     processes.broadcast_from_primary(lambda: workdir.write(folder, run.record))
+    if run.rows:
+        checkpoint.save(run.manager, 0, run.state)  # from here on the source is not needed
     _announce(run, folder)
 
 
@@ -194,6 +211,12 @@ def _announce(run: RunSetup, folder: Path) -> None:
         for name, player, value in conditional
     )
     logger.info("; ".join(players))
+    if run.rows:
+        source = record[INITIALIZED_FROM]
+        logger.info(
+            "initialized from step %s of %s: %d arrays are taken, %d are not:\n%s", source["step"], source["path"],
+            source["arrays_taken"], source["arrays_initialized"], initialize_from.table(run.rows),
+        )  # fmt: skip
     for warning in checks.warnings_on_labels(run.game, dataset["class_names"], run.class_counts):
         logger.warning(warning)
     if "memory" in record:
