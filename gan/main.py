@@ -1,4 +1,4 @@
-"""Train a GAN, sample from a trained one, or evaluate it.
+"""Train a GAN, sample from a trained one, evaluate it, or export it.
 
 Train, or resume a run with the same command:
   python -m gan.main --config=NAME[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
@@ -12,6 +12,9 @@ Sample:
 Evaluate:
   python -m gan.main --mode=evaluate --workdir=DIR [--num_samples=10000] [--seed=0] [--extractor=NAME]
                      [--truncation=0.7] [--step=N]
+
+Export:
+  python -m gan.main --mode=export --workdir=DIR --out=FOLDER [--dtype=bfloat16] [--truncation=0.7] [--step=N]
 
 Train with several processes or hosts: run the same command in each process, with --multihost, which detects Slurm,
 Kubernetes, a TPU pod or Open MPI, or with --coordinator=HOST:PORT --num_processes=N --process_id=I.
@@ -38,7 +41,7 @@ import sys  # noqa: E402
 from absl import app  # noqa: E402
 
 from gan import __version__  # noqa: E402
-from gan.cli import evaluate, fields, flags, sample, train  # noqa: E402
+from gan.cli import evaluate, export, fields, flags, sample, train  # noqa: E402
 from gan.cli.exit_status import exit_status  # noqa: E402
 from gan.cli.logging import set_up_logging  # noqa: E402
 from gan.config import loading  # noqa: E402
@@ -84,6 +87,8 @@ def _run(words: list[str]) -> int:
         return sample.run(workdir)
     if mode == "evaluate":
         return evaluate.run(workdir)
+    if mode == "export":
+        return export.run(workdir)
     return train.run(flags.CONFIG.value, workdir, LAUNCHED)
 
 

@@ -43,7 +43,7 @@ CONFIG_HELP = (
 WORKDIR_HELP = "The folder of the run. Default: runs/NAME, or runs/NAME-ARG."
 CONFIG = config_flags.DEFINE_config_file("config", None, CONFIG_HELP)
 WORKDIR = flags.DEFINE_string("workdir", None, WORKDIR_HELP)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "export"], "What to do.")
 NUM_SAMPLES = _define_whole_number(
     "num_samples", None, "Number of samples. Default: 64 to sample; config.evaluation.num_samples to evaluate."
 )
@@ -63,8 +63,10 @@ TRUNCATION = flags.DEFINE_float(
 OUT = flags.DEFINE_string(
     "out",
     None,
-    "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices.",
+    "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices. To "
+    "export: the folder to write.",
 )
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Type of the weights in an export.")
 STEP = flags.DEFINE_string("step", None, "The checkpoint: the number of its step, last, or best. Default: last.")
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Join a multi-process run; the cluster is detected (Slurm, Kubernetes, TPU, Open MPI)."
@@ -79,9 +81,10 @@ MODES_OF = {
     "extractor": ("evaluate",),
     "classes": ("sample",),
     "same_latents": ("sample",),
-    "truncation": ("sample", "evaluate"),
-    "out": ("sample",),
-    "step": ("sample", "evaluate"),
+    "truncation": ("sample", "evaluate", "export"),
+    "out": ("sample", "export"),
+    "dtype": ("export",),
+    "step": ("sample", "evaluate", "export"),
     "multihost": ("train",),
     "coordinator": ("train",),
     "num_processes": ("train",),
