@@ -14,7 +14,8 @@ Evaluate:
                      [--truncation=0.7] [--step=N]
 
 Export:
-  python -m gan.main --mode=export --workdir=DIR --out=FOLDER [--dtype=bfloat16] [--truncation=0.7] [--step=N]
+  python -m gan.main --mode=export --workdir=DIR --out=FOLDER [--format=safetensors,stablehlo,onnx,web]
+                     [--dtype=bfloat16] [--truncation=0.7] [--step=N]
 
 Train with several processes or hosts: run the same command in each process, with --multihost, which detects Slurm,
 Kubernetes, a TPU pod or Open MPI, or with --coordinator=HOST:PORT --num_processes=N --process_id=I.

@@ -36,8 +36,8 @@ def test_help_is_fast_and_lists_only_flags_of_this_package():
     assert time.monotonic() - start < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
     assert sorted(flags) == [
-        "classes", "config", "coordinator", "dtype", "extractor", "mode", "multihost", "num_processes", "num_samples", "out",
-        "process_id", "same_latents", "seed", "step", "truncation", "workdir",
+        "classes", "config", "coordinator", "dtype", "extractor", "format", "mode", "multihost", "num_processes",
+        "num_samples", "out", "process_id", "same_latents", "seed", "step", "truncation", "workdir",
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ def run(workdir: Path) -> int:
     command.export(
         workdir,
         Path(flags.OUT.value),
+        formats=flags.FORMAT.value or command.DEFAULT,
         dtype=flags.DTYPE.value,
         truncation=flags.TRUNCATION.value,
         **flags.checkpoint(),

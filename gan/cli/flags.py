@@ -66,7 +66,10 @@ OUT = flags.DEFINE_string(
     "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices. To "
     "export: the folder to write.",
 )
-DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Type of the weights in an export.")
+DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Type of the weights in an export. Default: float32.")
+FORMAT = flags.DEFINE_list(
+    "format", [], "What to export: safetensors, stablehlo, onnx, web. Default: safetensors,stablehlo."
+)
 STEP = flags.DEFINE_string("step", None, "The checkpoint: the number of its step, last, or best. Default: last.")
 MULTIHOST = flags.DEFINE_bool(
     "multihost", False, "Join a multi-process run; the cluster is detected (Slurm, Kubernetes, TPU, Open MPI)."
@@ -84,6 +87,7 @@ MODES_OF = {
     "truncation": ("sample", "evaluate", "export"),
     "out": ("sample", "export"),
     "dtype": ("export",),
+    "format": ("export",),
     "step": ("sample", "evaluate", "export"),
     "multihost": ("train",),
     "coordinator": ("train",),

@@ -37,7 +37,7 @@ def save(path: Path, trees: Mapping[str, Any], *, dtype: str = "float32") -> Non
     arrays = {key: np.asarray(np.asarray(leaf), dtype) for key, leaf in flat(trees).items()}
     digests = {key: _digest(array) for key, array in arrays.items()}
     with atomic.replacing(path) as tmp:
-        safetensors_numpy.save_file(arrays, tmp, metadata={DIGESTS: json.dumps(digests)})
+        tmp.write_bytes(safetensors_numpy.save(arrays, metadata={DIGESTS: json.dumps(digests)}))
 
 
 def read(path: Path, prefix: str = "") -> dict[str, np.ndarray]:
