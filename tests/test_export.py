@@ -1,7 +1,9 @@
 """`--mode=export`: what is written of a generator gives the run's own samples."""
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ import runs
 
 import gan
 from gan.errors import UserError
-from gan.export import command
+from gan.export import card, command, web
 from gan.inference import exported
 from gan.io import weights, workdir
 
@@ -28,7 +30,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def export(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("exports") / "export"
-    command.export(run, out)
+    command.export(run, out, formats=["safetensors"])
     return out
 
 
@@ -52,7 +54,7 @@ def test_an_export_is_loaded_as_the_run_is(run, export):
 
 
 def test_bfloat16_halves_the_weights(run, export, tmp_path):
-    command.export(run, tmp_path, dtype="bfloat16")
+    command.export(run, tmp_path, formats=(), dtype="bfloat16")
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (export, tmp_path)]
     assert sizes[1] < 0.6 * sizes[0]
     rounded = command.stored_as(gan.load(run), "bfloat16")
@@ -81,11 +83,79 @@ def test_the_cache_of_the_hub_is_read(export, tmp_path):
 
 
 def test_the_truncation_of_an_export_is_that_of_its_samples(run, tmp_path):
-    command.export(run, tmp_path, truncation=0.5)
+    command.export(run, tmp_path, formats=(), truncation=0.5)
     assert float(abs(gan.load(tmp_path).latents(50)).max()) <= 0.5
     np.testing.assert_array_equal(gan.load(tmp_path).sample(3), gan.load(run).sample(3, truncation=0.5))
-    command.export(tmp_path, tmp_path / "again")
+    command.export(tmp_path, tmp_path / "again", formats=())
     assert exported.record_of(tmp_path / "again").truncation == 0.5
+
+
+def evaluation(step, **protocol):
+    """An `evaluation.json` of one checkpoint."""
+    metrics = {"fd_pixels": 12.345678, "points": [1, 2]}
+    checkpoint = {"step": step, "metrics": metrics, "warnings": ["few samples"], "seconds": 1.0}
+    return {
+        "checkpoints": {"best": checkpoint},
+        "real_training_images": {"fd_pixels": 1.5},
+        "protocol": {"num_samples": 50, "extractor": "pixels"} | protocol,
+    }
+
+
+def test_the_card_says_what_the_records_say(run, tmp_path):
+    (run / "evaluation.json").write_text(json.dumps(evaluation(step=7)))
+    command.export(run, tmp_path / "a", formats=())
+    text = (tmp_path / "a" / "README.md").read_text()
+    front = text.split("---\n")[1].splitlines()
+    assert front[:2] == ["library_name: gan", "pipeline_tag: unconditional-image-generation"]
+    assert not any(line.startswith("license:") for line in front)
+    assert {'- "dcgan"', '- "made"', '- "fd_pixels"'} <= set(front)
+    for line in ("| fd_pixels | 12.346 | 1.5 |", "- few samples", "- num_samples: `50`", "![Samples of seed 0](samples.png)",
+                 "generator.width = 4", "The generator of a generative adversarial network: the average"):  # fmt: skip
+        assert line in text
+    assert 'gan.load("FOLDER")' in text and "deserialize" not in text  # no program was exported
+    assert (tmp_path / "a" / "samples.png").stat().st_size > 100
+    # An export of the export has the evaluation, and one of another truncation has not.
+    command.export(tmp_path / "a", tmp_path / "b", formats=())
+    assert "| fd_pixels | 12.346 | 1.5 |" in (tmp_path / "b" / "README.md").read_text()
+    command.export(tmp_path / "a", tmp_path / "c", formats=(), truncation=0.5)
+    assert "This checkpoint was not evaluated." in (tmp_path / "c" / "README.md").read_text()
+    assert card.evaluation_of(evaluation(step=6), 7, None) is None
+    assert card.evaluation_of(evaluation(step=7, truncation=0.5), 7, 0.5) is not None
+
+
+def test_formats_are_added_to_an_export(run, tmp_path):
+    command.export(run, tmp_path, formats=())
+    command.export(tmp_path, tmp_path, formats=["stablehlo"])
+    command.export(tmp_path, tmp_path, formats=["safetensors"])
+    assert exported.record_of(tmp_path).formats == ("safetensors", "stablehlo")
+    assert "export.deserialize" in (tmp_path / "README.md").read_text()
+    assert command.chosen(["web"]) == ("safetensors", "onnx", "web")
+    with pytest.raises(UserError, match="--format=jpeg is unknown; expected: safetensors, stablehlo, onnx, web"):
+        command.export(run, tmp_path, formats=["jpeg"])
+
+
+def test_the_page_is_given_names_as_data(run, tmp_path, monkeypatch):
+    model = dataclasses.replace(gan.load(run), class_names=("</script><script>", *"123456789"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="expected: npm install onnxruntime-web"):
+        web.check(model)
+    for name in web.RUNTIME_FILES:
+        (tmp_path / web.RUNTIME / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / web.RUNTIME / name).write_bytes(b"runtime")
+    web.check(model)
+    (tmp_path / "generator.onnx").write_bytes(b"graph")
+    web.save(model, tmp_path / "generator.onnx", tmp_path / "web", truncation=0.5)
+    page = (tmp_path / "web" / "index.html").read_text()
+    assert page.count("</script>") == 2  # of the page itself
+    start = page.index(">", page.index('id="settings"')) + 1
+    settings = json.loads(page[start : page.index("</script>", start)])
+    assert settings["classNames"][0] == "</script><script>" and settings["truncation"] == 0.5
+    assert settings["prior"] == {"mean": 0.0, "sd": 1.0} and settings["imageShape"] == [8, 8, 1]
+    named = set(
+        re.findall(r'(?:src|href|from) ?=? ?"(?:\./)?([^":]+)"', page + (tmp_path / "web" / "page.mjs").read_text())
+    )
+    assert named <= {path.name for path in (tmp_path / "web").iterdir()}
+    assert not re.search(r"https?://", page)
 
 
 def test_what_is_not_an_export_is_one_line(run, export, tmp_path):

@@ -56,6 +56,7 @@ def export(
       UserError: no run or checkpoint, an invalid argument, a package that is missing, or a folder that cannot be
         written.
     """
+    chosen(formats)
     _check_out(out)
     model = load(folder, checkpoint=checkpoint, step=step)
     source = exported.folder_of(folder)

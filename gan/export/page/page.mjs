@@ -158,7 +158,7 @@ function setUp() {
     Object.assign(psi, { min: -1, max: 1.5, step: 0.05, value: settings.truncation ?? 1 });
     element("psi-label").textContent = "Truncation psi";
   } else {
-    Object.assign(psi, { min: 0.1, max: 3, step: 0.1, value: settings.truncation ?? 3 });
+    Object.assign(psi, { min: 0.1, max: Math.max(3, 1 + (settings.truncation ?? 0)), step: 0.1, value: settings.truncation ?? 3 });
     element("psi-label").textContent = "Truncation (standard deviations)";
   }
 }
