@@ -1,4 +1,4 @@
-"""Train a GAN, sample from a trained one, evaluate it, or explore it.
+"""Train a GAN, sample from a trained one, evaluate it, explore it, or export it.
 
 Train, or resume a run with the same command:
   python -m gan.main --config=NAME[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
@@ -16,6 +16,10 @@ Evaluate:
 Explore, with the views of docs/explore.md:
   python -m gan.main --mode=explore --view=NAME --workdir=DIR [--num_samples=8] [--seed=0] [--classes=NAME,NAME]
                      [--truncation=0.7] [--step=N] [--out=FILE or FOLDER]
+
+Export:
+  python -m gan.main --mode=export --workdir=DIR --out=FOLDER [--format=safetensors,stablehlo,onnx,web]
+                     [--dtype=bfloat16] [--truncation=0.7] [--step=N]
 
 Train with several processes or hosts: run the same command in each process, with --multihost, which detects Slurm,
 Kubernetes, a TPU pod or Open MPI, or with --coordinator=HOST:PORT --num_processes=N --process_id=I.
@@ -42,7 +46,7 @@ import sys  # noqa: E402
 from absl import app  # noqa: E402
 
 from gan import __version__  # noqa: E402
-from gan.cli import evaluate, explore, fields, flags, sample, train  # noqa: E402
+from gan.cli import evaluate, explore, export, fields, flags, sample, train  # noqa: E402
 from gan.cli.exit_status import exit_status  # noqa: E402
 from gan.cli.logging import set_up_logging  # noqa: E402
 from gan.config import loading  # noqa: E402
@@ -90,6 +94,8 @@ def _run(words: list[str]) -> int:
         return evaluate.run(workdir)
     if mode == "explore":
         return explore.run(workdir)
+    if mode == "export":
+        return export.run(workdir)
     return train.run(flags.CONFIG.value, workdir, LAUNCHED)
 
 

@@ -10,8 +10,8 @@ BASE = ["errors", "rows", "estimators", "config", "parallel", "io"]
 """From the bottom up: mistakes of the user's, configs, devices and processes, files of a run."""
 LEAVES = {"augment", "data", "losses", "metrics", "networks", "optimizers", "penalties"}
 CORE = [
-    "schedules", "game", "checks", "state", "build", "updates", "steps", "inference", "evaluation", "explore", "train",
-    "cli", "main",
+    "schedules", "game", "checks", "state", "build", "updates", "steps", "inference", "evaluation", "explore", "export",
+    "train",    "cli", "main",
 ]  # fmt: skip
 """From the bottom up, above the leaves."""
 FILES = sorted((ROOT / "gan").rglob("*.py"))

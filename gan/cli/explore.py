@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gan.cli import flags
+from gan.errors import UserError
 
 
 def run(workdir: Path) -> int:
@@ -23,8 +24,15 @@ def run(workdir: Path) -> int:
         method=flags.METHOD.value,
         layers=flags.LAYERS.value,
         extractor=flags.EXTRACTOR.value,
-        format=flags.FORMAT.value,
+        format=_format(),
         **flags.checkpoint(),
     )
     command.explore(options)
     return 0
+
+
+def _format() -> str | None:
+    given = ",".join(flags.FORMAT.value)
+    if given not in ("", "gif", "mp4"):
+        raise UserError(f"--format={given}; expected with --mode=explore: gif or mp4")
+    return given or None

@@ -49,7 +49,7 @@ CONFIG_HELP = (
 WORKDIR_HELP = "The folder of the run. Default: runs/NAME, or runs/NAME-ARG."
 CONFIG = config_flags.DEFINE_config_file("config", None, CONFIG_HELP)
 WORKDIR = flags.DEFINE_string("workdir", None, WORKDIR_HELP)
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "explore"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "explore", "export"], "What to do.")
 NUM_SAMPLES = _define_whole_number(
     "num_samples",
     None,
@@ -72,8 +72,14 @@ OUT = flags.DEFINE_string(
     "out",
     None,
     "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices. To "
-    "explore: a folder, or a file of the view. Default: explore/ in the workdir.",
+    "explore: a folder, or a file of the view. Default: explore/ in the workdir. To export: the folder to write.",
 )
+DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Type of the weights in an export. Default: float32.")
+FORMAT = flags.DEFINE_list(
+    "format", [],
+    "To export: safetensors, stablehlo, onnx, web. Default: safetensors,stablehlo. To explore: gif or mp4, of "
+    "animations. Default: gif, or that of --out.",
+)  # fmt: skip
 DIRECTION = flags.DEFINE_list(
     "direction", [], "Moves every sample along directions, FILE:INDEX*STRENGTH,...: of a file of --view=directions."
 )
@@ -87,7 +93,6 @@ METHOD = flags.DEFINE_enum("method", "sefa", ["sefa", "pca"], "How directions ar
 LAYERS = flags.DEFINE_enum(
     "layers", None, ["coarse", "middle", "fine"], "Styles that directions move. Default: all of them."
 )
-FORMAT = flags.DEFINE_enum("format", None, ["gif", "mp4"], "Of animations. Default: gif, or that of --out.")
 STEP = flags.DEFINE_string(
     "step", None, "The checkpoint: the number of its step, last, or best; to evaluate also all. Default: last."
 )
@@ -105,16 +110,17 @@ MODES_OF = {
     "extractor": ("evaluate", "explore"),
     "classes": ("sample", "explore"),
     "same_latents": ("sample",),
-    "truncation": ("sample", "evaluate", "explore"),
-    "out": ("sample", "explore"),
-    "step": ("sample", "evaluate", "explore"),
+    "truncation": ("sample", "evaluate", "explore", "export"),
+    "out": ("sample", "explore", "export"),
+    "step": ("sample", "evaluate", "explore", "export"),
     "direction": ("sample",),
     "view": ("explore",),
     "image": ("explore",),
     "path": ("explore",),
     "method": ("explore",),
     "layers": ("explore",),
-    "format": ("explore",),
+    "format": ("explore", "export"),
+    "dtype": ("export",),
     "multihost": ("train",),
     "coordinator": ("train",),
     "num_processes": ("train",),

@@ -17,8 +17,7 @@ from gan.config import schema
 from gan.data import to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
-from gan.inference import sampling
-from gan.io import checkpoint as checkpoint_io
+from gan.inference import exported, sampling
 from gan.io import workdir
 from gan.parallel import sharding
 from gan.state import GeneratorEMA
@@ -149,19 +148,26 @@ class Model:
 
 
 def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = None) -> Model:
-    """The trained generator of a run.
+    """The trained generator of a run, or of what `--mode=export` wrote.
 
     Args:
-      path: the folder of the run.
+      path: the folder of the run, or of an export, or of a repository in the cache of the Hugging Face hub that holds
+        an export (`models--ORGANIZATION--NAME`).
       checkpoint: "last", the default, or "best", the one with the best metrics.
       step: of the checkpoint, instead of the newest.
 
     Raises:
-      UserError: no run, no checkpoint, or none of that step.
+      UserError: no run, no checkpoint, none of that step, or an export that is damaged.
     """
-    folder = Path(path)
+    folder = exported.folder_of(Path(path))
     config, dataset = recorded(folder)
     setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
+    if (export := exported.record_of(folder)) is not None:
+        if checkpoint not in (None, "last") or step not in (None, export.step):
+            raise UserError(f"{folder} is an export of step {export.step} alone; expected: no checkpoint and no step")
+        ema = exported.read_ema(folder, setup)
+        game = setup.game if export.truncation is None else setup.game.truncated(export.truncation)
+        return Model(game, config, tuple(dataset["class_names"]), export.step, ema, str(folder))
     kept_in = checkpoint_folder(folder, checkpoint, step)
     step, ema = _restore_ema(kept_in, setup, step)
     return Model(
@@ -177,6 +183,7 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
 
 def recorded(folder: Path) -> tuple[ConfigDict, dict]:
     """The config of the run in `folder`, and the record of its dataset. Raises `UserError` if there is no run."""
+    folder = exported.folder_of(folder)
     record = workdir.read(folder)
     if record is None:
         raise UserError(f"{folder} holds no run: there is no {folder / 'config.json'}")
@@ -225,11 +232,15 @@ def checkpoint_folder(folder: Path, checkpoint: str | None, step: int | None) ->
 
 def checkpoint_steps(folder: Path, name: str = "last") -> list[int]:
     """The steps of a run's checkpoints, "last" or "best", in order."""
+    from gan.io import checkpoint as checkpoint_io  # late: it loads Orbax, which an export does without
+
     kept_in = folder / CHECKPOINTS[name]
     return sorted(checkpoint_io.open_manager(kept_in, read_only=True).all_steps()) if kept_in.is_dir() else []
 
 
 def _restore_ema(kept_in: Path, setup: build.Setup, step: int | None) -> tuple[int, GeneratorEMA]:
+    from gan.io import checkpoint as checkpoint_io
+
     target = sharding.abstract(setup.shapes.ema, sharding.replicated(sharding.local_mesh()))
     restored = None
     if kept_in.is_dir():
@@ -240,6 +251,8 @@ def _restore_ema(kept_in: Path, setup: build.Setup, step: int | None) -> tuple[i
 
 
 def _restore_discriminator(kept_in: Path, setup: build.Setup, step: int) -> dict:
+    from gan.io import checkpoint as checkpoint_io
+
     target = sharding.abstract(setup.shapes, sharding.replicated(sharding.local_mesh()))
     manager = checkpoint_io.open_manager(kept_in, read_only=True)
     return checkpoint_io.restore_players(manager, target, step).discriminator.variables

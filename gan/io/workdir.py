@@ -107,6 +107,8 @@ def continue_with(
 
     Raises `UserError` where another field differs, such as a network or the loss, or the data are not the same.
     """
+    if "export" in record:
+        raise UserError(f"--workdir={workdir} holds an export, which cannot be trained further; use a new --workdir")
     old, new = _flat(record["config"]), _flat(config)
     changes, rejected = [], []
     for field in sorted(old.keys() | new.keys()):

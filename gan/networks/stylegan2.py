@@ -128,7 +128,7 @@ class Generator(nn.Module):
 
         For `module.apply(variables, styles, method="synthesis")`.
         """
-        x = jnp.broadcast_to(self.constant[None], (len(styles), *self.constant.shape))
+        x = jnp.broadcast_to(self.constant[None], (styles.shape[0], *self.constant.shape))
         image, synthesize = None, rematerialized(_synthesis_stage, self.remat, static=("stage", "train"))
         for stage, dtype in enumerate(stage_dtypes(len(self.widths), self.bfloat16_stages, styles.dtype)):
             x, image = synthesize(self, x.astype(dtype), image, styles, stage, train)
@@ -151,7 +151,7 @@ class Generator(nn.Module):
 
     def _for_all_layers(self, w: Array) -> Array:
         """[B, W] to [B, L, W]."""
-        return jnp.broadcast_to(w[:, None], (len(w), 2 * len(self.widths), self.style_width))
+        return jnp.broadcast_to(w[:, None], (w.shape[0], 2 * len(self.widths), self.style_width))
 
     def _second_latents(self, latent: Array, layers: int) -> tuple[Array, Array]:
         """For each example the first layer that sees its second latent, int32 [B], and that latent [B, Z]."""

@@ -4,14 +4,17 @@ Every weight is initially N(0, 1) and is scaled where it is used, so that Adam c
 rate (the equalized learning rate of Karras et al. 2018, arXiv:1710.10196, section 4.1).
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
+from gan.networks.conv.plain import is_plain
 from gan.networks.conv.primitives import conv, conv_transpose
 from gan.networks.layers.conditioning import LabelledLatent
 from gan.networks.layers.dropout import row_keys
@@ -108,11 +111,23 @@ class SynthesisLayer(nn.Module):
 
     def _noise(self, x: Array, train: bool) -> Array:
         """N(0, 1) for each pixel: [B, H, W, 1] in training, and the layer's fixed [1, H, W, 1] in evaluation mode."""
-        if train:
-            keys = row_keys(self.make_rng("noise"), len(x), self.axis_name)
-        else:
-            keys = jax.random.fold_in(jax.random.key(0), self.layer)[None]
+        if not train:
+            return (fixed_noise_array if is_plain() else fixed_noise)(self.layer, x.shape[1:3])
+        keys = row_keys(self.make_rng("noise"), len(x), self.axis_name)
         return jax.vmap(lambda key: jax.random.normal(key, (*x.shape[1:3], 1)))(keys)
+
+
+def fixed_noise(layer: int, size: tuple[int, int]) -> Array:
+    """The noise N(0, 1) [1, H, W, 1] of a layer in evaluation mode."""
+    keys = jax.random.fold_in(jax.random.key(0), layer)[None]
+    return jax.vmap(lambda key: jax.random.normal(key, (*size, 1)))(keys)
+
+
+@functools.cache
+def fixed_noise_array(layer: int, size: tuple[int, int]) -> np.ndarray:
+    """`fixed_noise` as a constant: a program that is exported draws no random numbers."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(fixed_noise(layer, size))
 
 
 class ToRGB(nn.Module):

@@ -33,6 +33,7 @@ from gan.networks.conv.forms import (
     split,
 )
 from gan.networks.conv.grouped import grouped
+from gan.networks.conv.plain import is_plain, plain
 
 Padding = str | Sequence[Sequence[int]]
 
@@ -206,7 +207,7 @@ def conv(x: jax.Array, w: jax.Array, *, stride: int = 1, padding: Padding = "SAM
         forward_axis(size, taps, stride, edges)
         for size, taps, edges in zip(x.shape[1:3], w.shape[:2], edges_of(padding), strict=True)
     )
-    return join(PRIMITIVES["y"].bind(split(x, groups), split(w, groups), geometry=geometry))
+    return join(_form("y", split(x, groups), split(w, groups), geometry))
 
 
 def conv_transpose(
@@ -249,7 +250,11 @@ def conv_transpose(
         forward_axis(size, taps, stride, edges)
         for size, taps, edges in zip(output_size, w.shape[:2], rules, strict=True)
     )
-    return join(PRIMITIVES["x"].bind(split(w, groups), split(y, groups), geometry=geometry))
+    return join(_form("x", split(w, groups), split(y, groups), geometry))
+
+
+def _form(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+    return plain(blank, a, b, geometry) if is_plain() else PRIMITIVES[blank].bind(a, b, geometry=geometry)
 
 
 class Conv(nn.Module):

@@ -40,7 +40,7 @@ class ConditionalBatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> Array:
         x = _normalized(self, x, train, use_scale=False, use_bias=False)
-        shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
+        shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
         scale = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.ones, name="scale")(label)
         offset = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.zeros, name="offset")(label)
         return x * scale.reshape(shape) + offset.reshape(shape)
@@ -61,7 +61,7 @@ class ModulatedBatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, vector: Array, train: bool) -> Array:
         x = _normalized(self, x, train, use_scale=False, use_bias=False)
-        shape = (len(x), *[1] * (x.ndim - 2), x.shape[-1])
+        shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
         scale = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="scale")(vector)
         offset = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="offset")(vector)
         return x * (1.0 + scale.reshape(shape)) + offset.reshape(shape)

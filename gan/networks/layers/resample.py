@@ -15,6 +15,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from gan.networks.conv.forms import Axis, Geometry
+from gan.networks.conv.plain import is_plain
 
 TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 
@@ -51,7 +52,8 @@ def blur_after(x: Array) -> Array:
 
 
 def _filter(x: Array, geometry: Geometry, gain: float, *, is_adjoint: bool) -> Array:
-    return filter_p.bind(x, geometry=geometry, gain=gain, is_adjoint=is_adjoint)
+    apply = by_matrices if is_plain() else filter_p.bind
+    return apply(x, geometry=geometry, gain=gain, is_adjoint=is_adjoint)
 
 
 def by_matrices(x: Array, *, geometry: Geometry, gain: float, is_adjoint: bool) -> Array:
