@@ -11,7 +11,7 @@ BASE = ["errors", "rows", "estimators", "config", "parallel", "io"]
 LEAVES = {"augment", "data", "losses", "metrics", "networks", "optimizers", "penalties"}
 CORE = [
     "schedules", "game", "checks", "state", "build", "updates", "steps", "inference", "evaluation", "explore", "export",
-    "train",    "cli", "main",
+    "train", "cli", "main",
 ]  # fmt: skip
 """From the bottom up, above the leaves."""
 FILES = sorted((ROOT / "gan").rglob("*.py"))
