@@ -59,9 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.workdir or Path("runs") / Path(arguments.experiment).stem)
     with StopSignal() as stop_signal:
         study = storage.open_study(experiment, record(experiment, config), folder, arguments.storage)
-        if arguments.retry:
-            with storage.planning(folder):
-                storage.retry_crashed(study)
+        with storage.planning(folder):
+            storage.retry(study, crashed=arguments.retry)
         worker = Worker(experiment, question, base, config, folder, study, stop_signal)
         try:
             worker.write()

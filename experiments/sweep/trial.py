@@ -25,8 +25,11 @@ POLL_SECONDS = 0.5
 DIVERGED = 3
 """The exit status of a run that diverged; see gan.main."""
 
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 """The exit statuses of a run that was stopped and has saved everything."""
+
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that end a process without a mistake of its own. A lack of memory sends SIGKILL."""
 
 POPULATION = "experiments.sweep.population"
 """The module that trains several runs as a population."""
@@ -71,6 +74,11 @@ class End(NamedTuple):
     def is_crash(self) -> bool:
         """Whether the run failed."""
         return self.status not in (0, DIVERGED, *STOPPED)
+
+    @property
+    def killed_by(self) -> str:
+        """The name of the signal that killed the run from outside, or an empty string."""
+        return signal.Signals(-self.status).name if -self.status in FROM_OUTSIDE else ""
 
 
 class Run(NamedTuple):
