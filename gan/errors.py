@@ -127,9 +127,9 @@ def _memory_failure(error: BaseException) -> str:
         return ""
     text = " ".join(str(error).split())
     return (
-        f"out of memory ({text[:160] or type(error).__name__}): reduce config.batch_size, or raise "
-        f"config.microbatches ('auto' chooses it for the device); or reduce the width of a network, or the size of "
-        f"the images; config.data.on_device='never' keeps the examples off the device"
+        f"out of memory ({text[:160] or type(error).__name__}): raise config.microbatches ('auto' chooses it for the "
+        f"device); config.data.on_device='never' keeps the examples off the device; in a new run, reduce "
+        f"config.batch_size, the width of a network, or the size of the images"
     )
 
 

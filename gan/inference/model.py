@@ -161,6 +161,7 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
     config, dataset = recorded(folder)
     setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
     kept_in = _kept_in(folder, checkpoint, step)
+    workdir.check_checkpoints(folder, workdir.read(folder), kept_in.name)
     step, ema = _restore_ema(kept_in, setup, step)
     return Model(
         game=setup.game,

@@ -1,7 +1,7 @@
 """The folder of a run: its lock, its `config.json`, and which changes of the config are allowed on resume.
 
 `config.json` holds the resolved config, the versions that the run used, the dataset's fingerprint, parameter counts,
-and every change of a hyperparameter since the start of the run.
+and every change of a hyperparameter since the start of the run. Each checkpoint holds it, too, and must be of this run.
 """
 
 import contextlib
@@ -12,13 +12,14 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gan.config import schema
 from gan.config.flattening import flatten
 from gan.errors import UserError
+from gan.io import identity
 from gan.io.atomic import write_json
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ FORMAT = 1
 FREE_FIELDS = ("steps", "loggers", "log_every", "sample_every", "checkpoint_every", "evaluate_every", "parallel",
                "shard_state", "data.dir", "data.on_device")  # fmt: skip
 """Fields that do not affect the parameters of the networks: a change is logged, and not recorded in `config.json`."""
+
+MEMORY_FIELDS = ("microbatches", "generator.remat", "discriminator.remat")
+"""Fields that say how a step is computed, with which memory: a run may resume with others, and it is recorded."""
 
 SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm", "ema_halflife",
                     "ada_images")  # fmt: skip
@@ -64,9 +68,9 @@ def lock(workdir: Path) -> Iterator[None]:
 
 
 def read(workdir: Path) -> dict | None:
-    """The content of `config.json`, or None where there is no run.
+    """The content of `config.json`, or else of the newest checkpoint's record; None where there is no run.
 
-    Raises `UserError` where the file is damaged, or is of another format.
+    Raises `UserError` where the record is damaged or of another format, or where there are checkpoints without one.
     """
     path = workdir / "config.json"
     try:
@@ -75,14 +79,14 @@ def read(workdir: Path) -> dict | None:
         _check_record(record)
         return record | {"config": schema.completed(record["config"])}
     except FileNotFoundError:
-        return None
+        return _read_from_checkpoints(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not the record of a run ({type(error).__name__}: {error})") from error
 
 
 def write(workdir: Path, record: dict) -> None:
     """Writes `config.json`, with the number of its format, whole or not at all."""
-    write_record(workdir / "config.json", {"format": FORMAT} | record)
+    write_record(workdir / "config.json", with_format(record))
 
 
 def write_record(path: Path, record: dict) -> None:
@@ -93,40 +97,40 @@ def write_record(path: Path, record: dict) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def continue_with(
-    workdir: Path, record: dict, config: dict, dataset: dict, *, also: Collection[str] = ()
-) -> list[dict]:
-    """Checks that the recorded run may resume with `config`. Logs each change; returns those of hyperparameters.
+def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> list[dict]:
+    """Checks that the recorded run may resume with `config`. Logs each change; returns those that are recorded.
 
     Args:
       workdir: the folder of the run, for the messages.
       record: the content of its `config.json`.
       config: of this launch.
       dataset: of this launch, with its fingerprint.
-      also: further fields that may change and are recorded: those that affect only how the run is computed.
 
     Raises `UserError` where another field differs, such as a network or the loss, or the data are not the same.
     """
     old, new = _flat(record["config"]), _flat(config)
-    changes, rejected = [], []
+    free, changes, rejected = [], [], []
     for field in sorted(old.keys() | new.keys()):
         before, after = old.get(field), new.get(field)
         if before == after:
             continue
-        line = f"config.{field}: {before!r} -> {after!r}"
-        if field in FREE_FIELDS or field.startswith("evaluation."):
-            logger.info("changed: %s", line)
-        elif field in also or _is_hyperparam(field, before, after):
-            logger.warning("changed from this step on: %s", line)
-            changes.append({"field": field, "from": before, "to": after})
+        change = {"field": field, "from": before, "to": after}
+        if _is_free(field):
+            free.append(change)
+        elif field in MEMORY_FIELDS or _is_hyperparam(field, before, after):
+            changes.append(change)
         else:
-            rejected.append(line)
+            rejected.append(_shown(change))
     if rejected:
         raise UserError(
             f"--workdir={workdir} was created with another config: {'; '.join(rejected)}. "
             f"Use a new --workdir, or restore these values"
         )
     check_data(workdir, record["dataset"], dataset["fingerprint"])
+    for change in free:
+        logger.info("changed: %s", _shown(change))
+    for change in changes:
+        logger.warning("changed from this step on: %s", _shown(change))
     return changes
 
 
@@ -147,6 +151,58 @@ def check_data(workdir: Path, dataset: dict, fingerprint: str) -> None:
             f"--workdir={workdir} was trained on other data: the fingerprint of {dataset['name']} was "
             f"{dataset['fingerprint']} and is {fingerprint}. Use a new --workdir, or restore the data"
         )
+
+
+def with_format(record: dict) -> dict:
+    """The record of a run as it is stored, with the number of its format."""
+    return {"format": FORMAT} | record
+
+
+def check_checkpoints(workdir: Path, record: dict, kept_in: str = "checkpoints") -> None:
+    """Raises `UserError` where a checkpoint in the subfolder `kept_in` is not of the recorded run.
+
+    Its config must be that of the record before the changes from its step on. Fields that only one of them has, by
+    another version of the code, are not compared.
+    """
+    for step, own in identity.records(workdir / kept_in).items():
+        if own is None:
+            continue
+        expected, found = _flat(_config_at(record, step)), _flat(own["config"])
+        differing = [
+            f"config.{field}: {found[field]!r}, not {expected[field]!r}"
+            for field in sorted(expected.keys() & found.keys())
+            if found[field] != expected[field] and not _is_free(field)
+        ]
+        if own["dataset"]["fingerprint"] != record["dataset"]["fingerprint"]:
+            differing.append(f"data with the fingerprint {own['dataset']['fingerprint']} ({own['dataset']['name']})")
+        if differing:
+            raise UserError(
+                f"{workdir / kept_in / str(step)} is of another run than {workdir / 'config.json'}: "
+                f"{'; '.join(differing)}. Move it away, or put the config.json of its run beside it"
+            )
+
+
+def _config_at(record: dict, step: int) -> dict[str, Any]:
+    """The fields of the recorded config as they were when the checkpoint of a step was saved."""
+    config = flatten(record["config"])
+    for change in reversed(record.get("changes", [])):
+        if change["step"] >= step:
+            config[change["field"]] = change["from"]
+    return config
+
+
+def _read_from_checkpoints(path: Path) -> dict | None:
+    found = identity.records(path.parent / "checkpoints")
+    if not found:
+        return None
+    step, record = next(((step, record) for step, record in found.items() if record is not None), (0, None))
+    if record is None:
+        raise UserError(
+            f"{path} is missing, and the checkpoints beside it do not say of which run they are; put the config.json "
+            f"of their run there, or use a new --workdir"
+        )
+    _check_format(path.parent / "checkpoints" / str(step), record)
+    return record | {"config": schema.completed(record["config"])}
 
 
 def _check_format(path: Path, record: Any) -> None:
@@ -185,6 +241,14 @@ def versions() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _shown(change: dict) -> str:
+    return f"config.{change['field']}: {change['from']!r} -> {change['to']!r}"
+
+
+def _is_free(field: str) -> bool:
+    return field in FREE_FIELDS or field.startswith("evaluation.")
 
 
 def _is_hyperparam(field: str, before: Any, after: Any) -> bool:

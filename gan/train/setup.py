@@ -66,8 +66,12 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     _check_memory(config, setup.game, sharding.bytes_per_device(setup.shapes, layout), mesh)
     record, changes = _record(config, dataset, setup.shapes), []
     if old is not None:
-        also = memory.fields_of_memory(setup.game, old["config"], config)
-        changes = workdir.continue_with(folder, old, record["config"], record["dataset"], also=also)
+        for kept_in in ("checkpoints", "best"):
+            processes.broadcast_from_primary(functools.partial(workdir.check_checkpoints, folder, old, kept_in))
+        changes = workdir.continue_with(folder, old, record["config"], record["dataset"])
+        memory.warn_of_parts(setup.game, changes)
+        if not (folder / "config.json").exists():
+            logger.warning("%s/config.json is missing: the run is taken up from the record in its checkpoints", folder)
     manager = checkpoint.open_manager(folder / "checkpoints")
     target = sharding.abstract(setup.shapes, layout)
     restored = checkpoint.restore(manager, target, set_aside=folder / "damaged_checkpoints")
