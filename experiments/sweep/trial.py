@@ -106,6 +106,7 @@ def train(runs: Sequence[Run], stop_signal: StopSignal) -> list[End]:
     if stop_signal.signal:
         return [End(128 + stop_signal.signal, True, "")] * len(runs)
     for run in runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
         with open(run.folder / "output.txt", "a") as output:
             print(f"$ {shlex.join(run.command)}", file=output)
             if run is not runs[0]:

@@ -12,9 +12,11 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from ml_collections import ConfigDict
 
 from gan.config import schema
 from gan.config.flattening import flatten
@@ -39,6 +41,10 @@ SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay"
 """Hyperparameters that a schedule could change, too: a run may resume with others, and `config.json` records it."""
 
 
+LOCK = ".lock"
+"""The file that a process locks while it writes into the folder. It holds the number of the process."""
+
+
 class InUse(UserError):
     """Another process uses the folder."""
 
@@ -47,24 +53,57 @@ class InUse(UserError):
 def lock(workdir: Path) -> Iterator[None]:
     """Creates the folder and locks it. The lock ends with this process at the latest.
 
+    Where nothing else was written into a new folder until then, as by a launch that is rejected, it is removed.
     Raises `UserError` where the folder cannot be written, and `InUse` where another process has locked it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = open(workdir / ".lock", "a+")  # noqa: SIM115 (closed below in every case)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} is not writable: {error.strerror}") from error
+    handle = None
+    while handle is None:
+        created = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+        before = set(os.listdir(workdir)) if workdir.is_dir() else set()
+        handle = _locked(workdir)
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            raise InUse(f"--workdir={workdir} is in use by process {holder}; wait for it, or use another") from error
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        yield
+        try:
+            yield
+        finally:
+            if LOCK not in before:
+                _remove_traces(workdir, before, created)
+
+
+def _locked(workdir: Path) -> TextIO | None:
+    """The locked file LOCK of the folder, created where there is none; None where its holder removed it meanwhile."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = open(workdir / LOCK, "a+")  # noqa: SIM115 (closed by the caller, or below)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} is not writable: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        with handle:
+            handle.seek(0)
+            holder = handle.read().strip() or "unknown"
+        raise InUse(f"--workdir={workdir} is in use by process {holder}; wait for it, or use another") from error
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(handle.fileno()), os.stat(workdir / LOCK)):
+            return handle
+    handle.close()
+    return None
+
+
+def _remove_traces(workdir: Path, before: set[str], created: Sequence[Path]) -> None:
+    """Removes the lock, and what was created with it, where the folder holds nothing else that is new."""
+    with contextlib.suppress(OSError):
+        new = [path for path in workdir.iterdir() if path.name not in before | {LOCK}]
+        if not all(path.is_dir() and not any(path.iterdir()) for path in new):
+            return
+        for path in new:
+            path.rmdir()
+        (workdir / LOCK).unlink()
+        for folder in created:
+            folder.rmdir()
 
 
 def read(workdir: Path) -> dict | None:
@@ -82,6 +121,16 @@ def read(workdir: Path) -> dict | None:
         return _read_from_checkpoints(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not the record of a run ({type(error).__name__}: {error})") from error
+
+
+def read_config(workdir: Path) -> tuple[ConfigDict, dict] | None:
+    """The config of the run in the folder, checked, and the record of its dataset; None where there is no run."""
+    record = read(workdir)
+    if record is None:
+        return None
+    config = _with_tuples(record["config"])
+    schema.check(config, where=f"{workdir / 'config.json'}: config", recorded=True)
+    return ConfigDict(config, convert_dict=True), record["dataset"]
 
 
 def write(workdir: Path, record: dict) -> None:
@@ -115,7 +164,7 @@ def continue_with(workdir: Path, record: dict, config: dict, dataset: dict) -> l
         if before == after:
             continue
         change = {"field": field, "from": before, "to": after}
-        if _is_free(field):
+        if is_free(field):
             free.append(change)
         elif field in MEMORY_FIELDS or _is_hyperparam(field, before, after):
             changes.append(change)
@@ -171,7 +220,7 @@ def check_checkpoints(workdir: Path, record: dict, kept_in: str = "checkpoints")
         differing = [
             f"config.{field}: {found[field]!r}, not {expected[field]!r}"
             for field in sorted(expected.keys() & found.keys())
-            if found[field] != expected[field] and not _is_free(field)
+            if found[field] != expected[field] and not is_free(field)
         ]
         if own["dataset"]["fingerprint"] != record["dataset"]["fingerprint"]:
             differing.append(f"data with the fingerprint {own['dataset']['fingerprint']} ({own['dataset']['name']})")
@@ -203,6 +252,13 @@ def _read_from_checkpoints(path: Path) -> dict | None:
         )
     _check_format(path.parent / "checkpoints" / str(step), record)
     return record | {"config": schema.completed(record["config"])}
+
+
+def _with_tuples(value: Any) -> Any:
+    """Converts lists, as which JSON stores tuples, back to tuples: a network's `layers` must be hashable."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(entry) for name, entry in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _check_format(path: Path, record: Any) -> None:
@@ -247,7 +303,8 @@ def _shown(change: dict) -> str:
     return f"config.{change['field']}: {change['from']!r} -> {change['to']!r}"
 
 
-def _is_free(field: str) -> bool:
+def is_free(field: str) -> bool:
+    """Whether the value of a field does not affect the parameters, so that a run may resume with any."""
     return field in FREE_FIELDS or field.startswith("evaluation.")
 
 

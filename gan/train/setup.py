@@ -16,7 +16,7 @@ from gan.errors import UserError
 from gan.game import Game, parameter_count
 from gan.io import checkpoint, workdir, writer
 from gan.parallel import processes, sharding
-from gan.train import memory, sources
+from gan.train import memory, sources, summary
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     if is_complete:
         if processes.is_primary():
             writer.finish(folder, is_of_points=data.is_point(dataset.image_shape))
-        logger.info("the run is complete: step %d of %d. To train longer: --config.steps=%d",
-                    first, config.steps, 2 * first)  # fmt: skip
+        longer = summary.train_longer(first, folder)
+        logger.info("the run is complete: step %d of %d. To train longer: %s", first, config.steps, longer)
     earlier = [] if old is None else old.get("changes", [])
     # A change at a later step, of a history that is not continued, has been in force since the restored step.
     record["changes"] = [change | {"step": min(change["step"], first)} for change in earlier] + [
