@@ -65,8 +65,27 @@ def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.P
             f"prepared in {root}"
         ) from error
     except (AssertionError, ValueError) as error:  # an unknown config or version of a known dataset
-        reason = str(error).rpartition('}": ')[2]  # TFDS repeats the call first
-        raise UserError(f"config.data.name={name!r} cannot be used: {one_line(reason)}") from error
+        raise UserError(f"config.data.name={name!r} cannot be used: {_reason(error)}") from error
+    except Exception as error:  # the code of a dataset may need any package, or a file that TFDS is shipped without
+        if package := _missing_package(error):
+            raise UserError(
+                f"config.data.name={name!r} cannot be used: TFDS needs the package {package!r} to describe and prepare "
+                f"it; if it is a set of images: {sys.executable} -m pip install {package}"
+            ) from error
+        raise UserError(f"config.data.name={name!r} cannot be used: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error).rpartition('}": ')[2])  # TFDS repeats the call first
+
+
+def _missing_package(error: BaseException | None) -> str:
+    """The package whose import failed, in this error or in one that caused it; "" where there is none."""
+    while error is not None:
+        if isinstance(error, ImportError):
+            return (error.name or "").partition(".")[0] or _missing_package(error.__cause__ or error.__context__)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def prepare(builder: Any, name: str) -> None:
