@@ -159,6 +159,17 @@ def check_microbatches(config: ConfigDict, game: Game) -> None:
         )
 
 
+def check_share(config: ConfigDict, devices: int) -> None:
+    """With pmap each device divides its own share of a batch, which `sharding.check_batch` has found to be whole."""
+    share = config.batch_size // devices
+    if config.parallel == "pmap" and share % config.microbatches:
+        valid = [parts for parts in range(1, min(share, MAX_LAYERS) + 1) if share % parts == 0]
+        raise UserError(
+            f"config.microbatches={config.microbatches} does not divide the {share} examples that each of {devices} "
+            f"devices has with config.parallel='pmap'; expected: {', '.join(map(str, valid))}, or config.parallel='jit'"
+        )
+
+
 def check_networks(config: ConfigDict, game: Game, examples: int) -> None:
     """The networks fit the images, and each penalty has what it needs of them."""
     (generator, discriminator), image, output = jax.eval_shape(

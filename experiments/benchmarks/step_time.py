@@ -44,7 +44,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--configs", nargs="+", default=["configs/dcgan.py"], help="config files, FILE or FILE:ARG")
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE, for all configs")
     parser.add_argument("--vary", nargs="*", default=[], help="FIELD=VALUE, each of them in a row of its own")

@@ -3,6 +3,7 @@
 Importing this module does not load JAX: `--help` and a mistake in a flag are answered at once.
 """
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,11 +98,18 @@ MODES_OF = {
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags of `argv` and returns the remaining words. Raises `UserError` for a flag or config in error."""
-    try:
+    with _mistakes():
         return flags.FLAGS(_checked(_with_recorded_config(argv)))
+
+
+@contextlib.contextmanager
+def _mistakes() -> Iterator[None]:
+    """Raises a `UserError` for the many types that absl and ml_collections raise for a value that cannot be parsed."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # absl and ml_collections raise many types for a value that cannot be parsed
+    except Exception as error:
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
@@ -139,11 +147,21 @@ def checkpoint() -> dict:
 
 
 def config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
-    """The config and the folder that `python -m gan.main` would use with these arguments; no global flag changes."""
+    """The config and the folder that `python -m gan.main` would use with these arguments; no global flag changes.
+
+    Raises `UserError` for a flag or config in error, or without a config.
+    """
+    with _mistakes():
+        return _config_and_workdir(arguments)
+
+
+def _config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     values, argv = flags.FlagValues(), _checked(["gan.main", *arguments])
     config = config_flags.DEFINE_config_file("config", None, CONFIG_HELP, flag_values=values, sys_argv=argv)
     folder = flags.DEFINE_string("workdir", "", WORKDIR_HELP, flag_values=values)
     values(argv)
+    if config.value is None:
+        raise config_is_missing(folder.value)
     return config.value, Path(folder.value)
 
 

@@ -43,6 +43,7 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
 def _train(config: ConfigDict, evaluation: EvaluationOptions, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
+    checks.check_share(config, mesh.size)
     dataset = processes.primary_first(lambda: data.open_dataset(config.data))
     processes.primary_first(lambda: check_split(evaluation))
     run = find_run(config, folder, dataset, mesh)
