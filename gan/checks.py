@@ -1,5 +1,6 @@
 """Checks of a config and of the game it makes, before anything is compiled; each raises `UserError` in one line."""
 
+import bisect
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from gan.errors import UserError
 from gan.estimators import Exact
 from gan.game import SPECTRAL_NORM, DiscriminatorOutput, Game, initial_variables, stated
 from gan.penalties import ESTIMATED, PENALTIES
+from gan.schedules import Schedules
 
 FOLDER = "folder"
 """The name of the dataset that is a folder of images."""
@@ -157,6 +159,25 @@ def check_microbatches(config: ConfigDict, game: Game) -> None:
             f"config.microbatches={game.microbatches} does not divide config.batch_size={config.batch_size}; "
             f"expected: {', '.join(map(str, valid))}"
         )
+
+
+def warnings_on_schedules(config: ConfigDict, schedules: Schedules) -> list[str]:
+    """One line for each player whose learning rate is zero before the run ends, by its schedule."""
+    lines = []
+    images = config.batch_size * config.discriminator_steps
+    for player in ("generator", "discriminator"):
+        text = config.schedules[player].learning_rate
+
+        def is_zero(step: int, player: str = player) -> bool:
+            return float(getattr(schedules(float(step * images)), player).learning_rate) == 0.0
+
+        if text and is_zero(config.steps - 1):
+            first = bisect.bisect_left(range(config.steps), True, key=is_zero)
+            lines.append(
+                f"config.{player}.learning_rate is 0 from step {first} of {config.steps} on, by its schedule {text!r}: "
+                f"the {player} learns no more"
+            )
+    return lines
 
 
 def check_share(config: ConfigDict, devices: int) -> None:

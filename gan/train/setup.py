@@ -198,7 +198,10 @@ def _announce(run: RunSetup, folder: Path) -> None:
         for name, player, value in conditional
     )
     logger.info("; ".join(players))
-    for warning in checks.warnings_on_labels(run.game, dataset["class_names"], run.class_counts):
+    for warning in (
+        *checks.warnings_on_labels(run.game, dataset["class_names"], run.class_counts),
+        *checks.warnings_on_schedules(run.config, run.setup.schedules),
+    ):
         logger.warning(warning)
     if "memory" in record:
         logger.info(memory.chosen(record["memory"]))
