@@ -15,13 +15,15 @@ from typing import Any
 
 from gan.data import stacked, toys
 from gan.data.reasons import one_line
-from gan.errors import UserError, nearest
+from gan.errors import UserError, machine_failure, nearest
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
 """A host that does not answer a first request within this time counts as unreachable."""
 VERSION = re.compile(r"(\d+|\*)(\.(\d+|\*)){2}|")
+PREPARED = "prepared"
+"""The subfolder of the cache folder for what is prepared there: digits and folders of images."""
 DATASET_INFO = "dataset_info.json"
 """The file that TFDS writes last, when a dataset is complete."""
 
@@ -36,7 +38,7 @@ def find_builder(name: str, data_dir: str | os.PathLike, cache_folder: pathlib.P
 
     from gan.data import builders, folder
 
-    own_root = cache_folder / "prepared"
+    own_root = cache_folder / PREPARED
     if name == "folder":
         return folder.builder(data_dir, own_root, skip_broken)
     root = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
@@ -121,6 +123,8 @@ def prepare(builder: Any, name: str) -> None:
         if (builder.data_path / DATASET_INFO).exists():  # another process has prepared it in the meantime
             builder.info.read_from_directory(builder.data_path)
             return
+        if line := machine_failure(error, str(builder.data_path), _elsewhere(builder)):
+            raise UserError(line) from error
         expected = (OSError, tfds.download.DownloadError, NonMatchingChecksumError)
         if not needs_tensorflow and not isinstance(error, expected):
             raise
@@ -152,6 +156,12 @@ def _needs_tensorflow(builder):
     from gan.data import builders
 
     return type(builder).__module__.startswith("tensorflow_datasets.") and not isinstance(builder, builders.READERS)
+
+
+def _elsewhere(builder):
+    """How to have a dataset prepared on another disk."""
+    variable = "GAN_CACHE_DIR" if PREPARED in pathlib.Path(builder.data_dir_root).parts else "TFDS_DATA_DIR"
+    return f"set {variable} to a folder on another disk"
 
 
 def _prepare_command(builder, name):
