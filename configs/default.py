@@ -8,10 +8,25 @@ G is the generator and D the discriminator. A step consists of `discriminator_st
 
 from ml_collections import ConfigDict, FieldReference
 
-PENALTIES = (
-    "r1", "r2", "wgan_gp", "wgan_lp", "dragan", "lecam", "bcr", "zcr_d", "ac_real",
-    "ac_fake", "ac_gen", "path_length", "zcr_g", "ortho",
-)  # fmt: skip
+
+def penalties() -> dict:
+    """The weight of each penalty of gan/penalties.py, which has its formula."""
+    return {
+        "r1": 0.0,  # of D: |grad D|^2 at real images; a paper's gamma is twice the weight
+        "r2": 0.0,  # of D: |grad D|^2 at generated images; as above
+        "wgan_gp": 0.0,  # of D: (|grad D| - 1)^2 between real and generated images; the authors' weight is 10
+        "wgan_lp": 0.0,  # of D: as wgan_gp, for gradients longer than 1 alone
+        "dragan": 0.0,  # of D: (|grad D| - 1)^2 around real images; the authors' weight is 10
+        "lecam": 0.0,  # of D: its distance to the running means of its logits; the authors' weight is 0.1 to 0.5
+        "bcr": 0.0,  # of D: its change when an image is flipped and shifted; the authors' weight is 10
+        "zcr_d": 0.0,  # of D: its change when the latent of a generated image is; the authors' weight is 5
+        "ac_real": 0.0,  # of D with a classifier: cross entropy of real images; the authors' weight is 1
+        "ac_fake": 0.0,  # of D with a classifier: cross entropy of generated images; the authors' weight is 1
+        "ac_gen": 0.0,  # of G, where D has a classifier: cross entropy of generated images
+        "path_length": 0.0,  # of G: the deviation of the Jacobian's length from its mean; StyleGAN2's is 2
+        "zcr_g": 0.0,  # of G: minus the change of an image when its latent is changed; the authors' weight is 0.5
+        "ortho": 0.0,  # of G: the overlap of the columns of its kernels; the authors' weight is 1e-4
+    }
 
 
 def player(**fields) -> dict:
@@ -69,7 +84,7 @@ def get_config() -> ConfigDict:
             "output_activation": "tanh",  # of G; sets the range of the images: tanh, sigmoid, linear
             "loss": "non_saturating",  # a loss of gan/losses.py, such as hinge, wasserstein or relativistic
             # The weight of each penalty of gan/penalties.py; 0: off. r1, for example, weighs the mean of |grad D|^2.
-            "penalties": dict.fromkeys(PENALTIES, 0.0),
+            "penalties": penalties(),
             "gradient_estimator": "exact",  # of |grad D|^2 in r1 and r2: exact, finite_difference(sigma, every)
             "weight_clip": 0.0,  # D's parameters are clipped to [-weight_clip, weight_clip]; 0: no clipping
             "top_k": 1.0,  # the fraction of G's images, those with the largest logits, from which G learns
@@ -109,7 +124,7 @@ def get_config() -> ConfigDict:
                 "generator": scheduled(),
                 "discriminator": scheduled(),
                 "ema_halflife": "rampup(0.05)",
-                "penalties": dict.fromkeys(PENALTIES, ""),
+                "penalties": dict.fromkeys(penalties(), ""),
                 "weight_clip": "",
                 "top_k": "",
                 "augment": {"p": "", "target": "", "ada_images": ""},
@@ -159,7 +174,7 @@ def use_no_ema(config: ConfigDict) -> None:
 
 
 def decay_learning_rates(config: ConfigDict) -> None:
-    """Both learning rates decrease linearly to zero at the end of the run."""
-    images = config.steps * config.discriminator_steps * config.batch_size
+    """Both learning rates decrease linearly to zero at the end of the run, also where its length is overridden."""
     for schedule in (config.schedules.generator, config.schedules.discriminator):
-        schedule.learning_rate = f"linear(0.0, {images})"
+        images = config.get_ref("steps") * config.get_ref("discriminator_steps") * config.get_ref("batch_size")
+        schedule.learning_rate = "linear(0.0, " + images.to_str() + ")"

@@ -1,5 +1,6 @@
 """Checks of a config and of the game it makes, before anything is compiled; each raises `UserError` in one line."""
 
+import bisect
 import functools
 import os
 import re
@@ -20,6 +21,7 @@ from gan.errors import UserError
 from gan.estimators import Exact
 from gan.game import SPECTRAL_NORM, DiscriminatorOutput, Game, initial_variables, stated
 from gan.penalties import ESTIMATED, PENALTIES
+from gan.schedules import Schedules
 
 INITIALIZE_PARTS = ("generator", "discriminator", "ema")
 """What a run can take from another one."""
@@ -184,6 +186,36 @@ def check_microbatches(config: ConfigDict, game: Game) -> None:
         raise UserError(
             f"config.microbatches={game.microbatches} does not divide config.batch_size={config.batch_size}; "
             f"expected: {', '.join(map(str, valid))}"
+        )
+
+
+def warnings_on_schedules(config: ConfigDict, schedules: Schedules) -> list[str]:
+    """One line for each player whose learning rate is zero before the run ends, by its schedule."""
+    lines = []
+    images = config.batch_size * config.discriminator_steps
+    for player in ("generator", "discriminator"):
+        text = config.schedules[player].learning_rate
+
+        def is_zero(step: int, player: str = player) -> bool:
+            return float(getattr(schedules(float(step * images)), player).learning_rate) == 0.0
+
+        if text and is_zero(config.steps - 1):
+            first = bisect.bisect_left(range(config.steps), True, key=is_zero)
+            lines.append(
+                f"config.{player}.learning_rate is 0 from step {first} of {config.steps} on, by its schedule {text!r}: "
+                f"the {player} learns no more"
+            )
+    return lines
+
+
+def check_share(config: ConfigDict, devices: int) -> None:
+    """With pmap each device divides its own share of a batch, which `sharding.check_batch` has found to be whole."""
+    share = config.batch_size // devices
+    if config.parallel == "pmap" and share % config.microbatches:
+        valid = [parts for parts in range(1, min(share, MAX_LAYERS) + 1) if share % parts == 0]
+        raise UserError(
+            f"config.microbatches={config.microbatches} does not divide the {share} examples that each of {devices} "
+            f"devices has with config.parallel='pmap'; expected: {', '.join(map(str, valid))}, or config.parallel='jit'"
         )
 
 

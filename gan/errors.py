@@ -97,26 +97,33 @@ def machine_failures(where: str) -> Iterator[None]:
         raise
 
 
-def machine_failure(error: BaseException, where: str = "a file") -> str:
-    """One line for an error that is, or was caused by, a failure of the disk or of memory; else an empty string."""
+def machine_failure(error: BaseException, where: str = "a file", instead: str = "") -> str:
+    """One line for an error that is, or was caused by, a failure of the disk or of memory; else an empty string.
+
+    Args:
+      error: which may have been caused by others.
+      where: named where the error does not name a file.
+      instead: what helps beside the remedy for a disk, such as another folder.
+    """
     link: BaseException | None = error
     while link is not None:
-        line = _disk_failure(link, where) or _memory_failure(link)
+        line = _disk_failure(link, where, instead) or _memory_failure(link)
         if line:
             return line
         link = link.__cause__ or link.__context__
     return ""
 
 
-def _disk_failure(error: BaseException, where: str) -> str:
+def _disk_failure(error: BaseException, where: str, instead: str) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number is None:  # Orbax and TensorStore pass on the text of an error without its number
         number = next((code for code in REMEDIES if os.strerror(code) in str(error)), None)
     if number not in REMEDIES:
         return ""
+    remedy = f"{REMEDIES[number]}, or {instead}" if instead else REMEDIES[number]
     return (
-        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {REMEDIES[number]}; the last checkpoint, "
-        f"if there is one, is intact, and the same command resumes from it"
+        f"{getattr(error, 'filename', None) or where}: {os.strerror(number)}: {remedy}; the last checkpoint, if there "
+        f"is one, is intact, and the same command resumes from it"
     )
 
 
@@ -131,9 +138,9 @@ def _memory_failure(error: BaseException) -> str:
         return ""
     text = " ".join(str(error).split())
     return (
-        f"out of memory ({text[:160] or type(error).__name__}): reduce config.batch_size, or raise "
-        f"config.microbatches ('auto' chooses it for the device); or reduce the width of a network, or the size of "
-        f"the images; config.data.on_device='never' keeps the examples off the device"
+        f"out of memory ({text[:160] or type(error).__name__}): raise config.microbatches ('auto' chooses it for the "
+        f"device); config.data.on_device='never' keeps the examples off the device; in a new run, reduce "
+        f"config.batch_size, the width of a network, or the size of the images"
     )
 
 

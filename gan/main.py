@@ -1,7 +1,8 @@
 """Train a GAN, sample from a trained one, evaluate it, explore it, or export it.
 
-Train, or resume a run with the same command:
+Train, or resume a run with the same command, or with its folder alone:
   python -m gan.main --config=NAME[:ARG] [--workdir=DIR] [--config.FIELD=VALUE ...]
+  python -m gan.main --workdir=DIR [--config.FIELD=VALUE ...]
 
 NAME is a shipped config, or the path of a file.
 
@@ -49,7 +50,6 @@ from gan import __version__  # noqa: E402
 from gan.cli import evaluate, explore, export, fields, flags, sample, train  # noqa: E402
 from gan.cli.exit_status import exit_status  # noqa: E402
 from gan.cli.logging import set_up_logging  # noqa: E402
-from gan.config import loading  # noqa: E402
 from gan.errors import UserError, report  # noqa: E402
 from gan.io import console  # noqa: E402
 
@@ -84,7 +84,7 @@ def _run(words: list[str]) -> int:
         raise UserError(f"{words[0]!r} is no flag: flags begin with --")
     mode = flags.MODE.value
     if mode == "train" and flags.CONFIG.value is None:
-        raise UserError(f"--config is missing; expected: FILE.py, {', '.join(loading.shipped())}")
+        raise flags.config_is_missing(flags.WORKDIR.value)
     workdir = flags.workdir()
     flags.check_modes()
     _enable_compilation_cache()

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core.download import resource
 
 from gan import data
-from gan.data import builders, work
+from gan.data import builders, prepare, work
 from gan.errors import UserError
 
 
@@ -393,3 +393,29 @@ def test_data_prepared_in_another_format(tmp_path):
     with pytest.raises(UserError) as error:
         data.load(name="digits", data_dir=tmp_path)
     assert "contains digits as tfrecord, not as array_record" in one_line(error)
+
+
+def test_every_name_of_tfds_can_be_used_or_is_one_line(tmp_path, monkeypatch):
+    """Many need TensorFlow or another package to be described at all, or a file that TFDS is shipped without."""
+    monkeypatch.setattr(prepare, "_unreachable", lambda builder: "there is no network")
+    lines = {}
+    for name in tfds.list_builders(with_community_datasets=False):
+        with pytest.raises(UserError) as error:
+            data.load(name=name, data_dir=tmp_path)
+        lines[name] = str(error.value)
+    assert len(lines) > 200
+    if importlib.util.find_spec("tensorflow") is None:
+        assert "config.data.name='coco' cannot be used: TFDS needs the package 'tensorflow'" in lines["coco"]
+
+
+def test_a_full_disk_names_the_folder_and_how_to_move_it(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing local file: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    monkeypatch.setattr(prepare, "_unreachable", lambda builder: "")
+    room = "No space left on device: make room, or set {} to a folder on another disk;"
+    with pytest.raises(UserError, match=f"^{tmp_path}/cache/prepared/digits/1.0.0: {room.format('GAN_CACHE_DIR')}"):
+        data.load(name="digits", cache_dir=tmp_path / "cache")
+    with pytest.raises(UserError, match=f"^{tmp_path}/tfds/mnist/3.0.1: {room.format('TFDS_DATA_DIR')}"):
+        data.load(name="mnist", data_dir=tmp_path / "tfds")

@@ -223,3 +223,31 @@ def test_sighup_is_handled_unless_it_is_ignored(before):
             assert (signal.getsignal(signal.SIGHUP) == stop_signal._note) is (before == signal.SIG_DFL)
     finally:
         signal.signal(signal.SIGHUP, earlier)
+
+
+@pytest.mark.parametrize("window, ends", [(0.0, True), (60.0, False)])
+def test_a_second_and_different_signal_ends_the_process_unless_it_is_passed_on_from_the_first(window, ends):
+    code = f"""
+import time
+from gan.train import signals
+signals.RELAY_SECONDS = {window}
+with signals.StopSignal() as stop_signal:
+    stop_signal.begin()
+    for _ in range(2):
+        print(stop_signal.signal, flush=True)
+        input()
+    print(stop_signal.signal, flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=runs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    seen = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        seen.append(process.stdout.readline().strip())
+        process.send_signal(number)
+        time.sleep(0.2)
+        if process.poll() is None:
+            print(file=process.stdin, flush=True)
+    out, _ = process.communicate(timeout=30)
+    assert seen == ["0", "2"]
+    assert (process.returncode, out.strip()) == ((-signal.SIGTERM, "") if ends else (0, "2"))

@@ -392,7 +392,7 @@ def test_every_config_has_the_fields_of_the_schema():
         config = parsed(path)
         schema.check(config)
         # Also as it is recorded in config.json.
-        record = sampling._with_tuples(json.loads(json.dumps(config.to_dict())))
+        record = workdir._with_tuples(json.loads(json.dumps(config.to_dict())))
         schema.check(record, recorded=True)
     known = {name for name in flatten(config) if ".penalties." not in f".{name}"}
     assert known >= schema.FIELDS.keys()

@@ -16,6 +16,7 @@ from gan.config.flattening import flatten
 from gan.errors import UserError
 from gan.inference import command
 from gan.io import workdir
+from gan.penalties import PENALTIES
 
 CONFIG = "--config=configs/dcgan.py:digits"
 
@@ -51,6 +52,8 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
     assert re.search(r"^discriminator.penalty_interval=1 +lazy regularization", shown, re.MULTILINE)
     assert re.search(r"^generator.width=64 +\w+", shown, re.MULTILINE)
     assert "\npenalties: " in shown
+    for name in PENALTIES:
+        assert re.search(rf"^penalties\.{name}=0\.0 +of [DG]", shown, re.MULTILINE), name
     names = [line.partition("=")[0] for line in shown.splitlines() if re.match(r"[a-z]\S*=", line)]
     assert sorted(names) == sorted(config)
     assert names[:3] == ["seed", "steps", "batch_size"]  # as in the file

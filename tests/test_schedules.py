@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from configs import default
+from experiments.sweep import Experiment
+from experiments.sweep.experiment import load_configs, trial_config
+from gan import checks
 from gan.build import make_schedules
+from gan.cli import flags
+from gan.config import loading
+from gan.config.flattening import flatten
 from gan.errors import UserError
 
 
@@ -73,3 +79,42 @@ def test_a_number_that_makes_no_sense_is_refused_in_one_line(field, value):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.{field}={value}; expected: "):
         make_schedules(config)
+
+
+def test_a_decay_to_the_end_of_a_run_ends_with_it_however_long_it_is():
+    decay = "schedules.generator.learning_rate"
+    for name, changes, images in (
+        ("sngan", [], 50_000 * 5 * 64),
+        ("wgan_gp", [], 100_000 * 5 * 64),
+        ("sngan", ["steps=1000", "batch_size=32"], 1000 * 5 * 32),
+    ):
+        assert flatten(loading.load(name, changes))[decay] == f"linear(0.0, {images})"
+    typed, _ = flags.config_and_workdir(["--config=sngan", "--config.steps=1000", "--workdir=x"])
+    assert flatten(typed)[decay] == f"linear(0.0, {1000 * 5 * 64})"
+    assert loading.load("sngan", ["steps=9", f"{decay}=constant"]).schedules.generator.learning_rate == "constant"
+    plan = Experiment(base="sngan", minimize="training.generator_loss", budget_images=64_000)
+    _, config = load_configs(plan)
+    assert flatten(trial_config(plan, config, {}, seed=0))[decay] == "linear(0.0, 64000)"
+
+
+def test_a_learning_rate_that_is_zero_before_the_end_is_warned_of():
+    def warnings(*changes):
+        config = loading.load("dcgan", ["steps=100", *changes])
+        return checks.warnings_on_schedules(config, make_schedules(config))
+
+    decay = "schedules.discriminator.learning_rate"
+    # 64 images a step: zero at 4,000 images is step 63 (4,032), and step 62 (3,968) is the last with a rate.
+    (line,) = warnings(f"{decay}=linear(0.0, 4000)")
+    assert line.startswith("config.discriminator.learning_rate is 0 from step 63 of 100 on, by its schedule 'linear(")
+    assert not warnings(f"{decay}=linear(0.0, 6400)")  # as the shipped ones: zero at the end
+    assert not warnings(f"{decay}=cosine(1e-5, 640)")
+
+
+def test_a_wrong_call_shows_how_it_is_written():
+    for text, line in (
+        ("linear(0.0)", "missing a required argument: 'images_to_end'; expected: linear(end, images_to_end)"),
+        ("phases(images=3)", "expected: phases(changes, ...)"),
+    ):
+        with pytest.raises(UserError) as error:
+            make_schedules(loading.load("dcgan", [f"schedules.top_k={text}"]))
+        assert str(error.value).endswith(line)

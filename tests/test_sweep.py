@@ -479,7 +479,9 @@ def test_seeds_can_be_added_and_crashed_trials_retried(tmp_path):
         study.tell(crashed, state=optuna.trial.TrialState.FAIL)
         study.tell(study.ask(), 1.0)
         assert storage.plan(study, more, tmp_path) == "done"
-        storage.retry_crashed(study)
+        storage.retry(study, crashed=False)
+        assert storage.plan(study, more, tmp_path) == "done"
+        storage.retry(study, crashed=True)
         assert storage.plan(study, more, tmp_path) == "run"
     assert storage.name_of(study.ask()) == "000-seed3"
 
@@ -622,8 +624,10 @@ def test_failures_of_trials_are_reported(tmp_path, monkeypatch):
     assert "001-seed0: diverged: its last message" in text
     assert "004-seed0: crashed: exit -9: its last message" in text
     assert "fd is inf" in text
-    # The same command again trains nothing; with --retry, the trials that crashed.
-    for flags, retried in ([], []), (["--retry"], [0.3, 0.5]):
+    # The same command again resumes the run that was killed, and no other; with --retry, those that crashed, too. This
+    # time the killed run ends as it should.
+    ends[0.5] = ([2.0], 0)
+    for flags, retried in ([], [0.5]), ([], []), (["--retry"], [0.3]):
         calls.clear()
         monkeypatch.setattr(sys, "argv", sys.argv[:3] + flags)
         with pytest.raises(SystemExit) as end:

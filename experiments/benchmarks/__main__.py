@@ -8,10 +8,11 @@ three systems, no torch.compile. Without PyTorch, the benchmarks that need it re
 exit status is 2.
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
+
+from experiments import cli
 
 SUITE = {
     "step_time": (
@@ -35,7 +36,7 @@ SUITE = {
 
 def main() -> int:
     """Runs the benchmarks. Returns the highest of their exit statuses."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="all systems and variants, more rounds")
     parser.add_argument("--only", nargs="+", default=list(SUITE), choices=list(SUITE))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="the folder of the JSON files")
@@ -49,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

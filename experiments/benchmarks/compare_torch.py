@@ -47,7 +47,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     names = list(systems.SYSTEMS)
     parser.add_argument("--systems", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--variants", nargs="+", default=[], help="names of torch/variants.py; default: all that apply")

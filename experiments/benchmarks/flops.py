@@ -3,15 +3,13 @@
 python -m experiments.benchmarks.flops --systems dcgan32 dcgan64
 """
 
-import argparse
-
 from experiments import cli
 from experiments.benchmarks import program, systems
 
 
 def main() -> None:
     """Prints the operations of a step of each system."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--systems", nargs="+", default=list(systems.SYSTEMS), choices=list(systems.SYSTEMS))
     for name in parser.parse_args().systems:
         print(f"{name:12} {program.build(systems.configured(name)).operations() / 1e9:12.3f} GFLOP a step")

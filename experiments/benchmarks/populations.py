@@ -51,7 +51,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     names = list(systems.SYSTEMS)
     parser.add_argument("--systems", nargs="+", default=["smooth_gan", "mlp_gan"], choices=names, metavar="NAME")
     parser.add_argument("--members", nargs="+", type=int, default=[1, 2, 4, 8])

@@ -72,7 +72,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--config", default="configs/dcgan.py:digits", help="FILE or FILE:ARG")
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE of the config")
     parser.add_argument("--steps", type=int, default=250, help="steps of the timed run")

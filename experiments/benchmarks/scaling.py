@@ -60,7 +60,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     for axis, (values, _) in AXES.items():
         parser.add_argument(f"--{axis}", nargs="*", type=int, default=list(values))
     parser.add_argument("--variants", nargs="+", default=["fused", "fused+channels_last"], help="of torch/variants.py")

@@ -44,7 +44,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument(
         "--configs", nargs="+", default=["configs/dcgan.py:digits"], help="config files, FILE or FILE:ARG"
     )

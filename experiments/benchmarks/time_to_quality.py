@@ -97,7 +97,7 @@ def print_table(arguments: argparse.Namespace, rows: list[dict], baseline: float
 
 def parse() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--config", default="configs/fast_mnist.py", help="our config, FILE or FILE:ARG")
     parser.add_argument("--seconds", type=float, nargs="+", default=[60.0], help="wall time from launch")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

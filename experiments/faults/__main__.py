@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments import cli
 from experiments.faults import FAULTS, Bench, Skipped, cases
 
 MESSAGE_CHARACTERS = 150
@@ -88,11 +89,7 @@ def _first_message(messages: Iterable[str]) -> str:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.faults",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.Parser(prog="python -m experiments.faults", description=__doc__)
     parser.add_argument("--only", nargs="*", choices=FAULTS, metavar="NAME", help=", ".join(FAULTS))
     parser.add_argument("--kills", type=int, default=50, help="number of SIGKILLs at random moments")
     parser.add_argument("--workdir", help="an empty folder; default: a temporary one")
@@ -102,4 +99,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -25,7 +25,6 @@ STARTED = time.monotonic()  # the budget counts from here
 import argparse  # noqa: E402
 import os  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import NoReturn  # noqa: E402
 
 from experiments import cli  # noqa: E402
 from experiments.on_gpu import driver  # noqa: E402
@@ -44,14 +43,6 @@ STAGES = {
 FLAGS_HELP = "images for flag_gan; default: the variable GAN_FLAGS, else the bundled digits"
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports mistakes as the other experiments do."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises a `UserError`."""
-        raise UserError(message)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Parses the flags, runs the stages and prints how they ended. Returns the exit status."""
     given = parse(arguments)
@@ -67,8 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parses the flags. Raises `UserError` for an unknown stage, a missing folder or too few seconds."""
-    parser = Parser(prog="python -m experiments.on_gpu", description=__doc__,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = cli.Parser(prog="python -m experiments.on_gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the folder for records, images and logs")
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated names; default: all")
     parser.add_argument("--seconds", type=float, default=480.0, help="wall time of all stages together")

@@ -10,16 +10,15 @@ import time
 
 STARTED = time.monotonic()  # before slow imports, which count as time of the stage
 
-import argparse  # noqa: E402
 import importlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
-import sys  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from experiments import cli  # noqa: E402
 from gan.errors import UserError, machine_failure  # noqa: E402
 from gan.io.atomic import write_json  # noqa: E402
 
@@ -124,7 +123,7 @@ def run(stage: Stage, module: str) -> int:
 
 def main() -> int:
     """Parses the flags of the driver, and runs the stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     for flag in ("--name", "--module", "--out"):
         parser.add_argument(flag, required=True)
     parser.add_argument("--seconds", type=float, required=True)
@@ -139,4 +138,4 @@ def main() -> int:
 if __name__ == "__main__":
     from experiments.on_gpu import stage as imported  # the module that stages import, not a copy of it
 
-    sys.exit(imported.main())
+    cli.run(imported.main)

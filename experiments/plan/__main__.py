@@ -2,13 +2,12 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from experiments import plan
+from experiments import cli, plan
 from experiments.benchmarks import timing
 from experiments.benchmarks.systems import load
 from experiments.plan import compile as ahead
@@ -17,7 +16,7 @@ from experiments.plan.machines import MACHINES, Machine
 from experiments.plan.targets import describe, target_of
 from experiments.plan.traffic import format_plan, row
 from experiments.plan.work import data_of, work_of
-from gan.errors import UserError, report
+from gan.errors import UserError
 from gan.parallel import sharding
 
 
@@ -28,8 +27,8 @@ def main() -> int:
     jax.config.update("jax_num_cpu_devices", max([1, *flags.check]))
     try:
         record = planned(flags)
-    except (UserError, ValueError, OSError) as error:
-        return report(error)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
     timing.write(flags.json, timing.machine() | record)
     return 0
 
@@ -82,7 +81,7 @@ def machine_of(flags: argparse.Namespace, machine: Machine) -> Machine:
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(description=plan.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = cli.Parser(description=plan.__doc__)
     flags.add_argument("--config", required=True, help="FILE or FILE:ARG")
     flags.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE")
     flags.add_argument("--devices", nargs="+", type=_positive(int), default=[1, 8, 64, 256])
@@ -127,4 +126,4 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -9,7 +9,6 @@ D's parameters, the row has the standard deviation over draws (the root of the s
 mean from the exact gradient, both relative to the norm of the exact gradient.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,7 @@ from gan.parallel import sharding
 
 def main() -> None:
     """Measures the noise and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="a run with a checkpoint")
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.001, 0.01, 0.1, 0.5])
     parser.add_argument("--draws", type=int, default=16)

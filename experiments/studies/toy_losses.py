@@ -82,7 +82,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The flags. The names of losses and penalties are read when this is called."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     names = [name for name, row in PENALTIES.items() if not row.needs_class_logits and name not in WITHOUT_EFFECT]
     parser.add_argument("--distribution", default="ring8", choices=list(toys.MIXTURES))
     parser.add_argument("--losses", nargs="+", default=list(LOSSES), help="values of config.loss")

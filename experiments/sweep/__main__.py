@@ -11,7 +11,6 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
 from experiments import cli
 from experiments.sweep.experiment import load_configs, load_experiment, record
@@ -26,17 +25,8 @@ def main() -> int:
     return _run(_parse())
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def _parse() -> argparse.Namespace:
-    parser = _Parser(
-        prog="python -m experiments.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.Parser(prog="python -m experiments.sweep", description=__doc__)
     parser.add_argument("experiment", help="an experiment file, such as one of experiments/studies/")
     parser.add_argument("--workdir", help="the study's folder; default: runs/NAME")
     parser.add_argument("--storage", default="", help="URL of a database for Optuna; default: a file in the workdir")
@@ -59,9 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.workdir or Path("runs") / Path(arguments.experiment).stem)
     with StopSignal() as stop_signal:
         study = storage.open_study(experiment, record(experiment, config), folder, arguments.storage)
-        if arguments.retry:
-            with storage.planning(folder):
-                storage.retry_crashed(study)
+        with storage.planning(folder):
+            storage.retry(study, crashed=arguments.retry)
         worker = Worker(experiment, question, base, config, folder, study, stop_signal)
         try:
             worker.write()

@@ -1,5 +1,6 @@
 """What an experiment file states, checked against its config before anything runs. Knows neither Optuna nor JAX."""
 
+import copy
 import math
 import os
 import runpy
@@ -157,7 +158,7 @@ def load_experiment(path: str) -> tuple[Experiment, str]:
 def load_configs(experiment: Experiment, overrides: Sequence[str] = ()) -> tuple[ConfigDict, ConfigDict]:
     """Returns the base config as its file has it, and with the fixed fields. Checks every value of the space."""
     base = loading.load(experiment.base, flag="base")
-    config = base.copy_and_resolve_references()
+    config = copy.deepcopy(base)  # with its references: a schedule may end where the steps do
     try:
         for name, value in experiment.fixed.items():
             _set(config, name, value, "fixed")
@@ -179,7 +180,7 @@ def load_configs(experiment: Experiment, overrides: Sequence[str] = ()) -> tuple
 
 def trial_config(experiment: Experiment, config: ConfigDict, changes: Mapping[str, Any], seed: int) -> ConfigDict:
     """The config of a trial: with its setting's changes, its seed, and the budget converted to steps."""
-    config = config.copy_and_resolve_references()
+    config = copy.deepcopy(config)
     for name, value in (dict(changes) | {"seed": seed}).items():
         assign(config, name, value)
     if config.batch_size < 1 or config.discriminator_steps < 1:

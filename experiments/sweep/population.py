@@ -15,20 +15,23 @@ import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 
-from gan.cli.exit_status import exit_status  # noqa: E402
+from experiments import cli  # noqa: E402
 from gan.cli.flags import config_and_workdir  # noqa: E402
 from gan.cli.logging import set_up_logging  # noqa: E402
+from gan.errors import UserError  # noqa: E402
 
 STOPPED = 128 + signal.SIGINT
 """The status of a member that was stopped. A run alone is stopped as by Ctrl-C."""
 
 
-def main() -> int:
-    """Trains the members that stdin names. Returns the exit status."""
+def main() -> None:
+    """Trains the members that stdin names."""
+    cli.Parser(description=__doc__).parse_args()
+    set_up_logging()
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed goes to stderr
     lines = sys.stdin.buffer
-    members = json.loads(lines.readline())
+    members = _members(lines.readline())
     os.set_blocking(lines.fileno(), False)
     to_stop: set[int] = set()
     stopped: set[int] = set()
@@ -39,21 +42,28 @@ def main() -> int:
             stopped.add(member)
         return member not in to_stop
 
-    def train() -> None:
-        from gan import data
-        from gan.parallel import compilation
-        from gan.train import population
+    from gan import data  # late: JAX takes seconds to load, and a mistake has been reported by now
+    from gan.parallel import compilation
+    from gan.train import population
 
-        compilation.enable_compilation_cache(data.cache.cache_folder() / "programs")
-        configs, folders = zip(*map(config_and_workdir, members), strict=True)
-        ends = population.train(configs, folders, LAUNCHED, keep)
-        with results:
-            json.dump([(STOPPED if n in stopped else end.status, end.why) for n, end in enumerate(ends)], results)
+    compilation.enable_compilation_cache(data.cache.cache_folder() / "programs")
+    configs, folders = zip(*map(config_and_workdir, members), strict=True)
+    ends = population.train(configs, folders, LAUNCHED, keep)
+    with results:
+        json.dump([(STOPPED if n in stopped else end.status, end.why) for n, end in enumerate(ends)], results)
 
-    set_up_logging()
-    return exit_status(train)
+
+def _members(line: bytes) -> list[list[str]]:
+    """The arguments of each member. Raises `UserError` for a line that is no list of lists of strings."""
+    try:
+        members = json.loads(line)
+        if members and all(isinstance(word, str) for member in members for word in member):
+            return members
+    except (ValueError, TypeError):
+        pass
+    raise UserError("the first line of stdin is not the members; expected: a list of lists of flags, in JSON")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as in gan.main
-    sys.exit(main())
+    cli.run(main)

@@ -11,6 +11,7 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
+from experiments import cli
 from experiments.benchmarks import program
 from experiments.sweep.experiment import AUTO_POPULATION
 from gan import data
@@ -33,6 +34,11 @@ def best(config: ConfigDict) -> int:
     return AUTO_POPULATION
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Prints the number for the config of the flags."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as in gan.main
     print(best(config_and_workdir(sys.argv[1:])[0]))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -191,11 +191,11 @@ def current_trials(trials: Sequence[FrozenTrial]) -> dict[tuple[int, int], Froze
     }
 
 
-def retry_crashed(study: optuna.Study) -> None:
-    """Queues the trials that crashed again."""
-    crashed = [trial for trial in current_trials(study.get_trials()).values() if trial.state == TrialState.FAIL]
-    for trial in crashed:
-        study.enqueue_trial(trial.user_attrs["params"], user_attrs=_attributes(trial))
+def retry(study: optuna.Study, *, crashed: bool) -> None:
+    """Queues the trials again whose runs were killed from outside, and those that crashed if asked for."""
+    for trial in current_trials(study.get_trials()).values():
+        if trial.state == TrialState.FAIL and (crashed or trial.user_attrs.get("killed")):
+            study.enqueue_trial(trial.user_attrs["params"], user_attrs=_attributes(trial))
 
 
 def _can_draw(study: optuna.Study, experiment: Experiment) -> bool:

@@ -25,8 +25,11 @@ POLL_SECONDS = 0.5
 DIVERGED = 3
 """The exit status of a run that diverged; see gan.main."""
 
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 """The exit statuses of a run that was stopped and has saved everything."""
+
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that end a process without a mistake of its own. A lack of memory sends SIGKILL."""
 
 POPULATION = "experiments.sweep.population"
 """The module that trains several runs as a population."""
@@ -72,6 +75,11 @@ class End(NamedTuple):
         """Whether the run failed."""
         return self.status not in (0, DIVERGED, *STOPPED)
 
+    @property
+    def killed_by(self) -> str:
+        """The name of the signal that killed the run from outside, or an empty string."""
+        return signal.Signals(-self.status).name if -self.status in FROM_OUTSIDE else ""
+
 
 class Run(NamedTuple):
     """A run to launch or to resume."""
@@ -98,6 +106,7 @@ def train(runs: Sequence[Run], stop_signal: StopSignal) -> list[End]:
     if stop_signal.signal:
         return [End(128 + stop_signal.signal, True, "")] * len(runs)
     for run in runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
         with open(run.folder / "output.txt", "a") as output:
             print(f"$ {shlex.join(run.command)}", file=output)
             if run is not runs[0]:

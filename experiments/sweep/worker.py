@@ -139,9 +139,7 @@ class Worker:
         elif end.status and (self._stop_signal.signal or (end.status in trial.STOPPED and not end.stopped)):
             return
         elif end.status and not end.stopped:
-            asked.set_user_attr("why", f"exit {end.status}: {end.message}")
-            _print(f"{name}: crashed, exit {end.status}: {end.message}")
-            self._study.tell(asked, state=TrialState.FAIL)
+            self._fail(one, end)
         elif end.status and not spent:
             _print(f"{name}: pruned at {images:,} images")
             self._study.tell(asked, state=TrialState.PRUNED)
@@ -153,6 +151,16 @@ class Worker:
         else:
             _print(f"{name}: {experiment.objective} {value:.5g} after {images:,} images, {seconds:.0f} s")
             self._study.tell(asked, value)
+
+    def _fail(self, one: RunningTrial, end: trial.End) -> None:
+        """Reports a crash. A killed run is not tried again by this launch: a lack of memory would kill it again."""
+        one.optuna.set_user_attr("why", f"exit {end.status}: {end.message}")
+        if end.killed_by:
+            one.optuna.set_user_attr("killed", True)
+            _print(f"{one.name}: killed by {end.killed_by}; the next launch of the same command resumes it")
+        else:
+            _print(f"{one.name}: crashed, exit {end.status}: {end.message}")
+        self._study.tell(one.optuna, state=TrialState.FAIL)
 
 
 def _listed(parameters: dict) -> str:

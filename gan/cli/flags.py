@@ -3,6 +3,7 @@
 Importing this module does not load JAX: `--help` and a mistake in a flag are answered at once.
 """
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,13 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from gan.cli import folders, recorded
 from gan.config import loading
 from gan.config.field_names import meant_field, nearest_field
 from gan.config.flattening import flatten
 from gan.config.schema import COUNT_OR_AUTO, FIELDS, kind_name, whole_number
 from gan.errors import UserError
+from gan.io import workdir as workdir_files
 
 
 class WholeNumberParser(flags.IntegerParser):
@@ -46,7 +49,10 @@ CONFIG_HELP = (
     "The config of the run, by its name or as a file: NAME, NAME:ARG, FILE.py or FILE.py:ARG, where ARG selects a "
     "variant, as in dcgan:mnist or configs/dcgan.py:mnist."
 )
-WORKDIR_HELP = "The folder of the run. Default: runs/NAME, or runs/NAME-ARG."
+WORKDIR_HELP = (
+    "The folder of the run. Default: runs/NAME or runs/NAME-ARG, with -FIELD=VALUE,... of the overrides that make it "
+    "another run. Without --config, the run in the folder is resumed with its own config."
+)
 CONFIG = config_flags.DEFINE_config_file("config", None, CONFIG_HELP)
 WORKDIR = flags.DEFINE_string("workdir", None, WORKDIR_HELP)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "explore", "export"], "What to do.")
@@ -146,11 +152,18 @@ VIEWS_OF = {
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags of `argv` and returns the remaining words. Raises `UserError` for a flag or config in error."""
+    with _mistakes():
+        return flags.FLAGS(_checked(_with_recorded_config(argv)))
+
+
+@contextlib.contextmanager
+def _mistakes() -> Iterator[None]:
+    """Raises a `UserError` for the many types that absl and ml_collections raise for a value that cannot be parsed."""
     try:
-        return flags.FLAGS(_checked(argv))
+        yield
     except UserError:
         raise
-    except Exception as error:  # absl and ml_collections raise many types for a value that cannot be parsed
+    except Exception as error:
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
@@ -184,8 +197,8 @@ def workdir() -> Path:
         return Path(WORKDIR.value)
     if CONFIG.value is None:
         raise UserError("--workdir is missing; expected: the folder of the run")
-    path, _, argument = flags.FLAGS["config"].config_filename.partition(":")
-    return Path("runs") / "-".join(filter(None, (Path(path).stem, argument)))
+    config = flags.FLAGS["config"]
+    return folders.default_folder(config.config_filename, CONFIG.value, config.override_values)
 
 
 def checkpoint() -> dict:
@@ -200,11 +213,21 @@ def checkpoint() -> dict:
 
 
 def config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
-    """The config and the folder that `python -m gan.main` would use with these arguments; no global flag changes."""
+    """The config and the folder that `python -m gan.main` would use with these arguments; no global flag changes.
+
+    Raises `UserError` for a flag or config in error, or without a config.
+    """
+    with _mistakes():
+        return _config_and_workdir(arguments)
+
+
+def _config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     values, argv = flags.FlagValues(), _checked(["gan.main", *arguments])
     config = config_flags.DEFINE_config_file("config", None, CONFIG_HELP, flag_values=values, sys_argv=argv)
     folder = flags.DEFINE_string("workdir", "", WORKDIR_HELP, flag_values=values)
     values(argv)
+    if config.value is None:
+        raise config_is_missing(folder.value)
     return config.value, Path(folder.value)
 
 
@@ -214,16 +237,41 @@ def help_text() -> str:
     return f"Flags:\n{text}"
 
 
-def _checked(argv: Sequence[str]) -> list[str]:
-    """The words of a command line, with values as absl parses them.
+def _with_recorded_config(argv: Sequence[str]) -> list[str]:
+    """The words, with the recorded config as --config where --workdir alone names the run that is to be trained."""
+    values = _values(argv)
+    folder, mode = values.get("workdir", ""), values.get("mode", "train")
+    if "config" in values or mode != "train":
+        return list(argv)
+    if folder and workdir_files.read(Path(folder)) is not None:
+        return [*argv[:1], f"--config={recorded.FILE}:{folder}", *argv[1:]]
+    if any(name.startswith("config.") for name in values):
+        raise config_is_missing(folder)
+    return list(argv)
 
-    The config file is loaded once before absl does, so that a mistake in it or in an override is one line.
-    """
+
+def config_is_missing(folder: str | None) -> UserError:
+    """The error for a run to train that neither --config nor the folder names."""
+    own = f"; --workdir alone resumes a run, and {folder} holds none" if folder else ""
+    return UserError(f"--config is missing; expected: FILE.py, {', '.join(loading.shipped())}{own}")
+
+
+def _values(argv: Sequence[str]) -> dict[str, str]:
+    """{name of a flag: its text} of a command line, before it is parsed."""
     values = {}
     for argument, following in itertools.pairwise([*argv[1:], ""]):
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-"):
             values[name] = value if equals else following
+    return values
+
+
+def _checked(argv: Sequence[str]) -> list[str]:
+    """The words of a command line, with values as absl parses them.
+
+    The config file is loaded once before absl does, so that a mistake in it or in an override is one line.
+    """
+    values = _values(argv)
     if "config" in values:
         values["config"] = loading.resolved(values["config"])
     config = flatten(loading.load(values["config"])) if "config" in values else dict.fromkeys(FIELDS)
@@ -233,7 +281,8 @@ def _checked(argv: Sequence[str]) -> list[str]:
             if name not in flags.FLAGS and (field := meant_field(name, config)):
                 raise UserError(f"--{name} is no flag; nearest: --config.{field}")
         elif "config" in values and field not in config:
-            path = values["config"].partition(":")[0]
+            path, _, folder = values["config"].partition(":")
+            path = f"{folder}/config.json" if path == str(recorded.FILE) else path
             raise UserError(f"--{name} is no field of {path}; nearest: --config.{nearest_field(field, config)}")
         else:
             values[name] = _as_parsed(name, text, config[field]) if field in config else text

@@ -63,8 +63,17 @@ def bound(table: Mapping[str, Callable], text: str, field: str) -> Callable[[], 
     try:
         given = signature.bind(*arguments, **keywords).arguments
     except TypeError as error:
-        raise UserError(f"{field}={text!r}: {error}; expected: {name}{signature}") from error
+        raise UserError(f"{field}={text!r}: {error}; expected: {name}({_shown(signature)})") from error
     for argument, value in given.items():
         if signature.parameters[argument].annotation in (int, float, bool, str):
             check_kind(f"{field}={text!r}: {argument}", value, signature.parameters[argument].annotation)
     return functools.partial(entry, *arguments, **keywords)
+
+
+def _shown(signature: inspect.Signature) -> str:
+    """The arguments as a config writes them: names, with defaults where there are any; "..." after a repeated one."""
+    shown = []
+    for entry in signature.parameters.values():
+        default = "" if entry.default is entry.empty else f"={entry.default!r}"
+        shown.append(f"{entry.name}, ..." if entry.kind is entry.VAR_POSITIONAL else f"{entry.name}{default}")
+    return ", ".join(shown)

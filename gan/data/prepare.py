@@ -15,7 +15,7 @@ from typing import Any
 
 from gan.data import stacked, toys
 from gan.data.reasons import one_line
-from gan.errors import UserError, nearest
+from gan.errors import UserError, machine_failure, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ ENCODED_FILES = ("folder", "huggingface")
 OWN_FILES = (*ENCODED_FILES, "npz")
 """Datasets of a user's own files, which `config.data.dir` names. They are identified by their contents."""
 VERSION = re.compile(r"(\d+|\*)(\.(\d+|\*)){2}|")
+PREPARED = "prepared"
+"""The subfolder of the cache folder for what is prepared there: digits and folders of images."""
 DATASET_INFO = "dataset_info.json"
 """The file that TFDS writes last, when a dataset is complete."""
 
@@ -42,7 +44,7 @@ def find_builder(
 
     from gan.data import builders, folder, huggingface, npz
 
-    own_root = cache_folder / "prepared"
+    own_root = cache_folder / PREPARED
     if name == "folder":
         return folder.builder(data_dir, own_root, skip_broken, white)
     if name == "huggingface":
@@ -75,8 +77,27 @@ def find_builder(
             f"of https://www.tensorflow.org/datasets/catalog, or one that is prepared in {root}"
         ) from error
     except (AssertionError, ValueError) as error:  # an unknown config or version of a known dataset
-        reason = str(error).rpartition('}": ')[2]  # TFDS repeats the call first
-        raise UserError(f"config.data.name={name!r} cannot be used: {one_line(reason)}") from error
+        raise UserError(f"config.data.name={name!r} cannot be used: {_reason(error)}") from error
+    except Exception as error:  # the code of a dataset may need any package, or a file that TFDS is shipped without
+        if package := _missing_package(error):
+            raise UserError(
+                f"config.data.name={name!r} cannot be used: TFDS needs the package {package!r} to describe and prepare "
+                f"it; if it is a set of images: {sys.executable} -m pip install {package}"
+            ) from error
+        raise UserError(f"config.data.name={name!r} cannot be used: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error).rpartition('}": ')[2])  # TFDS repeats the call first
+
+
+def _missing_package(error: BaseException | None) -> str:
+    """The package whose import failed, in this error or in one that caused it; "" where there is none."""
+    while error is not None:
+        if isinstance(error, ImportError):
+            return (error.name or "").partition(".")[0] or _missing_package(error.__cause__ or error.__context__)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def prepare(builder: Any, name: str) -> None:
@@ -112,6 +133,8 @@ def prepare(builder: Any, name: str) -> None:
         if (builder.data_path / DATASET_INFO).exists():  # another process has prepared it in the meantime
             builder.info.read_from_directory(builder.data_path)
             return
+        if line := machine_failure(error, str(builder.data_path), _elsewhere(builder)):
+            raise UserError(line) from error
         expected = (OSError, tfds.download.DownloadError, NonMatchingChecksumError)
         if not needs_tensorflow and not isinstance(error, expected):
             raise
@@ -143,6 +166,12 @@ def _needs_tensorflow(builder):
     from gan.data import builders
 
     return type(builder).__module__.startswith("tensorflow_datasets.") and not isinstance(builder, builders.READERS)
+
+
+def _elsewhere(builder):
+    """How to have a dataset prepared on another disk."""
+    variable = "GAN_CACHE_DIR" if PREPARED in pathlib.Path(builder.data_dir_root).parts else "TFDS_DATA_DIR"
+    return f"set {variable} to a folder on another disk"
 
 
 def _prepare_command(builder, name):

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,6 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gan import build
-from gan.config import schema
 from gan.data import to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
@@ -169,6 +167,7 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
         game = setup.game if export.truncation is None else setup.game.truncated(export.truncation)
         return Model(game, config, tuple(dataset["class_names"]), export.step, ema, str(folder))
     kept_in = checkpoint_folder(folder, checkpoint, step)
+    workdir.check_checkpoints(folder, workdir.read(folder), kept_in.name)
     step, ema = _restore_ema(kept_in, setup, step)
     return Model(
         game=setup.game,
@@ -184,12 +183,10 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
 def recorded(folder: Path) -> tuple[ConfigDict, dict]:
     """The config of the run in `folder`, and the record of its dataset. Raises `UserError` if there is no run."""
     folder = exported.folder_of(folder)
-    record = workdir.read(folder)
-    if record is None:
+    found = workdir.read_config(folder)
+    if found is None:
         raise UserError(f"{folder} holds no run: there is no {folder / 'config.json'}")
-    config = _with_tuples(record["config"])
-    schema.check(config, where=f"{folder / 'config.json'}: config", recorded=True)
-    return ConfigDict(config, convert_dict=True), record["dataset"]
+    return found
 
 
 def class_index(name: int | str, class_names: Sequence[str]) -> int:
@@ -260,13 +257,6 @@ def _restore_discriminator(kept_in: Path, setup: build.Setup, step: int) -> dict
 
 def _no_checkpoint(folder: Path) -> UserError:
     return UserError(f"{folder} holds no checkpoint yet: train first, with the same --workdir")
-
-
-def _with_tuples(value: Any) -> Any:
-    """Converts lists, as which JSON stores tuples, back to tuples: a network's `layers` must be hashable."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(entry) for name, entry in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 @functools.partial(jax.jit, static_argnames="game")

@@ -1,7 +1,7 @@
 """Checkpoints of the whole TrainState by Orbax, saved in the background and verified when they are restored.
 
 The EMA of the generator is an item of its own, so that sampling reads nothing else. The CRC-32 of every array is stored
-with it, so that a changed byte is detected.
+with it, so that a changed byte is detected. The record of the run is stored, too: see `gan.io.identity`.
 """
 
 import logging
@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from gan.errors import UserError, machine_failure
+from gan.io import identity
 from gan.parallel import processes
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def open_manager(
         preserved.append(policies.EveryNSteps(keep_every))
     return ocp.CheckpointManager(
         directory.absolute(),
-        item_names=("state", "ema", "digests"),
+        item_names=("state", "ema", "digests", identity.ITEM),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(preserved),
             create=not read_only,
@@ -56,16 +57,18 @@ def open_manager(
     )
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Starts saving `state` as step `step`. Raises the errors of the previous save."""
+def save(manager: ocp.CheckpointManager, step: int, state: Any, record: dict | None = None) -> None:
+    """Starts saving `state` as step `step`, with the record of its run. Raises the errors of the previous save."""
     if step in manager.all_steps():
         return
+    own = {} if record is None else {identity.ITEM: ocp.args.JsonSave(identity.sealed(record))}
     manager.save(
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state.replace(ema=None)),
             ema=ocp.args.StandardSave(state.ema),
             digests=ocp.args.JsonSave({"state": digests(state.replace(ema=None)), "ema": digests(state.ema)}),
+            **own,
         ),
     )
 
@@ -114,7 +117,11 @@ def digests(tree: Any) -> dict[str, int]:
 
 def _read(manager: ocp.CheckpointManager, step: int, targets: dict[str, Any]) -> dict[str, Any]:
     arguments = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
+    if (Path(manager.directory) / str(step) / identity.ITEM).exists():  # checkpoints of before have none
+        arguments[identity.ITEM] = ocp.args.JsonRestore()
     restored = manager.restore(step, args=ocp.args.Composite(digests=ocp.args.JsonRestore(), **arguments))
+    if identity.ITEM in arguments:
+        identity.opened(restored[identity.ITEM])
     for name in targets:
         if digests(restored[name]) != restored["digests"][name]:
             raise ValueError(f"the checksum of {name!r} does not match")

@@ -18,7 +18,7 @@ from gan.game import Game
 from gan.io import loggers, workdir
 from gan.parallel import compilation, processes, sharding
 from gan.schedules import Schedules
-from gan.train import preview, sources
+from gan.train import preview, sources, summary
 from gan.train.recorder import Recorder
 from gan.train.setup import RunSetup, begin, find_run, with_chosen_microbatches, with_sharded_updates
 from gan.train.signals import StopSignal
@@ -43,6 +43,7 @@ def train(config: ConfigDict, folder: Path, launched: float) -> int:
 def _train(config: ConfigDict, evaluation: EvaluationOptions, folder: Path, launched: float) -> int:
     mesh = sharding.device_mesh()
     sharding.check_batch(config.batch_size, mesh)
+    checks.check_share(config, mesh.size)
     dataset = processes.primary_first(lambda: data.open_dataset(config.data))
     processes.primary_first(lambda: check_split(evaluation))
     run = find_run(config, folder, dataset, mesh)
@@ -70,7 +71,7 @@ def _train(config: ConfigDict, evaluation: EvaluationOptions, folder: Path, laun
             if number := stop_signal.agreed(count, recorder.steps_per_dispatch, metrics):
                 recorder.stop(step, state, number)
                 return 128 + number
-    _log_next_steps(options.steps, folder)
+    summary.log_end(options.steps, folder)
     return 0
 
 
@@ -125,13 +126,3 @@ def make_batches(raw: dict, rows: Array, game: Game) -> dict:
         "label": raw["label"],
         "row": jax.lax.broadcast_in_dim(rows, raw["label"].shape, (1,)),
     }
-
-
-def _log_next_steps(steps: int, folder: Path) -> None:
-    logger.info("step %d of %d done. %s holds:", steps, steps, folder)
-    logger.info("  samples/        the same latents through training")
-    logger.info("  losses.png      both losses; metrics.jsonl and tensorboard/: every metric")
-    logger.info("  checkpoints/    the last checkpoints")
-    logger.info("Next: more samples   python -m gan.main --mode=sample --workdir=%s --num_samples=1000", folder)
-    logger.info("      metrics        python -m gan.main --mode=evaluate --workdir=%s", folder)
-    logger.info("      train longer   the same command with --config.steps=%d", 2 * steps)

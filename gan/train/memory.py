@@ -95,12 +95,10 @@ def recorded_number(record: dict | None, batch_size: int) -> int:
     return number if type(number) is int and number > 0 and batch_size % number == 0 else 1
 
 
-def fields_of_memory(game: Game, before: dict, config: ConfigDict) -> set[str]:
-    """The fields that may differ from a recorded config: they change the memory of this game, and rounding alone."""
-    fields = {f"{player}.remat" for player in ("generator", "discriminator")}
-    if before.get("microbatches") != config.microbatches and not what_parts_change(game):
-        fields.add("microbatches")
-    return fields
+def warn_of_parts(game: Game, changes: Sequence[dict]) -> None:
+    """Logs why another number of microbatches is more than rounding, where it is among the changes of a resumed run."""
+    if any(change["field"] == "microbatches" for change in changes) and (reason := what_parts_change(game)):
+        logger.warning("config.microbatches changes more than rounding here: %s", reason)
 
 
 def candidates(batch_size: int, devices: int, period: int = 1) -> list[int]:
@@ -261,10 +259,11 @@ class _Attempts:
         """The message where parts change the numbers and the batch does not fit as it is."""
         larger = [count for count in counts if count > number]
         index = self.guess(larger)
-        own = f", or a number of your own, such as config.microbatches={larger[index]}" if index < len(larger) else ""
+        own = f"config.microbatches={larger[index]}, or another number; " if index < len(larger) else ""
         return (
             f"config.microbatches='auto' does not divide the batch, because that changes more than rounding: {reason}. "
-            f"With {number} {self.needed(number)}. Expected: a smaller config.batch_size{own}. What helps: {HELPS}"
+            f"With {number} {self.needed(number)}. Expected: {own}in a new run, a smaller config.batch_size. What "
+            f"helps: {HELPS}"
         )
 
     def why_none(self, number: int) -> str:

@@ -15,7 +15,7 @@ from gan.errors import Diverged
 from gan.evaluation import evaluator
 from gan.evaluation.options import EvaluationOptions
 from gan.inference import sampling
-from gan.io import checkpoint, writer
+from gan.io import checkpoint, workdir, writer
 from gan.parallel import processes, sharding
 from gan.train import preview
 from gan.train.diagnostics import Diagnostics
@@ -67,6 +67,7 @@ class Recorder:
         """`real_examples` are those of `preview.real_examples`; `launched` is the `time.monotonic()` of the launch."""
         self._setup, self._options = run.setup, run.setup.options
         self._manager, self._evaluator, self._best_manager = run.manager, None, None
+        self._record = workdir.with_format(run.record)
         if self._options.evaluate_every:
             processes.broadcast_from_primary(lambda: self._open_evaluator(evaluation))
         first, total = int(run.state.step), self._options.steps
@@ -148,7 +149,7 @@ class Recorder:
         start = time.perf_counter()
         ema = sharding.gather_to_process(state.ema)
         if processes.broadcast_from_primary(lambda: self._compute_metrics(step, ema)):
-            checkpoint.save(self._best_manager, step, state)
+            checkpoint.save(self._best_manager, step, state, self._record)
         since_step, since = self._since
         self._since = (since_step, since + time.perf_counter() - start)  # not a part of the steps' time
 
@@ -170,7 +171,7 @@ class Recorder:
             for leaf in jax.device_get(jax.tree.leaves(getattr(state, name).params)):
                 if not (is_finite := np.isfinite(leaf)).all():
                     raise self._diverged(step, f"{name}_parameter is {leaf[~is_finite][0]}")
-        checkpoint.save(self._manager, step, state)
+        checkpoint.save(self._manager, step, state, self._record)
 
     def _saving_intervals(self) -> tuple[int, int]:
         return self._options.checkpoint_every, self._options.keep_every

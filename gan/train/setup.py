@@ -16,12 +16,11 @@ from gan.errors import UserError
 from gan.game import Game, parameter_count
 from gan.io import checkpoint, workdir, writer
 from gan.parallel import processes, sharding
-from gan.train import initialize_from, memory, sources
+from gan.train import initialize_from, memory, sources, summary
 from gan.train.initialize_from import Row
 
 logger = logging.getLogger(__name__)
 
-KEEP_EVERY = "keep_every"
 INITIALIZED_FROM = "initialized_from"
 """The entry of `config.json` with the source of a run's first state."""
 
@@ -74,10 +73,14 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     _check_memory(config, setup.game, sharding.bytes_per_device(setup.shapes, layout), mesh)
     record, changes = _record(config, dataset, setup.shapes), []
     if old is not None:
-        also = memory.fields_of_memory(setup.game, old["config"], config) | {KEEP_EVERY}
-        changes = workdir.continue_with(folder, old, record["config"], record["dataset"], also=also)
+        for kept_in in ("checkpoints", "best"):
+            processes.broadcast_from_primary(functools.partial(workdir.check_checkpoints, folder, old, kept_in))
+        changes = workdir.continue_with(folder, old, record["config"], record["dataset"])
+        memory.warn_of_parts(setup.game, changes)
+        if not (folder / "config.json").exists():
+            logger.warning("%s/config.json is missing: the run is taken up from the record in its checkpoints", folder)
     earlier = [] if old is None else old.get("changes", [])
-    kept_every = {change.get("from") for change in [*earlier, *changes] if change.get("field") == KEEP_EVERY}
+    kept_every = {change.get("from") for change in [*earlier, *changes] if change.get("field") == workdir.KEEP_EVERY}
     manager = checkpoint.open_manager(
         folder / "checkpoints", keep_every=setup.options.keep_every, kept_every=kept_every
     )
@@ -93,8 +96,8 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     if is_complete:
         if processes.is_primary():
             writer.finish(folder)
-        logger.info("the run is complete: step %d of %d. To train longer: --config.steps=%d",
-                    first, config.steps, 2 * first)  # fmt: skip
+        longer = summary.train_longer(first, folder)
+        logger.info("the run is complete: step %d of %d. To train longer: %s", first, config.steps, longer)
     # A change at a later step, of a history that is not continued, has been in force since the restored step.
     record["changes"] = [change | {"step": min(change["step"], first)} for change in earlier] + [
         {"step": first, **change} for change in changes
@@ -217,7 +220,10 @@ def _announce(run: RunSetup, folder: Path) -> None:
             "initialized from step %s of %s: %d arrays are taken, %d are not:\n%s", source["step"], source["path"],
             source["arrays_taken"], source["arrays_initialized"], initialize_from.table(run.rows),
         )  # fmt: skip
-    for warning in checks.warnings_on_labels(run.game, dataset["class_names"], run.class_counts):
+    for warning in (
+        *checks.warnings_on_labels(run.game, dataset["class_names"], run.class_counts),
+        *checks.warnings_on_schedules(run.config, run.setup.schedules),
+    ):
         logger.warning(warning)
     if "memory" in record:
         logger.info(memory.chosen(record["memory"]))

@@ -6,12 +6,17 @@ Importing this module loads nothing slow: `gan.main` calls `end_at_once` before 
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 from gan.io import atomic, console
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that stop a run. SIGHUP comes when the terminal is closed."""
+
+RELAY_SECONDS = 1.0
+"""A different signal within this time of the first is the same request: a batch system signals every process, and a
+sweep's worker, which is one of them, passes its own on to its run."""
 
 _ended = threading.Lock()
 
@@ -34,14 +39,16 @@ def end_at_once() -> None:
 
 
 class StopSignal:
-    """Notes the first of the signals in STOPPING, to be acted on between two steps; a second one acts at once.
+    """Notes the first of the signals in STOPPING, to be acted on between two steps; a second one ends the process.
 
+    The second may be another one of them: a different one counts after RELAY_SECONDS, and the same one at once.
     Signals are noted from `begin` to the end of the context. SIGHUP is not, where the run was launched to ignore it
     (`nohup`).
     """
 
     def __init__(self):
         self.signal = 0
+        self._noted = 0.0
         self._steps = 0
         self._before: dict[int, Any] = {}
 
@@ -77,7 +84,11 @@ class StopSignal:
         return processes.process_max(self.signal)
 
     def _note(self, number: int, frame: object) -> None:
-        self.signal = number
+        if self.signal and time.monotonic() - self._noted > RELAY_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if not self.signal:
+            self.signal, self._noted = number, time.monotonic()
         signal.signal(number, signal.SIG_DFL)
 
 
