@@ -68,6 +68,7 @@ class Generator(nn.Module):
 
     styles: ClassVar[bool] = True
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset({STYLE_MEAN})
+    equalized: ClassVar[bool] = True
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -185,6 +186,7 @@ class Discriminator(nn.Module):
 
     takes_rows: ClassVar[bool] = False
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
+    equalized: ClassVar[bool] = True
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
