@@ -31,6 +31,8 @@ class Extractor(NamedTuple):
     """uint8 [N, H, W, C] to float32 [N, dimension]."""
     probabilities: Callable[[np.ndarray], np.ndarray] | None = None
     """Features [N, dimension] to class probabilities [N, K], without running the network again."""
+    is_cheap: bool = False
+    """Whether features are computed faster than they are read from a cache."""
 
 
 class DatasetInfo(NamedTuple):
@@ -86,7 +88,8 @@ def classifier_extractor(info: DatasetInfo) -> Extractor:
 
 def pixel_extractor(info: DatasetInfo) -> Extractor:
     """The pixels scaled to [0, 1]: for small images, and for memorization, where learned features would hide copies."""
-    return Extractor("pixels", _hash("pixels", info.image_shape), int(np.prod(info.image_shape)), _flat_pixels)
+    dimension = int(np.prod(info.image_shape))
+    return Extractor("pixels", _hash("pixels", info.image_shape), dimension, _flat_pixels, is_cheap=True)
 
 
 def custom(
