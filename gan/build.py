@@ -159,6 +159,7 @@ def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_clas
         compute_dtype=lookup(COMPUTE_DTYPES, config.compute_dtype, "config.compute_dtype"),
     )
     checks.check_augment(config, game)
+    checks.check_weights(config, game)
     checks.check_microbatches(config, game)
     at_once = max(config.batch_size // game.microbatches, 1)
     game = _with_whole_groups(game, at_once)

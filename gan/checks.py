@@ -219,6 +219,30 @@ def check_share(config: ConfigDict, devices: int) -> None:
         )
 
 
+def check_weights(config: ConfigDict, game: Game) -> None:
+    """What scales or clips weights leaves the networks able to learn."""
+    for name, player in (("generator", game.generator), ("discriminator", game.discriminator)):
+        module, field = player.module, f"config.{name}.spectral_norm=True"
+        network = f"config.{name}.network={config[name].network!r}"
+        if player.spectral_norm and stated(module, "equalized", False):
+            # W / sigma is then scaled by 1 / sqrt(n) once more: logits of 1e-5, from which nothing was learned.
+            raise UserError(
+                f"{field} does not work with {network}, whose layers scale their weights themselves (equalized "
+                f"learning rate) and would become far too small; expected: False"
+            )
+        if player.spectral_norm and stated(module, "zero_kernels", False):
+            raise UserError(
+                f"{field} does not work with {network}: the last kernel of each of its blocks is initially zero, and "
+                f"has no singular value to be divided by; expected: False"
+            )
+    if game.clips_weights and config.weight_clip < 1.0 and stated(game.discriminator.module, "equalized", False):
+        raise UserError(
+            f"config.weight_clip={config.weight_clip} is far below the weights of config.discriminator.network="
+            f"{config.discriminator.network!r}, which are of size 1 (equalized learning rate): each layer would "
+            f"shrink its input by this factor; expected: 0, for no clipping"
+        )
+
+
 def check_networks(config: ConfigDict, game: Game, examples: int) -> None:
     """The networks fit the images, and each penalty has what it needs of them."""
     (generator, discriminator), image, output = jax.eval_shape(

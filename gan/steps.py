@@ -89,7 +89,7 @@ def discriminator_step(
         objective, state.discriminator, game.discriminator, batch, game=game, step=state.step, key=update_key
     )
     gradient, metrics, observed = mean_over_devices(axis_name, (gradient, metrics, observed))
-    discriminator, norm = optimizer_step(
+    discriminator, update = optimizer_step(
         state.discriminator, gradient, batch_stats, game.discriminator, hyperparams.discriminator
     )
     if game.clips_weights:
@@ -102,7 +102,7 @@ def discriminator_step(
     state = state.replace(
         key=key, images=state.images + new_images, discriminator=discriminator, running_stats=running_stats
     )
-    return state, metrics | {"discriminator_gradient_norm": norm}
+    return state, metrics | {f"discriminator_{name}": value for name, value in update.items()}
 
 
 def _discriminator_objective(
@@ -171,10 +171,10 @@ def generator_step(
         objective, state.generator, game.generator, batch, game=game, step=state.step, key=update_key
     )
     gradient, metrics, observed = mean_over_devices(axis_name, (gradient, metrics, observed))
-    generator, norm = optimizer_step(state.generator, gradient, batch_stats, game.generator, hyperparams.generator)
+    generator, update = optimizer_step(state.generator, gradient, batch_stats, game.generator, hyperparams.generator)
     running_stats = update_running_stats(state.running_stats, observed)
     state = state.replace(key=key, generator=generator, running_stats=running_stats)
-    return state, metrics | {"generator_gradient_norm": norm}
+    return state, metrics | {f"generator_{name}": value for name, value in update.items()}
 
 
 def _generator_objective(

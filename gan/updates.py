@@ -18,6 +18,8 @@ Batch = dict[str, Array]
 
 ADAPT_EVERY = 4
 """Updates of the discriminator between two changes of an adaptive augmentation's probability."""
+TINY = 1e-12
+"""What keeps the relative update of parameters that are all zero finite."""
 
 
 def gradient_of(
@@ -100,8 +102,10 @@ def penalties_of(spec: PlayerSpec, view: Any, hyperparams: Hyperparams, penalize
 
 def optimizer_step(
     player: Player, gradient: Any, batch_stats: Any, spec: PlayerSpec, hyperparams: PlayerHyperparams
-) -> tuple[Player, Array]:
-    """The player after one step of its optimizer, and the norm of its gradient before clipping.
+) -> tuple[Player, dict[str, Array]]:
+    """The player after one step of its optimizer, and `gradient_norm` and `relative_update`.
+
+    The norm of its gradient is that before clipping; the relative update is |change of the parameters| / |parameters|.
 
     Frozen parameters stay as they are, without weight decay; their gradient is zero (`gradient_of`), and so are their
     part of the norm and their moments.
@@ -112,8 +116,10 @@ def optimizer_step(
     scale = jnp.where((limit > 0) & (norm > limit), limit / norm, 1.0)
     gradient = jax.tree.map(lambda leaf: leaf * scale, gradient)
     updates, opt_state = spec.optimizer(hyperparams).update(gradient, player.opt_state, player.params)
+    relative_update = optax.tree.norm(updates) / (optax.tree.norm(player.params) + TINY)
     params = spec.gather(optax.apply_updates(player.params, updates))
-    return Player(_with_frozen(params, player.params, spec), batch_stats, opt_state), norm
+    after = Player(_with_frozen(params, player.params, spec), batch_stats, opt_state)
+    return after, {"gradient_norm": norm, "relative_update": relative_update}
 
 
 def clip_weights(player: Player, bound: Array, spec: PlayerSpec) -> Player:

@@ -5,6 +5,7 @@ compiled in seconds; the slow ones every network, and every pair of a loss and a
 optimizers and conditionings that rotate beneath them.
 """
 
+import contextlib
 import functools
 
 import jax
@@ -108,6 +109,30 @@ def check(config, shape, wrapper):
 
 def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize(
+    "network, field, value, line",
+    [
+        (
+            "stylegan2",
+            "discriminator.spectral_norm",
+            True,
+            "discriminator.spectral_norm=True.*scale their weights thems",
+        ),
+        ("stylegan2", "generator.spectral_norm", True, "generator.spectral_norm=True.*far too small; expected: False"),
+        ("stylegan2", "weight_clip", 0.01, "weight_clip=0.01 is far below.*of size 1.*expected: 0"),
+        ("r3gan", "discriminator.spectral_norm", True, "discriminator.spectral_norm=True.*initially zero"),
+        ("r3gan", "generator.spectral_norm", True, "generator.spectral_norm=True.*initially zero"),
+        ("r3gan", "weight_clip", 0.01, None),
+        ("dcgan", "generator.spectral_norm", True, None),
+    ],
+)
+def test_weights_that_could_not_learn_are_rejected(network, field, value, line):
+    config, shape, _ = configured(network, "non_saturating", "", "none", "adam", ("none", "none"))
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=line) if line else contextlib.nullcontext():
+        build(config, shape)
 
 
 def legal_or_refused(tried):

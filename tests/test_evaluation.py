@@ -13,10 +13,11 @@ import runs
 
 from gan import data
 from gan.errors import UserError
-from gan.evaluation import command, warnings
+from gan.evaluation import command, memorization, warnings
 from gan.evaluation import evaluator as evaluators
 from gan.evaluation.options import evaluation_options
 from gan.inference import sampling
+from gan.io import plots
 from gan.parallel import sharding
 from gan.train import loop
 
@@ -70,17 +71,67 @@ def test_a_missing_class_and_a_single_repeated_image_are_detected(digits):
     )  # all in one of ten equally frequent classes
 
 
-def test_copies_of_training_images_are_distinguished_from_new_images(tmp_path):
-    config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
-                                          "evaluation.extractor": "pixels"})  # fmt: skip
+def test_copies_of_training_images_are_distinguished_from_new_images(monkeypatch):
+    monkeypatch.setattr(memorization, "BATCH", 300)  # a thousand training images in four batches
+    held_out = {"data.split": "train[:1000]", "evaluation.split": "train[1000:1400]"}
+    config = runs.config(**EVALUATION, **held_out, **{"evaluation.extractor": "pixels"})
     evaluator = create(config)
-    training, fresh = (data.open_dataset(config.data, split).arrays() for split in (None, "train[1000:]"))
-    copied = evaluator.compute_from_images(training[0][:300], training[1][:300])
-    assert copied["nearest_training_ratio"] == 0.0
-    np.testing.assert_allclose(evaluator.compute_from_images(*fresh)["nearest_training_ratio"], 1.0)
+    training, fresh = (data.open_dataset(config.data, split).arrays() for split in (None, "train[1400:]"))
+    copied = evaluator.compute_from_images(training[0][650:950], training[1][650:950])
+    assert copied["nearest_training_ratio"] == 0.0 and copied["near_copies"] == 1.0
+    np.testing.assert_array_equal(np.sort(copied.pairs.samples + 650), np.sort(copied.pairs.training))
+    new = evaluator.compute_from_images(*fresh)
+    np.testing.assert_allclose(new["nearest_training_ratio"], 1.0, atol=0.1)
+    assert new["near_copies"] < 0.04  # 1% is expected, of 397
+    half = [np.concatenate([old[:150], other[:150]]) for old, other in zip(training, fresh, strict=True)]
+    mixed = evaluator.compute_from_images(*half)
+    assert mixed["near_copies"] == pytest.approx(0.5, abs=0.02) and mixed["nearest_training_ratio"] > 0.0
+    lines = [[line for line in found.warnings if "near copies" in line] for found in (copied, mixed, new)]
+    assert [len(found) for found in lines] == [1, 1, 0] and "50" in lines[1][0] and "held-out" in lines[1][0]
+    protocol = evaluator.protocol()["memorization"]
+    assert (protocol["training_images"], protocol["held_out_images"], protocol["quantile"]) == (1000, 400, 0.01)
+    assert protocol["held_out_near_copies"] == pytest.approx(0.01, abs=0.003) and protocol["near_copy_distance"] > 0
     # Where the reference is the training split, its images are at distance 0 from themselves.
     config.evaluation.split = "train[:1000]"
-    assert "nearest_training_ratio" not in create(config).compute_from_images(*fresh)
+    evaluator = create(config)
+    assert not {"nearest_training_ratio", "near_copies"} & set(evaluator.compute_from_images(*fresh))
+    assert evaluator.protocol()["memorization"]["left_out"] == "the reference images are training images"
+
+
+def test_near_copies_are_shown_beside_their_training_images():
+    images = np.arange(4 * 2 * 8 * 8, dtype=np.uint8).reshape(4, 2, 8, 8, 1)
+    marked = np.array([True, False, True, False])
+    picture = plots.draw_pairs(images, marked, "Two of these are near copies.")
+    red = (picture == plots.MARK).all(axis=-1)
+    # A pair of 16 x 8 pixels with lines of one pixel around it is 18 x 10, and has 2 * (18 + 8) = 52 pixels of lines.
+    scale = picture.shape[1] // (18 * 2)
+    assert red.sum() == 2 * 52 * scale**2
+    assert (picture[:10] < 100).any() and (picture[:2] == 255).all()  # a caption on white
+    clear = plots.draw_pairs(images, ~marked & marked, "None.")
+    assert not (clear == plots.MARK).all(axis=-1).any()
+
+
+def test_a_picture_shows_the_samples_that_were_compared(monkeypatch):
+    given = EVALUATION | {"data.split": "train[:1000]", "evaluation.split": "train[1000:]",
+                          "evaluation.extractor": "pixels", "evaluation.metrics": ("memorization",)}  # fmt: skip
+    evaluator = create(runs.config(**given))
+    images, labels = map(np.asarray, data.open_dataset(runs.config(**given).data).arrays())
+
+    def draw(game, ema, *, rows=None, **_):
+        rows = np.arange(200) if rows is None else rows
+        return [{"image": images[::-1][rows], "label": labels[::-1][rows]}]  # sample i is training image 999 - i
+
+    monkeypatch.setattr(sampling, "draw", draw)
+    game = SimpleNamespace(is_conditional=False)
+    metrics = evaluator.compute(game, None)
+    np.testing.assert_array_equal(metrics.pairs.training, 999 - metrics.pairs.samples)
+    shown = []
+    monkeypatch.setattr(plots, "draw_pairs", lambda *given: shown.append(given))
+    evaluator.nearest_training_images(game, None, metrics.pairs)
+    pairs, marked, caption = shown[0]
+    np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
+    assert len(pairs) == 64 and marked.all()
+    assert "nearest of 1,000 training images" in caption and "100.0% of 200 samples are near copies" in caption
 
 
 def test_wrong_labels_increase_the_intra_class_distance():
@@ -191,6 +242,10 @@ def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_
         ({"evaluation.extractor": "inception(size=3)"}, "config.evaluation.extractor='inception.size=3.'.*resize"),
         ({"evaluation.extractor": "pixels", "data.name": "ring8"}, "'pixels' has no meaning for points in the plane"),
         ({"evaluation.split": "testt"}, "config.evaluation.split='testt' is not a split of digits"),
+        (
+            {"evaluation.extractor": "pixels", "data.image_size": (640, 640), "evaluation.num_samples": 5000},
+            "'pixels' has 409,600 features of an image.*5,000 images; expected: classifier or inception, or up to 2,6",
+        ),
     ],
 )
 def test_invalid_options_are_rejected(overrides, line):
@@ -251,6 +306,8 @@ def test_collapsed_copied_and_few_samples_are_flagged_beside_their_metrics(digit
 @pytest.mark.parametrize(
     "found, expected",
     [
+        (warnings.of_copies(0.05, 10_000, 0.01, 10_000), True), (warnings.of_copies(0.03, 10_000, 0.01, 10_000), False),
+        (warnings.of_copies(0.05, 200, 0.01, 300), False), (warnings.of_copies(0.1, 200, 0.01, 300), True),
         (warnings.of_score(500, 10), False), (warnings.of_score(90, 10), True), (warnings.of_score(9, 2), True),
         (warnings.of_modes(80, 8), False), (warnings.of_modes(79, 8), True),
         (warnings.of_precision({"precision": 1.0, "density": 5.0, "recall": 0.0, "coverage": 0.01}), True),

@@ -118,3 +118,23 @@ def test_swapped_classes_change_the_intra_class_distance_only():
     assert frechet_distance(merged[0], whole) == pytest.approx(frechet_distance(merged[1], whole), abs=1e-9)
     with pytest.raises(UserError, match="class 1 is on one side"):
         intra_class_distance({0: moments(real)}, generated)
+
+
+def test_the_frechet_distance_of_few_samples_needs_no_covariance():
+    # {0, 2u} has the mean u and the covariance 2 u u^T, {0, 6u} 3u and 18 u u^T: 2^2 + 2 + 18 - 2 sqrt(2 * 18) = 12,
+    # for a unit vector u. A covariance of 300,000 x 300,000 would take 720 GB.
+    u = np.zeros(300_000, np.float32)
+    u[[1, 200_000]] = 0.6, 0.8
+    a, b = moments(np.stack([0 * u, 2 * u])), moments(np.stack([0 * u, 6 * u]))
+    assert frechet_distance(a, b) == pytest.approx(12, rel=1e-6)
+    assert a.variation == pytest.approx(2, rel=1e-6)
+
+
+@pytest.mark.parametrize("n, m", [(30, 25), (30, 60), (60, 30), (60, 70)])
+def test_few_samples_have_the_distance_that_their_covariances_have(n, m, monkeypatch):
+    x, y = normal((n, 40)), 1.5 * normal((m, 40), 1) + 0.1
+    by_samples = frechet_distance(*(frechet.empty(40).update(z[:10]).update(z[10:]) for z in (x, y)))
+    by_covariances = frechet_distance(*(Moments(len(z), z.mean(0), np.cov(z.T) * (len(z) - 1)) for z in (x, y)))
+    assert by_samples == pytest.approx(by_covariances, rel=1e-6)  # roots of zeros cost the latter half of its digits
+    monkeypatch.setattr(frechet, "LARGE", 1)
+    assert frechet_distance(moments(x), moments(y)) == pytest.approx(by_samples, rel=1e-9)

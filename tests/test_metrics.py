@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gan.errors import UserError
+from gan.metrics import kernel
 from gan.metrics.inception_score import inception_score
 from gan.metrics.kernel import kernel_distance, squared_mmd
 
@@ -49,6 +50,19 @@ def test_the_kernel_distance_is_unbiased_detects_a_shift_and_depends_on_its_seed
     assert everything == pytest.approx((squared_mmd(x, y), 0), abs=1e-12)
     with pytest.raises(UserError, match="2 to 300 samples"):
         kernel_distance(x, y)
+
+
+def test_kept_kernels_give_the_distance_of_the_subsets(monkeypatch):
+    x, y = normal((30, 5)), normal((20, 5), 1)
+    kept = kernel_distance(x, y, subset_size=18)
+    monkeypatch.setattr(kernel, "MAX_PAIRS", 0)
+    assert kernel_distance(x, y, subset_size=18) == pytest.approx(kept, rel=1e-12)
+    computed = []
+    monkeypatch.setattr(kernel, "polynomial_kernel", lambda a, b: computed.append(a) or np.zeros((len(a), len(b))))
+    kernel_distance(x, y, subset_size=18)
+    monkeypatch.setattr(kernel, "MAX_PAIRS", 2**26)
+    kernel_distance(x, y, subset_size=18)
+    assert len(computed) == 300 + 3  # three kernels for each subset, and three in all
 
 
 def test_the_kernel_distance_equals_torch_fidelitys_on_the_same_subsets():

@@ -109,6 +109,18 @@ def test_nearest_references_are_sorted_and_a_copy_has_distance_zero():
     assert nearest(queries, references, 40).indices.shape == (11, 40)
 
 
+@pytest.mark.parametrize("offset", [0, 1e3])
+def test_the_search_on_the_device_finds_what_all_distances_show(offset, monkeypatch):
+    monkeypatch.setattr(neighbors, "ROWS", 16)  # three batches of queries, of which the last is padded
+    references = (normal((50, 20)) + offset).astype(np.float32)
+    queries = np.concatenate([references[[3, 48]], (normal((38, 20), 1) + offset).astype(np.float32)])
+    found = neighbors.nearest_on_device(queries, np.split(references, [16, 32, 48]))  # the last of two
+    expected = nearest(queries, references)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-12)
+    np.testing.assert_array_equal(found.distances[:2, 0], [0, 0])
+
+
 def test_invalid_numbers_of_neighbors_are_rejected():
     points = normal((5, 2))
     with pytest.raises(UserError, match="expected: 1 to 4"):

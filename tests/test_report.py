@@ -1,13 +1,14 @@
 """gan.io.writer, gan.io.plots and gan.train.diagnostics: every step is written once, grids are exact, one warning."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gan.io import atomic, plots, writer
-from gan.train.diagnostics import WINDOW, Diagnostics, diversity
+from gan.train.diagnostics import CHANCE_WINDOW, WINDOW, Diagnostics, diversity
 
 METRICS = {"discriminator_loss": 1.0, "generator_loss": 2.0, "images_per_second": 3.0, "seconds_per_step": 0.1,
            "share_waiting_for_data": 0.0}  # fmt: skip
@@ -88,12 +89,19 @@ def test_an_animation_shows_few_small_frames_the_first_and_the_last_among_them(t
     assert shown == [0, 80, 200]  # 0, 2 = floor(5 / 2), 5
 
 
-def observe(diagnostics, real, fake, losses, times=WINDOW):
+HEALTHY = {"discriminator_gradient_norm": 1.0, "generator_gradient_norm": 0.1,
+           "discriminator_relative_update": 2e-3, "generator_relative_update": 1e-3}  # fmt: skip
+
+
+def observe(diagnostics, real, fake, losses, times=WINDOW, **changes):
     for step in range(times):
         d, g = losses(step)
-        diagnostics.observe_metrics(
-            step, {"discriminator_real": real, "discriminator_fake": fake, "discriminator_loss": d, "generator_loss": g}
-        )
+        logged = {"discriminator_real": real, "discriminator_fake": fake, "discriminator_loss": d, "generator_loss": g}
+        diagnostics.observe_metrics(step, HEALTHY | logged | changes)
+
+
+def moving(step):
+    return 1.0 + 0.1 * step, 0.9 - 0.01 * step
 
 
 REAL = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.uint8)
@@ -116,6 +124,51 @@ def test_a_healthy_run_has_no_warning(caplog):
     for step in range(5):
         diagnostics.observe_samples(step, REAL)
     assert caplog.text == ""
+
+
+DEAD = (
+    # The published case: StyleGAN2 with spectral norm, D 1.386, G 0.693, for ever.
+    ({"real": 0.50001, "fake": 0.49999, "generator_gradient_norm": 2e-5, "times": CHANCE_WINDOW}, "D is at chance"),
+    ({"generator_gradient_norm": 1e-9, "generator_relative_update": 0.0}, "G's gradient vanishes (1e-09)"),
+    ({"discriminator_gradient_norm": 0.0, "discriminator_relative_update": 0.0}, "D's gradient vanishes (0)"),
+    ({"generator_relative_update": 0.0}, "G's weights do not change.*Raise config.generator.learning_rate"),
+    ({"generator_relative_update": np.array([1e-3, 1.6e6, 1e-3]), "times": 1}, "G's update was 1.6e.06 times as large"),
+    ({"discriminator_relative_update": 5.0, "times": 1}, "Lower config.discriminator.learning_rate and start again"),
+)
+
+
+@pytest.mark.parametrize("changes, line", DEAD)
+def test_what_is_broken_is_named_once(caplog, changes, line):
+    observe(Diagnostics(REAL), **{"real": 0.7, "fake": 0.3, "losses": moving} | changes)
+    assert len(caplog.records) == 1
+    assert re.search(line.replace("(", "[(]").replace(")", "[)]"), caplog.text)
+
+
+def test_a_generator_that_has_overshot_is_not_answered_by_slowing_the_discriminator(caplog):
+    diagnostics = Diagnostics(REAL)
+    observe(diagnostics, 0.7, 0.3, moving, times=1, generator_relative_update=1e6)
+    dead = {"generator_gradient_norm": 0.0, "generator_relative_update": 0.0}
+    observe(diagnostics, 0.999, 0.001, moving, **dead)
+    assert "lower D's rate" not in caplog.text
+    assert "D is saturated" in caplog.text and "lower G's and start again" in caplog.text
+    assert "its weights are out of range: lower its learning rate" in caplog.text
+
+
+def test_clipped_weights_a_short_time_at_chance_and_convergence_are_no_failure(caplog):
+    flat = {"generator_gradient_norm": 2e-5}
+    observe(Diagnostics(REAL, clips_weights=True), 0.5, 0.5, moving, times=2 * CHANCE_WINDOW, **flat)
+    observe(Diagnostics(REAL), 0.5, 0.5, moving, times=CHANCE_WINDOW - 1, **flat)
+    observe(Diagnostics(REAL), 0.5007, 0.4996, moving, times=2 * CHANCE_WINDOW)  # a converged game: configs/toy.py
+    assert caplog.text == ""
+
+
+def test_a_saturated_output_is_reported_where_real_images_are_not_black_and_white(caplog):
+    saturated = np.where(REAL > 127, 255, 0).astype(np.uint8)
+    Diagnostics(saturated).observe_samples(1, saturated)
+    Diagnostics(REAL.astype(np.float32)).observe_samples(1, REAL.astype(np.float32))  # points
+    assert caplog.text == ""
+    Diagnostics(REAL).observe_samples(1, saturated)
+    assert "G's output is saturated: 100% of the values of samples are black or white, 1% of" in caplog.text
 
 
 def test_a_collapse_is_reported_when_diversity_is_lost(caplog):

@@ -107,6 +107,9 @@ def test_a_long_gradient_is_shortened_and_a_short_one_left():
 
     free, norm = length(0.0)
     np.testing.assert_allclose(free, norm, rtol=1e-5)  # at a rate of 1 the step is the gradient
+    _, metrics = discriminator_step(start, batch, hyperparams(0.5, beta1=0.0), game=game)
+    relative = 0.5 * norm / optax.tree.norm(start.discriminator.params)
+    np.testing.assert_allclose(metrics["discriminator_relative_update"], relative, rtol=1e-5)
     np.testing.assert_allclose(length(norm / 3), (norm / 3, norm), rtol=1e-5)
     np.testing.assert_allclose(length(norm * 3), (norm, norm), rtol=1e-5)
 

@@ -89,7 +89,7 @@ def test_a_turn_is_its_updates_in_order():
     assert int(turned.images) == 3 * 16
     assert set(metrics) == {
         "discriminator_loss", "discriminator_real", "discriminator_fake", "discriminator_gradient_norm",
-        "generator_loss", "generator_gradient_norm",
+        "discriminator_relative_update", "generator_loss", "generator_gradient_norm", "generator_relative_update",
     }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import os
 import pytest
 
 from gan.data import work
+from gan.io import progress as progress_lines
+from gan.io.progress import progress
 
 
 def test_results_are_in_order_and_each_item_is_done_once():
@@ -29,9 +31,9 @@ def test_an_exception_ends_it():
 
 def test_long_work_logs_the_time_left(monkeypatch, caplog):
     clock = iter(range(10_000))  # one second per item
-    monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: next(clock))
     with caplog.at_level(logging.INFO):
-        assert list(work.with_progress(range(200), total=200, what="Waiting")) == list(range(200))
+        assert list(progress(range(200), total=200, what="Waiting")) == list(range(200))
     lines = [record.getMessage() for record in caplog.records]
     assert lines[:2] == ["Waiting: 2 of 200 done, 3:18 left", "Waiting: 12 of 200 done, 3:08 left"]
     assert len(lines) == 20
@@ -39,13 +41,13 @@ def test_long_work_logs_the_time_left(monkeypatch, caplog):
 
 def test_work_of_unknown_length_logs_what_is_done(monkeypatch, caplog):
     clock = iter(range(100))
-    monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress_lines.time, "monotonic", lambda: next(clock))
     with caplog.at_level(logging.INFO):
-        list(work.with_progress(range(5), total=None, what="Listing"))
+        list(progress(range(5), total=None, what="Listing"))
     assert [record.getMessage() for record in caplog.records] == ["Listing: 2 done"]
 
 
 def test_short_work_logs_nothing(caplog):
     with caplog.at_level(logging.INFO):
-        list(work.with_progress(range(200), total=200, what="Waiting"))
+        list(progress(range(200), total=200, what="Waiting"))
     assert not caplog.records

@@ -22,6 +22,7 @@ from gan.data.reasons import one_line
 from gan.data.values import Range, value_range
 from gan.errors import UserError, printable
 from gan.io.atomic import write_text
+from gan.io.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def content_digests(source: pathlib.Path, names: Sequence[str], seen: pathlib.Pa
     known = _read_index(index)
     settled = time.time() - SETTLED_SECONDS
     digests, current, unknown = {}, {}, {}
-    for name in work.with_progress(names, total=len(names), what=f"Looking for changes in {source}"):
+    for name in progress(names, total=len(names), what=f"Looking for changes in {source}"):
         try:
             status = os.stat(os.path.join(source, name))
             if not stat.S_ISREG(status.st_mode):

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gan.data import pixels, work
+from gan.data import pixels
 from gan.data.reasons import one_line
 from gan.errors import UserError
+from gan.io.progress import progress
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 if "AVIF" in pixels.FORMATS:
@@ -43,7 +44,7 @@ def list_images(source: pathlib.Path, ignored: collections.Counter | None = None
         raise UserError(f"config.data.dir: {error.filename} cannot be listed ({error.strerror})") from error
 
     walk = os.walk(source, followlinks=True, onerror=fail)
-    for parent, folders, files in work.with_progress(walk, total=None, what=f"Listing the folders of {source}"):
+    for parent, folders, files in progress(walk, total=None, what=f"Listing the folders of {source}"):
         real = os.path.realpath(parent)
         outer = above.get(os.path.dirname(parent), frozenset())
         relative = pathlib.Path(parent).relative_to(source)

@@ -2,17 +2,12 @@
 
 import collections
 import concurrent.futures
-import logging
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from gan.io.progress import progress
 
-FIRST_SECONDS = 2
-"""Progress is logged after this time, and then every EVERY_SECONDS."""
-EVERY_SECONDS = 10
 ITEMS_PER_THREAD = 16
 """Items that are begun or done and not yet taken, per thread."""
 
@@ -40,23 +35,6 @@ def map_in_threads(function: Callable, items: Sequence, *, what: str) -> Iterato
             yield pending.popleft().result()
 
     try:
-        yield from with_progress(results(), total=len(items), what=what)
+        yield from progress(results(), total=len(items), what=what)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-
-
-def with_progress(items: Iterable, *, total: int | None, what: str) -> Iterator[Any]:
-    """Yields the items, and logs how many are done, first after FIRST_SECONDS; with a total, the time left too."""
-    start = time.monotonic()
-    due = start + FIRST_SECONDS
-    for done, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now < due or done == total:
-            continue
-        due = now + EVERY_SECONDS
-        if total is None:
-            logger.info("%s: %s done", what, f"{done:,}")
-        else:
-            left = round((now - start) / done * (total - done))
-            logger.info("%s: %s of %s done, %d:%02d left", what, f"{done:,}", f"{total:,}", left // 60, left % 60)

@@ -23,7 +23,8 @@ def evaluate(
 
     `warnings` beside metrics say which of them have no meaning, and why; the log shows them with the metrics.
 
-    For images, `nearest_last.png` and `nearest_best.png` show samples beside their nearest training images.
+    With the metric `memorization`, `nearest_last.png` and `nearest_best.png` show the samples that are nearest to a
+    training image, each beside it.
 
     Args:
       folder: the workdir of the run.
@@ -42,15 +43,17 @@ def evaluate(
     if truncation is not None:
         models = {name: model.truncated(truncation) for name, model in models.items()}
     run_evaluator = _create(folder, options, seed, real_data)
+    logger.info("Computing the metrics of real training images.")
     checkpoints, real = {}, run_evaluator.real_baseline()
     logger.info("real training images: %s", evaluator.describe(real))
     for name, model in models.items():
         start = time.perf_counter()
+        logger.info("Drawing %s samples of the %s checkpoint, step %d.", f"{options.num_samples:,}", name, model.step)
         metrics = run_evaluator.compute(model.game, model.ema)
         seconds = round(time.perf_counter() - start, 2)
         warnings = list(metrics.warnings)
         checkpoints[name] = {"step": model.step, "metrics": metrics, "warnings": warnings, "seconds": seconds}
-        if (grid := run_evaluator.nearest_training_images(model.game, model.ema)) is not None:
+        if (grid := run_evaluator.nearest_training_images(model.game, model.ema, metrics.pairs)) is not None:
             plots.save_png(folder / f"nearest_{name}.png", grid)
         logger.info("the %s checkpoint, step %d: %s", name, model.step, evaluator.describe(metrics))
     protocol = run_evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})

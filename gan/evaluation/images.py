@@ -1,6 +1,5 @@
 """Metrics of images, computed from the features of samples and of real images."""
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -8,14 +7,16 @@ import numpy as np
 
 from gan import data
 from gan.evaluation import reference, warnings
+from gan.evaluation.memorization import Pairs, TrainingImages
 from gan.evaluation.options import EvaluationOptions
 from gan.evaluation.reference import Features, RealData, cached_features, evenly_spaced
 from gan.evaluation.samples import BATCH_SIZE, draw_samples
 from gan.evaluation.warnings import Metrics
 from gan.game import Game
-from gan.inference import sampling
-from gan.io import plots, writer
+from gan.io import plots
+from gan.io.progress import progress
 from gan.metrics import classifier, features, frechet, inception_score, kernel, modes, neighbors
+from gan.metrics.frechet import Moments, Vectors
 from gan.state import GeneratorEMA
 
 ALL_FEATURES = {"intra_class", "kernel", "prdc", "memorization"}
@@ -23,16 +24,11 @@ ALL_FEATURES = {"intra_class", "kernel", "prdc", "memorization"}
 PROBABILITIES = {"inception_score", "mode_coverage"}
 """Metrics that need class probabilities."""
 
-MAX_TRAINING_IMAGES = 10_000
-"""The nearest training image of a sample is searched for among at most this many."""
-NUM_SHOWN = 64
-"""Samples that `ImageEvaluator.nearest_training_images` shows."""
-
 
 class ImageEvaluator:
     """Holds the features of the real images, and computes the metrics of samples.
 
-    Raises `UserError` for an unknown extractor or missing weights.
+    Raises `UserError` for an unknown extractor, missing weights, or features that are too many to compare.
     """
 
     def __init__(self, options: EvaluationOptions, seed: int, real: RealData):
@@ -49,8 +45,10 @@ class ImageEvaluator:
             real.training.image_shape, self._load_classifier if has_labels else None, self._is_stacked
         )
         self._extractor = features.extractor(text, info, "config.evaluation.extractor")
+        reference.check_size(self._extractor, options, real)
         self._reference = cached_features(self._extractor, real.reference, real.rows)
         self._reference_moments = frechet.moments(self._reference.features)
+        self._training_images = TrainingImages(self._extractor, real, self._reference)
 
     @property
     def selection_metric(self) -> str:
@@ -69,36 +67,43 @@ class ImageEvaluator:
         }
         if self._classifier is not None:
             protocol["classifier_test_accuracy"] = self._classifier.test_accuracy
+        if "memorization" in self._metrics:
+            protocol["memorization"] = self._training_images.protocol()
         num_samples = min(self._options.num_samples, len(self._real.rows))
         if warning := frechet.rank_warning(num_samples, self._extractor.dimension):
             protocol["warning"] = warning
         return protocol
 
     def real_baseline(self) -> Metrics:
-        """The metrics of real training images, as many as samples: what a perfect generator would have."""
-        return self._compute([self._training_features(self._options.num_samples)])
+        """The metrics of real training images, as many as samples: what a perfect generator would have.
+
+        Those of memorization are left out: the images are training images.
+        """
+        rows = evenly_spaced(len(self._real.training), self._options.num_samples)
+        return self._compute([self._training_images.read(rows)], are_training=True)
 
     def compute(self, game: Game, ema: GeneratorEMA) -> Metrics:
         """The metrics of samples from the EMA generator; of a conditional one, with labels of the training data."""
         count = self._options.num_samples
         batches = draw_samples(game, ema, self._real.training, seed=self._seed, count=count)
-        batches = writer.progress(batches, total=-(-count // BATCH_SIZE), what="sampling")
+        batches = progress(batches, total=-(-count // BATCH_SIZE), what=f"Drawing {count:,} samples, in batches")
         return self._compute(Features(self._extractor.features(batch["image"]), batch["label"]) for batch in batches)
 
     def compute_from_images(self, images: np.ndarray, labels: np.ndarray) -> Metrics:
         """The metrics of any images uint8 [N, H, W, C] with labels int32 [N], in place of samples."""
         return self._compute([Features(self._extractor.features(images), labels)])
 
-    def nearest_training_images(self, game: Game, ema: GeneratorEMA) -> np.ndarray:
-        """A grid uint8 [H, W, C] of pairs: a sample, and on its right the training image that is nearest in pixels."""
-        batch = next(sampling.draw(game, ema, seed=self._seed, count=NUM_SHOWN, batch_size=NUM_SHOWN))
-        samples = batch["image"]
-        images, _ = self._real.training.arrays()
-        images = np.asarray(images[evenly_spaced(len(images), MAX_TRAINING_IMAGES)])
-        indices = neighbors.nearest(_as_vectors(samples), _as_vectors(images)).indices[:, 0]
-        return plots.grid(np.stack([samples, images[indices]], axis=1).reshape(-1, *samples.shape[1:]), columns=16)
+    def nearest_training_images(self, game: Game, ema: GeneratorEMA, pairs: Pairs | None) -> np.ndarray | None:
+        """A picture uint8 [H, W, 3] of the `pairs` of `Metrics`; None where they were not searched for."""
+        if pairs is None:
+            return None
+        training, count = self._real.training, self._options.num_samples
+        batches = draw_samples(game, ema, training, seed=self._seed, count=count, rows=pairs.samples)
+        samples = np.concatenate([batch["image"] for batch in batches])
+        nearest = training.read(pairs.training)[0]
+        return plots.draw_pairs(np.stack([samples, nearest], axis=1), pairs.are_copies, pairs.caption)
 
-    def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Metrics:
+    def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]], *, are_training: bool = False) -> Metrics:
         """The metrics of batches of (features [n, D], labels [n]); they are kept only if a metric needs all of them."""
         moments, all_features, all_labels, probabilities = frechet.empty(self._extractor.dimension), [], [], []
         for batch, labels in batches:
@@ -108,19 +113,22 @@ class ImageEvaluator:
                 all_labels.append(labels)
             if self._extractor.probabilities is not None and self._metrics & PROBABILITIES:
                 probabilities.append(self._extractor.probabilities(batch))
-        metrics = {}
+        metrics, pairs = {}, None
         if "frechet" in self._metrics:
             metrics[self.selection_metric] = frechet.frechet_distance(self._reference_moments, moments)
         fake = Features(np.concatenate(all_features), np.concatenate(all_labels)) if all_features else None
         if fake is not None:
             metrics |= self._from_features(fake)
+        if fake is not None and "memorization" in self._metrics and not are_training:
+            memorization, pairs = self._training_images.compare(fake.features)
+            metrics |= memorization
         if probabilities:
             metrics |= self._from_probabilities(np.concatenate(probabilities))
         num_classes = probabilities[0].shape[1] if probabilities else 0
-        return Metrics(metrics, tuple(self._warnings(metrics, moments, fake, num_classes)))
+        return Metrics(metrics, tuple(self._warnings(metrics, moments, fake, num_classes)), pairs)
 
     def _warnings(
-        self, metrics: Mapping[str, float], moments: frechet.Moments, fake: Features | None, num_classes: int
+        self, metrics: Mapping[str, float], moments: Moments | Vectors, fake: Features | None, num_classes: int
     ) -> Iterator[str]:
         """Why metrics of samples with these moments, and features where they are kept, have no meaning."""
         yield from warnings.of_spread(moments, self._reference_moments)
@@ -129,6 +137,10 @@ class ImageEvaluator:
         if fake is not None:
             yield from warnings.of_sets(fake.features, self._reference.features)
             yield from warnings.of_precision(metrics)
+        if "near_copies" in metrics:
+            real = self._reference.features
+            expected = self._training_images.held_out_share
+            yield from warnings.of_copies(metrics["near_copies"], moments.count, expected, len(real))
         if "intra_class" in self._metrics:
             yield from warnings.of_classes(fake.labels, self._extractor.dimension)
         if num_classes and "inception_score" in self._metrics:
@@ -147,9 +159,6 @@ class ImageEvaluator:
             metrics |= {f"kd_{extractor}": distance.mean, f"kd_{extractor}_std": distance.std}
         if "prdc" in self._metrics:
             metrics |= neighbors.prdc(real.features, fake.features)._asdict()
-        # Training images as the reference are at distance 0 from themselves: the ratio has no meaning.
-        if "memorization" in self._metrics and self._reference_distance > 0.0:
-            metrics["nearest_training_ratio"] = self._nearest_training_ratio(fake.features)
         return metrics
 
     def _from_probabilities(self, probabilities: np.ndarray) -> dict[str, float]:
@@ -164,30 +173,6 @@ class ImageEvaluator:
             metrics |= modes.label_coverage(np.argmax(probabilities, axis=-1), num_classes, shares)
         return metrics
 
-    def _nearest_training_ratio(self, fake: np.ndarray) -> float:
-        """median of d over samples / median of d over reference images, d the distance to the nearest training image.
-
-        1 is expected of new images of the same distribution; a value far below 1 means that training images are copied.
-        """
-        return self._distance_to_training(fake) / self._reference_distance
-
-    @functools.cached_property
-    def _reference_distance(self) -> float:
-        return self._distance_to_training(self._reference.features)
-
-    def _distance_to_training(self, queries: np.ndarray) -> float:
-        training = self._training_features(MAX_TRAINING_IMAGES).features
-        return float(np.median(neighbors.nearest(queries, training).distances[:, 0]))
-
-    def _training_features(self, count: int) -> Features:
-        """Features of `count` evenly spaced training images."""
-        training = self._real.training
-        return cached_features(self._extractor, training, evenly_spaced(len(training), count))
-
     def _load_classifier(self) -> classifier.Classifier:
         self._classifier = reference.dataset_classifier(self._options, self._real)
         return self._classifier
-
-
-def _as_vectors(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255.0

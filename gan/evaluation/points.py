@@ -54,5 +54,5 @@ class PointEvaluator:
         spread = warnings.of_spread(frechet.moments(points), frechet.moments(real))
         return Metrics(metrics, (*warnings.of_sets(points, real), *spread, *warned))
 
-    def nearest_training_images(self, game: Game, ema: GeneratorEMA) -> None:
+    def nearest_training_images(self, game: Game, ema: GeneratorEMA, pairs: None) -> None:
         """None: the points themselves are plotted during training."""

@@ -13,6 +13,7 @@ from gan import data
 from gan.errors import UserError
 from gan.evaluation.options import MIN_SAMPLES, EvaluationOptions
 from gan.io import workdir
+from gan.io.progress import progress
 from gan.metrics import classifier
 from gan.metrics.features import Extractor
 
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 1000
 """Images that are read from a dataset at a time."""
+MAX_RANK, MAX_VALUES = 12_500, 2**30
+"""The largest matrix of a Frechet distance, 1.25 GB in float64, whose singular values take minutes on two cores; and
+the most values of the features of one side, 4 GiB."""
 
 
 class RealData(NamedTuple):
@@ -107,16 +111,37 @@ def cached_features(extractor: Extractor, dataset: Any, rows: np.ndarray) -> Fea
     identity = (dataset.name, dataset.split, dataset.fingerprint, dataset.image_shape, extractor.identity,
                 hashlib.sha256(rows.tobytes()).hexdigest())  # fmt: skip
     folder = data.cache.cache_folder() / "features" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-    cached = data.cache.read_arrays(folder, ("features", "labels"))
+    cached = None if extractor.is_cheap else data.cache.read_arrays(folder, ("features", "labels"))
     if cached is None:
         images, labels = dataset.arrays()
-        count = f"{len(rows):,}"
-        logger.info("Computing features of %s images of %s (%s), only once.", count, dataset.name, dataset.split)
-        chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-        features = [extractor.features(np.asarray(images[chunk])) for chunk in chunks]
+        of_what = f"features of {len(rows):,} images of {dataset.name} ({dataset.split})"
+        if not extractor.is_cheap:
+            logger.info("Computing %s, only once.", of_what)
+        starts = range(0, len(rows), CHUNK)
+        starts = progress(starts, total=len(starts), what=f"Computing {of_what}, in batches")
+        features = [extractor.features(np.asarray(images[rows[start : start + CHUNK]])) for start in starts]
         cached = {"features": np.concatenate(features), "labels": np.asarray(labels[rows])}
-        data.cache.write_arrays(folder, cached)
+        if not extractor.is_cheap:
+            data.cache.write_arrays(folder, cached)
     return Features(**cached)
+
+
+def check_size(extractor: Extractor, options: EvaluationOptions, real: RealData) -> None:
+    """Raises `UserError` where the features are too many to compare, with what would fit.
+
+    The Frechet distance takes matrices with as many rows as the smaller of the number of images and the dimension; the
+    other metrics take the features of all images.
+    """
+    dimension = extractor.dimension
+    largest = max(options.num_samples, len(real.rows))
+    if min(largest, dimension) > MAX_RANK or largest * dimension > MAX_VALUES:
+        fits = min(MAX_VALUES // dimension, MAX_RANK)
+        others = ["classifier"] * (len(real.training.class_names) > 1) + ["inception"]
+        raise UserError(
+            f"config.evaluation.extractor: {extractor.name!r} has {dimension:,} features of an image, which are too "
+            f"many to compare {largest:,} images; expected: {' or '.join(others)}, or up to {fits:,} images by "
+            f"config.evaluation.num_samples and reference_samples"
+        )
 
 
 def dataset_classifier(options: EvaluationOptions, real: RealData) -> classifier.Classifier:

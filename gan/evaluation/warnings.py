@@ -1,11 +1,13 @@
 """What makes the metrics of a set of samples meaningless: too few samples, copies, no variation."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
+from gan.evaluation.memorization import Pairs
 from gan.metrics import frechet
-from gan.metrics.frechet import Moments
+from gan.metrics.frechet import Moments, Vectors
 
 FEW = 100
 """Below so many samples the balls around neighbors span most of the data, and a split of ten has less than ten."""
@@ -18,13 +20,21 @@ MOST_COPIES = 0.1
 WITHOUT_DIVERSITY = 0.05
 """Recall and coverage below which a high precision is that of a collapsed generator."""
 
+TIMES_EXPECTED = 3
+"""A share of near copies this many times that of held-out images is one that new images do not have. Samples that avoid
+rare kinds of images are nearer to training images than held-out ones without being copies, which no metric of distances
+tells from copying (Stein et al. 2023, arXiv:2306.04675)."""
+DEVIATIONS = 4
+"""Standard deviations of a share that may be chance: both shares are of a finite number of images."""
+
 
 class Metrics(dict[str, float]):
-    """{name: value} of each metric, and one line for each reason why values have no meaning."""
+    """{name: value} of each metric, one line for each reason why values have no meaning, and the nearest pairs."""
 
-    def __init__(self, values: Mapping[str, float], warnings: Collection[str] = ()):
+    def __init__(self, values: Mapping[str, float], warnings: Collection[str] = (), pairs: Pairs | None = None):
         super().__init__({name: float(value) for name, value in values.items()})
         self.warnings = tuple(warnings)
+        self.pairs = pairs
 
 
 def of_sets(samples: np.ndarray, real: np.ndarray) -> Iterator[str]:
@@ -35,14 +45,14 @@ def of_sets(samples: np.ndarray, real: np.ndarray) -> Iterator[str]:
                 f"{len(vectors)} {name} are too few: metrics of neighbors (recall above all), scores and modes depend "
                 f"on their number; expected: {FEW} or more"
             )
-        distinct = len({row.tobytes() for row in np.ascontiguousarray(vectors)})
+        distinct = len({hash(row.tobytes()) for row in vectors})  # not the bytes, a second copy of all vectors
         if distinct < (1 - MOST_COPIES) * len(vectors):
             yield f"{len(vectors)} {name}, {distinct} of them distinct: metrics of neighbors have no meaning for copies"
 
 
-def of_spread(samples: Moments, real: Moments) -> Iterator[str]:
+def of_spread(samples: Moments | Vectors, real: Moments | Vectors) -> Iterator[str]:
     """A warning where samples hardly vary."""
-    variances = [np.trace(side.scatter) / max(side.count, 1) for side in (samples, real)]
+    variances = [side.variation / max(side.count, 1) for side in (samples, real)]
     if variances[0] < SMALLEST_SPREAD * variances[1]:
         yield (
             f"the samples hardly vary ({100 * variances[0] / variances[1]:.2g}% of the variance of real examples): a "
@@ -50,9 +60,9 @@ def of_spread(samples: Moments, real: Moments) -> Iterator[str]:
         )
 
 
-def of_moments(samples: Moments, real: Moments) -> Iterator[str]:
+def of_moments(samples: Moments | Vectors, real: Moments | Vectors) -> Iterator[str]:
     """A warning where a covariance of the Frechet distance is singular."""
-    if warning := frechet.rank_warning(min(samples.count, real.count), len(samples.mean)):
+    if warning := frechet.rank_warning(min(samples.count, real.count), samples.dimension):
         yield f"Frechet distance: {warning}"
 
 
@@ -87,4 +97,14 @@ def of_precision(metrics: Mapping[str, float]) -> Iterator[str]:
         yield (
             f"precision {fidelity:.4g} with recall {metrics['recall']:.4g} and coverage {metrics['coverage']:.4g}: a "
             f"collapsed generator, and precision alone says nothing of it"
+        )
+
+
+def of_copies(share: float, count: int, expected: float, held_out: int) -> Iterator[str]:
+    """A warning where the share of near copies of `count` samples is well above that of the held-out images."""
+    deviation = math.sqrt(expected * (1 - expected) * (1 / count + 1 / held_out))
+    if share > TIMES_EXPECTED * expected + DEVIATIONS * deviation:
+        yield (
+            f"{share:.1%} of the samples are near copies of training images, and {expected:.1%} of {held_out:,} "
+            f"held-out images are: the generator copies them, or makes only the most common images (nearest_*.png)"
         )

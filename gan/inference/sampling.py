@@ -81,6 +81,7 @@ def draw(
     labels: Sequence[int] = (),
     same_latents: bool = False,
     offset: Array | None = None,
+    rows: np.ndarray | None = None,
 ) -> Iterator[dict]:
     """Yields samples 0..count - 1 in batches {"image": uint8 [n, H, W, C], "label": int32 [n]}, n <= batch_size.
 
@@ -90,15 +91,18 @@ def draw(
       labels: sample i has the label labels[i % len(labels)]; by default all classes of the game, in equal shares.
       same_latents: sample i has the latent i // len(labels) of the seed instead of the latent i.
       offset: added to each latent [Z], or where the generator has styles to the styles [L, W] of each.
+      rows: int [count], the numbers of the samples in place of 0..count - 1.
     """
     mesh = sharding.local_mesh()
     labels = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
     batch_size = -(-batch_size // mesh.size) * mesh.size  # a multiple of the devices
     for first in range(0, count, batch_size):
         # Always a full batch, so that only one shape is compiled; samples beyond `count` are discarded.
-        rows = np.arange(first, first + batch_size, dtype=np.uint32)
-        latent_rows = rows // len(labels) if same_latents else rows
-        inputs = jax.device_put((latent_rows, labels[rows % len(labels)]), sharding.split_rows(mesh, 0))
+        batch = np.arange(first, first + batch_size, dtype=np.uint32)
+        if rows is not None:
+            batch = np.resize(rows[first : first + batch_size], batch_size).astype(np.uint32)
+        latent_rows = batch // len(labels) if same_latents else batch
+        inputs = jax.device_put((latent_rows, labels[batch % len(labels)]), sharding.split_rows(mesh, 0))
         image, label = jax.device_get(_samples(ema, *inputs, jnp.uint32(seed), offset, game=game))
         valid = min(batch_size, count - first)
         yield {"image": image[:valid], "label": label[:valid]}

@@ -3,17 +3,25 @@
 import json
 import logging
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from gan.io import animation
 from gan.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
+
+PICTURE_SIDE = 768
+"""Pixels of the longer side of a picture of pairs, at least."""
+MARK = (230, 0, 0)
+"""The color of the lines around a marked pair."""
+LETTER_WIDTH, LINE_HEIGHT = 6, 15
+"""Pixels of PIL's own font."""
 
 
 MAX_FRAMES, MAX_FRAME_SIDE = 100, 640
@@ -41,6 +49,30 @@ def grid(images: np.ndarray, columns: int = 0) -> np.ndarray:
         top, left = index // columns * (height + 1) + 1, index % columns * (width + 1) + 1
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def draw_pairs(pairs: np.ndarray, are_marked: np.ndarray, caption: str) -> np.ndarray:
+    """A picture uint8 [H', W', 3] of pairs uint8 [N, 2, H, W, 1 or 3] side by side, below a caption.
+
+    Pairs are separated by lines, red ones around those that are marked, bool [N].
+    """
+    count, _, height, width, _ = pairs.shape
+    color = np.broadcast_to(pairs, (*pairs.shape[:-1], 3))
+    columns = math.ceil(math.sqrt(count * height / (2 * width)))
+    rows = -(-count // columns)
+    line = max(1, height // 32)
+    sheet = np.full((rows * (height + 2 * line), columns * (2 * width + 2 * line), 3), 128, np.uint8)
+    for index, (sample, nearest) in enumerate(color):
+        top, left = index // columns * (height + 2 * line), index % columns * (2 * width + 2 * line)
+        if are_marked[index]:
+            sheet[top : top + height + 2 * line, left : left + 2 * width + 2 * line] = MARK
+        sheet[top + line : top + line + height, left + line : left + line + 2 * width] = np.hstack([sample, nearest])
+    scale = -(-PICTURE_SIDE // max(sheet.shape))
+    sheet = sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+    lines = textwrap.wrap(caption, sheet.shape[1] // LETTER_WIDTH)
+    text = Image.new("RGB", (sheet.shape[1], LINE_HEIGHT * len(lines) + 4), "white")
+    ImageDraw.Draw(text).multiline_text((2, 2), "\n".join(lines), "black", ImageFont.load_default_imagefont())
+    return np.concatenate([np.asarray(text), sheet])
 
 
 def save_png(path: Path, image: np.ndarray, *, enlarge: bool = True) -> None:

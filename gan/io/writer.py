@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -135,11 +135,6 @@ def finish(workdir: Path) -> None:
     images = sorted((workdir / "samples").glob("*.png"))
     if images and not _is_newer(workdir / "training.gif", images[-1]):
         plots.draw_animation(workdir)
-
-
-def progress(parts: Iterable, *, total: int, what: str) -> Iterable:
-    """Iterates over `parts`, with a progress bar where stderr is a terminal."""
-    return tqdm(parts, total=total, desc=what, leave=False, disable=not sys.stderr.isatty())
 
 
 def _lines(path: Path) -> list[dict[str, float]]:

@@ -24,6 +24,7 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.io.atomic import replacing
+from gan.io.progress import progress
 from gan.metrics import images as image_ops
 
 logger = logging.getLogger(__name__)
@@ -121,11 +122,12 @@ def train(images: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 
     max_shift = min(MAX_SHIFT, min(images.shape[1:3]) // 8)
     variables = _initial_variables(rng, images.shape[1:], num_classes)
     opt_state = jax.jit(OPTIMIZER.init)(variables)
-    for step in range(steps):
+    logger.info("Training a classifier on %s images, only once: features for the evaluation.", f"{len(images):,}")
+    for step in progress(range(steps), total=steps, what="Training the classifier"):
         rows = order[step * TRAINING_BATCH_SIZE : (step + 1) * TRAINING_BATCH_SIZE]
         shift = rng.integers(-max_shift, max_shift, (len(rows), 2), endpoint=True)
-        progress = (step + 1) / steps
-        rate = np.float32(LEARNING_RATE * min(10 * progress, (1 + math.cos(math.pi * progress)) / 2))
+        share = (step + 1) / steps
+        rate = np.float32(LEARNING_RATE * min(10 * share, (1 + math.cos(math.pi * share)) / 2))
         variables, opt_state = _step(variables, opt_state, images[rows], labels[rows], shift, rate)
     return variables
 

@@ -34,6 +34,8 @@ class Extractor(NamedTuple):
     """Features [N, dimension] to class probabilities [N, K], without running the network again."""
     differentiable: Callable[[Array], Array] | None = None
     """The features of float images [N, H, W, C] in 0..255, to be transformed by JAX, where they are such a function."""
+    is_cheap: bool = False
+    """Whether features are computed faster than they are read from a cache."""
 
 
 class DatasetInfo(NamedTuple):
@@ -91,12 +93,14 @@ def classifier_extractor(info: DatasetInfo) -> Extractor:
 
 def pixel_extractor(info: DatasetInfo) -> Extractor:
     """The pixels scaled to [0, 1]: for small images, and for memorization, where learned features would hide copies."""
+    dimension = int(np.prod(info.image_shape))
     return Extractor(
         "pixels",
         _hash("pixels", info.image_shape),
-        int(np.prod(info.image_shape)),
+        dimension,
         _flat_pixels,
         differentiable=lambda images: images.reshape(len(images), -1) / 255,
+        is_cheap=True,
     )
 
 

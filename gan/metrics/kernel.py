@@ -3,12 +3,17 @@
 Unlike the Frechet distance's, its estimate is unbiased for any number of samples.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from gan.errors import UserError
+from gan.io.progress import progress
 from gan.metrics.frechet import check_pair
+
+MAX_PAIRS = 2**26
+"""The most kernel values of pairs that are kept: 512 MiB."""
 
 
 class KernelDistance(NamedTuple):
@@ -32,13 +37,29 @@ def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
     Reference: Gretton et al. 2012, A Kernel Two-Sample Test, JMLR 13, equation 3.
     """
-    return _within(x) + _within(y) - 2.0 * float(polynomial_kernel(x, y).mean())
+    return _from_kernels(polynomial_kernel(x, x), polynomial_kernel(y, y), polynomial_kernel(x, y))
 
 
-def _within(x: np.ndarray) -> float:
-    """The mean of k(x_i, x_j) over i != j."""
-    kernel = polynomial_kernel(x, x)
-    return float(kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1))
+def _from_kernels(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray) -> float:
+    """`squared_mmd` from the kernels of all pairs."""
+    return _within(xx) + _within(yy) - 2.0 * float(xy.mean())
+
+
+def _within(kernel: np.ndarray) -> float:
+    """The mean of k(x_i, x_j) [M, M] over i != j."""
+    return float(kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1))
+
+
+def _distance_of_rows(real: np.ndarray, fake: np.ndarray, pairs: int) -> Callable[[np.ndarray, np.ndarray], float]:
+    """(rows of real, rows of fake) to `squared_mmd`, where `pairs` kernel values are needed in all.
+
+    Small sets are drawn from again and again: the kernels of all their pairs are computed once if they are fewer.
+    """
+    total = len(real) ** 2 + len(fake) ** 2 + len(real) * len(fake)
+    if total > min(pairs, MAX_PAIRS):
+        return lambda i, j: squared_mmd(real[i], fake[j])
+    xx, yy, xy = polynomial_kernel(real, real), polynomial_kernel(fake, fake), polynomial_kernel(real, fake)
+    return lambda i, j: _from_kernels(xx[np.ix_(i, i)], yy[np.ix_(j, j)], xy[np.ix_(i, j)])
 
 
 def kernel_distance(
@@ -62,8 +83,9 @@ def kernel_distance(
             f"subsets={subsets}, subset_size={subset_size}; expected: at least 1 subset of 2 to {max_size} samples each"
         )
     rng = np.random.default_rng(seed)
-    distances = [
-        squared_mmd(*(features[rng.choice(len(features), subset_size, replace=False)] for features in (real, fake)))
-        for _ in range(subsets)
-    ]
+    distance_of = _distance_of_rows(real, fake, subsets * 3 * subset_size**2)
+    draws = (
+        [rng.choice(len(features), subset_size, replace=False) for features in (real, fake)] for _ in range(subsets)
+    )
+    distances = [distance_of(*rows) for rows in progress(draws, total=subsets, what="Computing the kernel distance")]
     return KernelDistance(float(np.mean(distances)), float(np.std(distances)))

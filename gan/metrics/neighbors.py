@@ -5,18 +5,28 @@ because of the cancellation in |x|^2 + |y|^2 - 2 x.y. Results are rounded to flo
 distance in every block, and ties remain ties.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from gan.errors import UserError
-from gan.metrics.frechet import check_pair
+from gan.io.progress import progress
+from gan.metrics import images as image_ops
+from gan.metrics.frechet import check_features, check_pair
 
 TILE = 1024
 """Rows and columns of one matrix product: large enough for full speed, 8 MiB in float64."""
+VALUES = 2**24
+"""The maximal number of values of features in a tile, 128 MiB in float64: tiles of long vectors have fewer rows."""
 BLOCK = 2**26
 """The maximal number of distances in memory at once: 256 MiB in float32."""
+ROWS = 2048
+"""Queries that are compared on the device at once with a batch of references: see `nearest_on_device`."""
 
 
 class Prdc(NamedTuple):
@@ -59,7 +69,7 @@ def prdc(real: np.ndarray, fake: np.ndarray, *, manifold_k: int = 3, density_k: 
     (fake_manifold,) = radii(fake, (manifold_k,))
     in_real_manifold = np.zeros(len(fake), bool)
     in_fake_manifold = contained = covered = 0
-    for rows, distances in _blocks(real, fake):
+    for rows, distances in _blocks(real, fake, what="Computing precision, recall, density, coverage"):
         in_real_manifold |= (distances <= real_manifold[rows, None]).any(axis=0)
         in_fake_manifold += np.count_nonzero((distances <= fake_manifold[None]).any(axis=1))
         inside = distances < real_density[rows, None]
@@ -78,7 +88,7 @@ def radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
     if min(ks) < 1 or max(ks) >= len(features):
         raise UserError(f"k of {tuple(ks)} neighbors among {len(features)} samples; expected: 1 to {len(features) - 1}")
     result = np.empty((len(ks), len(features)), np.float32)
-    for rows, distances in _blocks(features, features):
+    for rows, distances in _blocks(features, features, what="Computing distances to neighbors"):
         own = np.arange(rows.start, rows.stop)
         distances[own - rows.start, own] = np.inf  # no sample is its own neighbor
         order = [k - 1 for k in ks]
@@ -96,7 +106,7 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int = 1) -> Neighbor
         raise UserError(f"k={k}; expected: 1 to {len(references)}, the number of references")
     indices = np.empty((len(queries), k), np.int64)
     distances = np.empty((len(queries), k))
-    for rows, block in _blocks(queries, references):
+    for rows, block in _blocks(queries, references, what="Searching for nearest neighbors"):
         found = np.sort(np.argpartition(block, k - 1, axis=1)[:, :k], axis=1)
         x = queries[rows].astype(np.float64)
         exact = np.stack([np.linalg.norm(x - references[column], axis=1) for column in found.T], axis=1)
@@ -106,16 +116,54 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int = 1) -> Neighbor
     return Neighbors(indices, distances)
 
 
-def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray]) -> Neighbors:
+    """The nearest of references [M, D], which come in batches [m, D], to each of queries [N, D]: indices int [N, 1].
+
+    As `nearest`, for many references: the products are float32 on the device, and no more than a batch of references
+    is in memory. The nearest of each batch are compared by exact distances, so that of a copy is exactly 0. Between
+    other references whose distances are equal up to about 1e-6, any may be chosen.
+
+    Args:
+      batches: all of one size, but for the last, which may be smaller.
+    """
+    center = check_features(queries, "queries").mean(axis=0, dtype=np.float64)[None]
+    indices, distances = np.full(len(queries), -1), np.full(len(queries), np.inf)
+    centered, first, size = np.float32(queries - center), 0, None
+    for batch in batches:
+        size = size or len(batch)
+        padded = np.zeros((size, batch.shape[1]), np.float32)
+        padded[: len(batch)] = batch - center
+        search = functools.partial(_nearest_in_batch, jnp.asarray(padded), len(batch))
+        found, squares = image_ops.in_batches(search, centered, min(ROWS, len(queries)))
+        (rows,) = np.nonzero(np.sqrt(np.maximum(squares, 0.0)) <= 1.01 * distances)  # all of the first batch
+        exact = np.linalg.norm(np.float64(queries[rows]) - batch[found[rows]], axis=1)
+        nearer = exact < distances[rows]
+        indices[rows[nearer]], distances[rows[nearer]] = first + found[rows[nearer]], exact[nearer]
+        first += len(batch)
+    return Neighbors(indices[:, None], distances[:, None])
+
+
+@jax.jit
+def _nearest_in_batch(references: Array, count: int, queries: Array) -> tuple[Array, Array]:
+    """The index of the nearest of the first `count` references [m, D] to each query, and its squared distance: [N]."""
+    products = jnp.matmul(queries, references.T, precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.sum(jnp.square(references), axis=1)[None] - 2.0 * products
+    squares = jnp.where(jnp.arange(len(references))[None] < count, squares, jnp.inf)
+    return jnp.argmin(squares, axis=1), jnp.min(squares, axis=1) + jnp.sum(jnp.square(queries), axis=1)
+
+
+def _blocks(x: np.ndarray, y: np.ndarray, *, what: str) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields (rows of x, their distances to all of y: float32 [rows, len(y)], which the caller may overwrite)."""
     center = y.mean(axis=0, dtype=np.float64)[None]  # centering avoids cancellation far from the origin
-    height = max(1, min(TILE, BLOCK // len(y)))
-    for start in range(0, len(x), height):
+    tile = max(1, min(TILE, VALUES // y.shape[1]))
+    height = max(1, min(tile, BLOCK // len(y)))
+    starts = range(0, len(x), height)
+    for start in progress(starts, total=len(starts), what=what):
         rows = slice(start, min(start + height, len(x)))
         a = x[rows] - center
         block = np.empty((len(a), len(y)), np.float32)
-        for left in range(0, len(y), TILE):
-            b = y[left : left + TILE] - center
+        for left in range(0, len(y), tile):
+            b = y[left : left + tile] - center
             squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None]
-            block[:, left : left + TILE] = squares - 2.0 * (a @ b.T)
+            block[:, left : left + tile] = squares - 2.0 * (a @ b.T)
         yield rows, np.sqrt(np.maximum(block, 0.0, out=block), out=block)

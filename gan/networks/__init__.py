@@ -11,6 +11,8 @@ The class of a network states what it can do, as class attributes or fields:
 - `batch_independent_stats: frozenset[str]`, of both: the names of batch statistics that make no result for an example
   depend on other examples in training. Penalties that need per-example gradients accept no other batch statistics.
 - `conditioning: str`, of both: how labels are used; "none" where they are not.
+- `equalized: bool`, of both: whether weights are of size 1 and scaled where they are used (equalized learning rate).
+- `zero_kernels: bool`, of both: whether some kernels are initially zero.
 - `styles: bool`, of a generator: whether it is style-based. It then has the methods `mapping(latent, label) -> styles
   [B, L, W]` and `synthesis(styles) -> image` for L layers, passes its styles through Flax's `perturb("styles", ...)`,
   and has a field `truncation`, the part of the way from the mean style to each style that is kept in evaluation.

@@ -42,6 +42,7 @@ class Generator(nn.Module):
     styles: ClassVar[bool] = False
     latent_layers: ClassVar[str] = "Dense_0"
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
+    zero_kernels: ClassVar[bool] = True
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -85,6 +86,7 @@ class Discriminator(nn.Module):
     takes_rows: ClassVar[bool] = False
     group_size: ClassVar[int] = 1
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
+    zero_kernels: ClassVar[bool] = True
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0

@@ -69,6 +69,7 @@ class Generator(nn.Module):
     styles: ClassVar[bool] = True
     latent_layers: ClassVar[str] = r"Styled(Conv|Image)_\d+/EqualDense_0"
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset({STYLE_MEAN})
+    equalized: ClassVar[bool] = True
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0
@@ -186,6 +187,7 @@ class Discriminator(nn.Module):
 
     takes_rows: ClassVar[bool] = False
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
+    equalized: ClassVar[bool] = True
 
     image_shape: tuple[int, int, int]
     num_classes: int = 0

@@ -72,7 +72,7 @@ class Recorder:
             processes.broadcast_from_primary(lambda: self._open_evaluator(evaluation))
         first, total = int(run.state.step), self._options.steps
         self._preview = preview.of(run.setup, real_examples)
-        self._diagnostics = Diagnostics(real_examples)
+        self._diagnostics = Diagnostics(real_examples, clips_weights=run.game.clips_weights)
         self._writer = None
         processes.broadcast_from_primary(lambda: self._open_writer(folder, first, total, run.record["config"]))
         if self._options.evaluate_every:  # after the writer has removed what is in there of later steps
@@ -177,7 +177,8 @@ class Recorder:
         return self._options.checkpoint_every, self._options.keep_every
 
     def _log(self, step: int, images: int) -> None:
-        metrics = {name: float(np.mean(values)) for name, values in self._fetch(step).items()}
+        values = self._fetch(step)
+        metrics = {name: float(np.mean(of_steps)) for name, of_steps in values.items()}
         first, since = self._since
         now = time.perf_counter()
         seconds_per_step = (now - since) / (step - first)
@@ -190,7 +191,7 @@ class Recorder:
             }
             seconds = round(self._writer.seconds + time.monotonic() - self._launched, 3)
             self._writer.metrics(step, {"images": images, "seconds": seconds, **metrics, **speed})
-            self._diagnostics.observe_metrics(step, metrics)
+            self._diagnostics.observe_metrics(step, values)
         self._choose_dispatch(seconds_per_step)
         self._queue.clear()
         self._waited = 0.0

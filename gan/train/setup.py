@@ -110,7 +110,7 @@ def begin(run: RunSetup, folder: Path) -> None:
     """Writes `config.json`, and says what is trained."""
     processes.broadcast_from_primary(lambda: workdir.write(folder, run.record))
     if run.rows:
-        checkpoint.save(run.manager, 0, run.state)  # from here on the source is not needed
+        checkpoint.save(run.manager, 0, run.state, run.record)  # from here on the source is not needed
     _announce(run, folder)
 
 

@@ -1,0 +1,134 @@
+"""Memorization: how near samples are to the training images, and how near images are that were not trained on.
+
+The median distance hides copies among many other samples, so the near copies are counted too. A sample is a near copy
+if it is nearer to its nearest training image than nearly all held-out images are to theirs. Meehan et al. 2020,
+arXiv:2004.05675, compare the same two sets of distances; Alaa et al. 2022, arXiv:2102.08921, decide for
+each sample.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gan.evaluation.reference import Features, RealData, cached_features
+from gan.io.progress import progress
+from gan.metrics import neighbors
+from gan.metrics.features import Extractor
+from gan.metrics.neighbors import Neighbors
+
+QUANTILE = 0.01
+"""The share of held-out images that count as near copies, which is what is expected of new images. A lower one would be
+the distance of one or two of a few hundred held-out images; a higher one would hide more copies among new images."""
+SHOWN = 64
+"""Pairs of a sample and a training image that are shown."""
+BATCH, VALUES = 8192, 2**24
+"""The most training images, and values of their features, that are compared at once: 64 MiB."""
+
+
+class Pairs(NamedTuple):
+    """Samples with their nearest training images, the nearest pair first."""
+
+    samples: np.ndarray
+    """Indices of the samples, int [K]."""
+    training: np.ndarray
+    """Indices of their training images, int [K]."""
+    are_copies: np.ndarray
+    """bool [K]"""
+    caption: str
+
+
+class TrainingImages:
+    """All training images of a run, among which the nearest to samples are searched for.
+
+    Distances are those of features. The reference images are the held-out ones.
+    """
+
+    def __init__(self, extractor: Extractor, real: RealData, reference: Features):
+        self._extractor, self._real, self._reference = extractor, real, reference
+
+    def __len__(self) -> int:
+        return len(self._real.training)
+
+    @property
+    def are_compared(self) -> bool:
+        """Whether there are held-out images: training images are at distance 0 from themselves."""
+        return self._real.reference.split != self._real.training.split and np.median(self._held_out) > 0.0
+
+    @functools.cached_property
+    def bound(self) -> float:
+        """The distance up to which a sample is a near copy: the QUANTILE of those of held-out images."""
+        return float(np.quantile(self._held_out, QUANTILE, method="inverted_cdf"))
+
+    @functools.cached_property
+    def held_out_share(self) -> float:
+        """The share of held-out images that count as near copies: QUANTILE, or more where many are copies."""
+        return float(np.mean(self._held_out <= self.bound))
+
+    def read(self, rows: np.ndarray) -> Features:
+        """The features and labels of the training images `rows`."""
+        if self._extractor.is_cheap:
+            return cached_features(self._extractor, self._real.training, rows)
+        return Features(self._features.features[rows], self._features.labels[rows])
+
+    def protocol(self) -> dict[str, Any]:
+        """What near copies are counted by."""
+        searched = {"training_images": len(self)}
+        if not self.are_compared:
+            return searched | {"left_out": "the reference images are training images"}
+        return searched | {
+            "held_out_images": len(self._held_out), "quantile": QUANTILE, "near_copy_distance": self.bound,
+            "held_out_near_copies": self.held_out_share,
+        }  # fmt: skip
+
+    def compare(self, features: np.ndarray) -> tuple[dict[str, float], Pairs]:
+        """The metrics of samples' features [N, D], and the nearest pairs.
+
+        nearest_training_ratio  median of d over samples / median of d over held-out images, d the distance to the
+                                nearest training image. 1 is expected of new images, less of copies.
+        near_copies             share of samples with d of at most `bound`; `held_out_share` is expected of new images.
+        """
+        found = self._nearest(features, "samples")
+        distances = found.distances[:, 0]
+        metrics, are_copies = {}, np.zeros(len(features), bool)
+        if self.are_compared:
+            are_copies = distances <= self.bound
+            metrics["nearest_training_ratio"] = float(np.median(distances) / np.median(self._held_out))
+            metrics["near_copies"] = float(np.mean(are_copies))
+        first = np.argsort(distances, kind="stable")[:SHOWN]
+        return metrics, Pairs(first, found.indices[first, 0], are_copies[first], self._caption(metrics, len(features)))
+
+    def _caption(self, metrics: dict[str, float], count: int) -> str:
+        pairs = f"Samples, nearest first, each with the nearest of {len(self):,} training images on its right."
+        if not metrics:
+            return f"{pairs} No images are held out that would say which are copies."
+        return (
+            f"{pairs} {metrics['near_copies']:.1%} of {count:,} samples are near copies (red); of held-out images "
+            f"{self.held_out_share:.1%} are."
+        )
+
+    @functools.cached_property
+    def _held_out(self) -> np.ndarray:
+        return self._nearest(self._reference.features, "held-out images").distances[:, 0]
+
+    def _nearest(self, queries: np.ndarray, what: str) -> Neighbors:
+        size = max(1, min(BATCH, VALUES // self._extractor.dimension))
+        batches = progress(
+            self._batches(size), total=-(-len(self) // size),
+            what=f"Searching {len(self):,} training images for the nearest to {len(queries):,} {what}",
+        )  # fmt: skip
+        return neighbors.nearest_on_device(queries, batches)
+
+    def _batches(self, size: int) -> Iterator[np.ndarray]:
+        """The features of all training images, `size` at a time."""
+        training = self._real.training
+        is_cheap = self._extractor.is_cheap
+        arrays = training.arrays()[0] if is_cheap else self._features.features
+        for first in range(0, len(self), size):
+            part = np.asarray(arrays[first : first + size])
+            yield self._extractor.features(part) if is_cheap else part
+
+    @functools.cached_property
+    def _features(self) -> Features:
+        return cached_features(self._extractor, self._real.training, np.arange(len(self)))
