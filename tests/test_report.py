@@ -78,7 +78,9 @@ def test_an_animation_shows_few_small_frames_the_first_and_the_last_among_them(t
     monkeypatch.setattr(plots, "MAX_FRAMES", 3)
     (tmp_path / "samples").mkdir()
     for step in range(6):
-        plots.save_png(tmp_path / "samples" / f"{step:08d}.png", np.full((1280, 1000, 1), 40 * step, np.uint8))
+        image = np.full((1280, 1000, 1), 40 * step, np.uint8)
+        image[-1, -1] = 255  # of one color it would be reduced to few pixels
+        plots.save_png(tmp_path / "samples" / f"{step:08d}.png", image)
     plots.draw_animation(tmp_path)
     with Image.open(tmp_path / "training.gif") as animation:
         assert animation.size == (500, 640)

@@ -7,9 +7,8 @@ import numpy as np
 
 from gan.errors import UserError
 from gan.evaluation import reference
-from gan.evaluation.images import MAX_TRAINING_IMAGES
 from gan.evaluation.options import evaluation_options
-from gan.evaluation.reference import RealData, cached_features, evenly_spaced, open_data
+from gan.evaluation.reference import RealData, evenly_spaced, open_data
 from gan.explore.options import Options, default_name, sample_codes, shown_labels
 from gan.inference import codes
 from gan.inference import spectrum as spectra
@@ -20,6 +19,8 @@ from gan.metrics import neighbors as nearest_neighbors
 
 NEAREST = 7
 """Training images beside each sample."""
+CHUNK = 8192
+"""Training images whose features are held at a time."""
 
 
 def neighbors(options: Options, model: Model) -> list[Path]:
@@ -28,11 +29,9 @@ def neighbors(options: Options, model: Model) -> list[Path]:
     real, extractor = _opened(options, model)
     latents, labels = sample_codes(options, model, count)
     samples = codes.draw(model, codes.encode(model, latents, labels), labels)
-    rows = evenly_spaced(len(real.training), MAX_TRAINING_IMAGES)
-    training = cached_features(extractor, real.training, rows)
-    found = nearest_neighbors.nearest(extractor.features(samples), training.features, min(NEAREST, len(rows)))
     images, _ = real.training.arrays()
-    shown = np.asarray(images[rows[found.indices.ravel()]]).reshape(*found.indices.shape, *samples.shape[1:])
+    found = _nearest(extractor, extractor.features(samples), images)
+    shown = np.asarray(images[found.indices.ravel()]).reshape(*found.indices.shape, *samples.shape[1:])
     names = ["sample", *(f"{k + 1}" for k in range(shown.shape[1]))]
     distances = [f"{value:.3g}" for value in found.distances[:, 0]]
     stem = options.stem(default_name(options, model))
@@ -66,6 +65,23 @@ def spectrum(options: Options, model: Model) -> list[Path]:
     atomic.write_json(table, record)
     plots.draw_spectrum(plot, record)
     return [plot, table]
+
+
+def _nearest(extractor: features.Extractor, queries: np.ndarray, images: np.ndarray) -> nearest_neighbors.Neighbors:
+    """The NEAREST of all images [M, H, W, C] to each of the features `queries`, whose own are held a part at a time."""
+    best: nearest_neighbors.Neighbors | None = None
+    for first in range(0, len(images), CHUNK):
+        part = extractor.features(np.asarray(images[first : first + CHUNK]))
+        found = nearest_neighbors.nearest(queries, part, min(NEAREST, len(part)))
+        indices, distances = found.indices + first, found.distances
+        if best is not None:
+            indices = np.concatenate([best.indices, indices], axis=1)
+            distances = np.concatenate([best.distances, distances], axis=1)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :NEAREST]
+        best = nearest_neighbors.Neighbors(
+            np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1)
+        )
+    return best
 
 
 def shown_classes(options: Options, model: Model) -> list[int]:
