@@ -7,14 +7,13 @@ import numpy as np
 
 from gan.errors import UserError
 from gan.evaluation import reference
-from gan.evaluation.images import MAX_TRAINING_IMAGES
 from gan.evaluation.options import evaluation_options
-from gan.evaluation.reference import RealData, cached_features, evenly_spaced, open_data
+from gan.evaluation.reference import CHUNK, RealData, evenly_spaced, open_data
 from gan.explore.options import Options, default_name, sample_codes, shown_labels
 from gan.inference import codes
 from gan.inference import spectrum as spectra
 from gan.inference.model import Model, recorded
-from gan.io import atomic, plots, sheets, workdir
+from gan.io import atomic, plots, sheets, workdir, writer
 from gan.metrics import features
 from gan.metrics import neighbors as nearest_neighbors
 
@@ -28,11 +27,9 @@ def neighbors(options: Options, model: Model) -> list[Path]:
     real, extractor = _opened(options, model)
     latents, labels = sample_codes(options, model, count)
     samples = codes.draw(model, codes.encode(model, latents, labels), labels)
-    rows = evenly_spaced(len(real.training), MAX_TRAINING_IMAGES)
-    training = cached_features(extractor, real.training, rows)
-    found = nearest_neighbors.nearest(extractor.features(samples), training.features, min(NEAREST, len(rows)))
     images, _ = real.training.arrays()
-    shown = np.asarray(images[rows[found.indices.ravel()]]).reshape(*found.indices.shape, *samples.shape[1:])
+    found = nearest_images(extractor, samples, images, NEAREST)
+    shown = np.asarray(images[found.indices.ravel()]).reshape(*found.indices.shape, *samples.shape[1:])
     names = ["sample", *(f"{k + 1}" for k in range(shown.shape[1]))]
     distances = [f"{value:.3g}" for value in found.distances[:, 0]]
     stem = options.stem(default_name(options, model))
@@ -40,6 +37,26 @@ def neighbors(options: Options, model: Model) -> list[Path]:
     sheet = sheets.sheet(np.concatenate([samples[:, None], shown], axis=1), distances, names)
     plots.save_png(path, sheet, enlarge=False)
     return [path]
+
+
+def nearest_images(
+    extractor: features.Extractor, samples: np.ndarray, images: np.ndarray, k: int
+) -> nearest_neighbors.Neighbors:
+    """The k nearest of images uint8 [M, H, W, C] to each of samples [N, H, W, C], by an extractor's features.
+
+    The images are read a part at a time, so that all of a dataset can be searched. Fewer than k: all of them.
+    """
+    queries = extractor.features(samples)
+    indices, distances = np.zeros((len(samples), 0), np.int64), np.zeros((len(samples), 0))
+    starts = range(0, len(images), CHUNK)
+    for start in writer.progress(starts, total=len(starts), what="searching"):
+        part = extractor.features(np.asarray(images[start : start + CHUNK]))
+        found = nearest_neighbors.nearest(queries, part, min(k, len(part)))
+        indices = np.concatenate([indices, start + found.indices], axis=1)
+        distances = np.concatenate([distances, found.distances], axis=1)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        indices, distances = (np.take_along_axis(values, order, axis=1) for values in (indices, distances))
+    return nearest_neighbors.Neighbors(indices, distances)
 
 
 def spectrum(options: Options, model: Model) -> list[Path]:
