@@ -12,11 +12,12 @@ import gan
 from gan import data
 from gan.cli import flags
 from gan.errors import UserError
-from gan.explore import command, grids
+from gan.explore import command, comparison, grids
 from gan.explore.options import Options
 from gan.inference import command as sampling
 from gan.inference import directions
 from gan.io import plots
+from gan.metrics import features, neighbors
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,18 @@ def test_samples_are_compared_with_the_data(trained):
     assert record["cycles_per_pixel"] == [0.125, 0.25, 0.375, 0.5]
     ratio = 10 * np.log10(np.array(record["samples"]) / record["data"])
     np.testing.assert_allclose(record["samples_over_data_db"], ratio, rtol=1e-6)
+
+
+def test_the_nearest_of_parts_are_the_nearest_of_all(monkeypatch):
+    draw = np.random.default_rng(0)
+    images, samples = draw.integers(0, 256, (50, 8, 8, 1), np.uint8), draw.integers(0, 256, (4, 8, 8, 1), np.uint8)
+    extractor = features.pixel_extractor(features.DatasetInfo((8, 8, 1)))
+    monkeypatch.setattr(comparison, "CHUNK", 12)  # 4 parts and 2 images
+    found = comparison.nearest_images(extractor, samples, images, 3)
+    expected = neighbors.nearest(extractor.features(samples), extractor.features(images), 3)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.distances, expected.distances)
+    assert comparison.nearest_images(extractor, samples, images[:2], 3).indices.shape == (4, 2)
 
 
 def test_the_runs_own_samples_are_a_timelapse_without_a_checkpoint(trained, tmp_path):

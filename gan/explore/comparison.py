@@ -8,19 +8,17 @@ import numpy as np
 from gan.errors import UserError
 from gan.evaluation import reference
 from gan.evaluation.options import evaluation_options
-from gan.evaluation.reference import RealData, evenly_spaced, open_data
+from gan.evaluation.reference import CHUNK, RealData, evenly_spaced, open_data
 from gan.explore.options import Options, default_name, sample_codes, shown_labels
 from gan.inference import codes
 from gan.inference import spectrum as spectra
 from gan.inference.model import Model, recorded
-from gan.io import atomic, plots, sheets, workdir
+from gan.io import atomic, plots, sheets, workdir, writer
 from gan.metrics import features
 from gan.metrics import neighbors as nearest_neighbors
 
 NEAREST = 7
 """Training images beside each sample."""
-CHUNK = 8192
-"""Training images whose features are held at a time."""
 
 
 def neighbors(options: Options, model: Model) -> list[Path]:
@@ -30,7 +28,7 @@ def neighbors(options: Options, model: Model) -> list[Path]:
     latents, labels = sample_codes(options, model, count)
     samples = codes.draw(model, codes.encode(model, latents, labels), labels)
     images, _ = real.training.arrays()
-    found = _nearest(extractor, extractor.features(samples), images)
+    found = nearest_images(extractor, samples, images, NEAREST)
     shown = np.asarray(images[found.indices.ravel()]).reshape(*found.indices.shape, *samples.shape[1:])
     names = ["sample", *(f"{k + 1}" for k in range(shown.shape[1]))]
     distances = [f"{value:.3g}" for value in found.distances[:, 0]]
@@ -39,6 +37,26 @@ def neighbors(options: Options, model: Model) -> list[Path]:
     sheet = sheets.sheet(np.concatenate([samples[:, None], shown], axis=1), distances, names)
     plots.save_png(path, sheet, enlarge=False)
     return [path]
+
+
+def nearest_images(
+    extractor: features.Extractor, samples: np.ndarray, images: np.ndarray, k: int
+) -> nearest_neighbors.Neighbors:
+    """The k nearest of images uint8 [M, H, W, C] to each of samples [N, H, W, C], by an extractor's features.
+
+    The images are read a part at a time, so that all of a dataset can be searched. Fewer than k: all of them.
+    """
+    queries = extractor.features(samples)
+    indices, distances = np.zeros((len(samples), 0), np.int64), np.zeros((len(samples), 0))
+    starts = range(0, len(images), CHUNK)
+    for start in writer.progress(starts, total=len(starts), what="searching"):
+        part = extractor.features(np.asarray(images[start : start + CHUNK]))
+        found = nearest_neighbors.nearest(queries, part, min(k, len(part)))
+        indices = np.concatenate([indices, start + found.indices], axis=1)
+        distances = np.concatenate([distances, found.distances], axis=1)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        indices, distances = (np.take_along_axis(values, order, axis=1) for values in (indices, distances))
+    return nearest_neighbors.Neighbors(indices, distances)
 
 
 def spectrum(options: Options, model: Model) -> list[Path]:
@@ -65,23 +83,6 @@ def spectrum(options: Options, model: Model) -> list[Path]:
     atomic.write_json(table, record)
     plots.draw_spectrum(plot, record)
     return [plot, table]
-
-
-def _nearest(extractor: features.Extractor, queries: np.ndarray, images: np.ndarray) -> nearest_neighbors.Neighbors:
-    """The NEAREST of all images [M, H, W, C] to each of the features `queries`, whose own are held a part at a time."""
-    best: nearest_neighbors.Neighbors | None = None
-    for first in range(0, len(images), CHUNK):
-        part = extractor.features(np.asarray(images[first : first + CHUNK]))
-        found = nearest_neighbors.nearest(queries, part, min(NEAREST, len(part)))
-        indices, distances = found.indices + first, found.distances
-        if best is not None:
-            indices = np.concatenate([best.indices, indices], axis=1)
-            distances = np.concatenate([best.distances, distances], axis=1)
-        order = np.argsort(distances, axis=1, kind="stable")[:, :NEAREST]
-        best = nearest_neighbors.Neighbors(
-            np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1)
-        )
-    return best
 
 
 def shown_classes(options: Options, model: Model) -> list[int]:
