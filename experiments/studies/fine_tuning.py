@@ -77,7 +77,7 @@ def main() -> None:
 
 def config_of(width: int, seed: int, steps: int) -> ConfigDict:
     """A DCGAN whose D has no batch normalization, with R1."""
-    config = dcgan.get_config()
+    config = dcgan.get_config("digits")
     config.seed, config.steps, config.batch_size = seed, steps, 32
     config.data.image_size, config.data.channels = (SIDE, SIDE), 3
     for player in (config.generator, config.discriminator):
