@@ -11,7 +11,8 @@ from gan.game import Uniform
 from gan.inference import codes
 from gan.inference import interpolation as paths
 from gan.inference.model import Model, recorded
-from gan.io import animation, plots, sheets, writer
+from gan.io import animation, plots, sheets
+from gan.io.progress import progress
 
 TILES = 9
 """Paths that are shown side by side of a generator without classes; others show one in each class."""
@@ -39,7 +40,7 @@ def interpolation(options: Options, model: Model) -> list[Path]:
         tracks.append(np.asarray(paths.path(points, STEPS, kind=given, is_closed=True)))
     frames = np.stack(tracks, axis=1)  # [F, tiles, ...]
     frame_labels = np.tile(np.resize(labels, tiles), len(frames))
-    images = codes.draw(model, frames.reshape(-1, *frames.shape[2:]), frame_labels, track=writer.progress)
+    images = codes.draw(model, frames.reshape(-1, *frames.shape[2:]), frame_labels, track=progress)
     images = images.reshape(len(frames), tiles, *images.shape[1:])
     stem = options.stem(default_name(options, model))
     strip, film = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.{form}")

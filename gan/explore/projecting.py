@@ -11,8 +11,9 @@ from gan.explore import comparison
 from gan.explore.options import Options, default_name
 from gan.inference import projection as projections
 from gan.inference.model import Model
-from gan.io import animation, plots, sheets, writer
+from gan.io import animation, plots, sheets
 from gan.io.atomic import replacing
+from gan.io.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def projection(options: Options, model: Model) -> list[Path]:
     if labels and not model.game.is_conditional:
         raise UserError(f"--classes needs a conditional generator; that of {model.source} is unconditional")
     found = projections.project(
-        model, target, labels=labels, seed=options.seed, features=features, track=writer.progress
+        model, target, labels=labels, seed=options.seed, features=features, track=progress
     )
     stem = options.stem(default_name(options, model))
     sheet_path, code_path, film = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "npz", form))

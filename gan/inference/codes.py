@@ -30,12 +30,12 @@ def draw(
 
     Args:
       labels: int [B]; None: of an unconditional generator.
-      track: makes a progress bar: `gan.io.writer.progress`.
+      track: logs progress: `gan.io.progress.progress`.
     """
     count = len(codes)
     labels = np.zeros(count, np.int32) if labels is None else np.asarray(labels, np.int32)
     images, batches = [], range(0, count, BATCH_SIZE)
-    for first in track(batches, total=len(batches), what="drawing") if track else batches:
+    for first in track(batches, total=len(batches), what="Drawing, in batches") if track else batches:
         # Always a full batch, so that only one shape is compiled; images beyond `count` are discarded.
         rows = np.minimum(np.arange(first, first + BATCH_SIZE), count - 1)
         images.append(jax.device_get(model.to_uint8(decode(model, codes[rows], labels[rows]))))

@@ -71,7 +71,7 @@ def project(
       starts: codes that are optimized side by side.
       features: f, from float images [N, H, W, C] in 0..255 to features [N, D], to be differentiated (see
         `gan.metrics.features.Extractor.differentiable`); None: the first term alone.
-      track: makes a progress bar: `gan.io.writer.progress`.
+      track: logs progress: `gan.io.progress.progress`.
 
     Reference: Karras et al. 2020, arXiv:1912.04958, appendix D; the schedule is that of the authors' code.
     """
@@ -84,7 +84,7 @@ def project(
     state, path = (x, optimizer.init(x), jnp.int32(0)), [np.asarray(x)]
     key = named_key(jax.random.key(seed), "projection")
     chunks = range(math.ceil(steps / every))
-    for _ in track(chunks, total=len(chunks), what="projecting") if track else chunks:
+    for _ in track(chunks, total=len(chunks), what="Projecting, in parts of the steps") if track else chunks:
         state = advance(model.ema.variables, state, key)
         path.append(np.asarray(state[0]))
     best = int(np.argmin(_distances(model, distance, state[0], found_labels)))
