@@ -228,7 +228,7 @@ def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_
     # Another batch size compiles another function: equal up to float rounding, at most 1 of 255.
     assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
     rows = jax.device_put(np.arange(8, dtype=np.uint32), sharding.split_rows(sharding.device_mesh(), 0))
-    image, _ = sampling._samples(ema, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), game=game)
+    image, _ = sampling._samples(ema, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), None, game=game)
     assert len({shard.device for shard in image.addressable_shards}) == 4
     assert image.addressable_shards[0].data.shape == (2, 8, 8, 1)
 
