@@ -16,7 +16,7 @@ from gan.errors import UserError
 from gan.evaluation import command, memorization, warnings
 from gan.evaluation import evaluator as evaluators
 from gan.evaluation.options import evaluation_options
-from gan.inference import sampling
+from gan.inference import model, sampling
 from gan.io import plots
 from gan.parallel import sharding
 from gan.train import loop
@@ -173,7 +173,7 @@ def test_a_run_records_its_metrics_and_its_best_checkpoint(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12]
     best = min(lines, key=lambda line: line["fd_classifier"])
-    assert sampling.restore(tmp_path, "best")[1] == best["step"]
+    assert model.load(tmp_path, checkpoint="best").step == best["step"]
 
     command.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
@@ -209,12 +209,14 @@ def test_an_interrupted_run_has_the_same_metrics(tmp_path):
     runs.train(tmp_path / "parts", **EVALUATION)
     whole, parts = ((tmp_path / name / "evaluations.jsonl").read_text() for name in ("whole", "parts"))
     assert whole == parts
-    assert sampling.restore(tmp_path / "whole", "best")[1] == sampling.restore(tmp_path / "parts", "best")[1]
+    best = [model.load(tmp_path / name, checkpoint="best").step for name in ("whole", "parts")]
+    assert best[0] == best[1]
 
 
 def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_path):
     runs.train(tmp_path, steps=4)
-    game, _, ema = sampling.restore(tmp_path)
+    loaded = model.load(tmp_path)
+    game, ema = loaded.game, loaded.ema
     assert sharding.device_mesh().size == 4
 
     def drawn(batch_size):
@@ -226,7 +228,7 @@ def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_
     # Another batch size compiles another function: equal up to float rounding, at most 1 of 255.
     assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
     rows = jax.device_put(np.arange(8, dtype=np.uint32), sharding.split_rows(sharding.device_mesh(), 0))
-    image, _ = sampling._samples(ema, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), game=game)
+    image, _ = sampling._samples(ema, rows, jnp.zeros_like(rows, jnp.int32), jnp.uint32(5), None, game=game)
     assert len({shard.device for shard in image.addressable_shards}) == 4
     assert image.addressable_shards[0].data.shape == (2, 8, 8, 1)
 
@@ -271,7 +273,7 @@ def test_a_run_with_an_evaluation_that_cannot_be_does_not_start(tmp_path, monkey
 
 def test_the_command_checks_its_options_before_anything_slow(tmp_path, monkeypatch):
     runs.train(tmp_path, steps=4)
-    monkeypatch.setattr(sampling, "restore", None)
+    monkeypatch.setattr(command, "load", None)
     for given, line in (({"extractor": "clip"}, "--extractor='clip' is unknown"), ({"count": 3}, "--num_samples=3 is")):
         with pytest.raises(UserError, match=line):
             command.evaluate(tmp_path, **{"count": None, "seed": 0} | given)

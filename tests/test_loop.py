@@ -414,3 +414,11 @@ def test_when_no_checkpoint_can_be_read_nothing_is_begun_anew(tmp_path):
     with pytest.raises(UserError, match="none of the 1 checkpoints"):
         runs.train(tmp_path)
     assert (tmp_path / "checkpoints/4").is_dir()
+
+
+def test_a_learning_rate_that_is_too_high_is_named_at_the_first_logged_step(tmp_path, caplog):
+    runs.train(tmp_path, steps=4, generator__learning_rate=1e6)
+    lines = [record.getMessage() for record in caplog.records if "times as large" in record.getMessage()]
+    assert len(lines) == 1 and lines[0].startswith("step 4: G's update was ")
+    assert "Lower config.generator.learning_rate" in lines[0]
+    assert runs.logged(tmp_path)[0]["generator_relative_update"] > 1e3
