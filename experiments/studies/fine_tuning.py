@@ -12,7 +12,6 @@ Metrics are in the features of a classifier of all ten classes of CIFAR-10, sinc
 the flags against the flags themselves, and for the class against its test images.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +41,7 @@ FREEZE = {"scratch": "", "initialized": "", "frozen": "discriminator:2"}
 
 def main() -> None:
     """Trains and evaluates every row, and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--flags", type=Path, required=True, help="a folder of images")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -19,7 +19,7 @@ WIDTH = 48
 def describe(path: Path = DEFAULT) -> str:
     """One line per field, `name=default  meaning`; above a group of fields, the comment on the group."""
     meanings, fields = _meanings(path.read_text()), rows(path)
-    lines = [f"Every field of a config with its default, from {path}. Override one with --config.FIELD=VALUE.", ""]
+    lines = [f"Every field of a config with its default, from {path}.", "Override one with --config.FIELD=VALUE.", ""]
     group = ""
     for name, value, meaning in fields:
         for parent in _new_groups(name, group):

@@ -51,7 +51,7 @@ CONFIG_HELP = (
 )
 WORKDIR_HELP = (
     "The folder of the run. Default: runs/NAME or runs/NAME-ARG, with -FIELD=VALUE,... of the overrides that make it "
-    "another run. Without --config, the run in the folder is resumed with its own config."
+    "another run. Alone, it resumes the run in the folder with its own config."
 )
 CONFIG = config_flags.DEFINE_config_file("config", None, CONFIG_HELP)
 WORKDIR = flags.DEFINE_string("workdir", None, WORKDIR_HELP)

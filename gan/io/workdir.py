@@ -61,8 +61,9 @@ def lock(workdir: Path) -> Iterator[None]:
     """
     handle = None
     while handle is None:
-        created = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
-        before = set(os.listdir(workdir)) if workdir.is_dir() else set()
+        with _as_user_error(workdir):
+            created = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+            before = set(os.listdir(workdir)) if workdir.is_dir() else set()
         handle = _locked(workdir)
     with handle:
         handle.truncate(0)
@@ -77,11 +78,9 @@ def lock(workdir: Path) -> Iterator[None]:
 
 def _locked(workdir: Path) -> TextIO | None:
     """The locked file LOCK of the folder, created where there is none; None where its holder removed it meanwhile."""
-    try:
+    with _as_user_error(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         handle = open(workdir / LOCK, "a+")  # noqa: SIM115 (closed by the caller, or below)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} is not writable: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -94,6 +93,14 @@ def _locked(workdir: Path) -> TextIO | None:
             return handle
     handle.close()
     return None
+
+
+@contextlib.contextmanager
+def _as_user_error(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} is not writable: {error.strerror}") from error
 
 
 def _remove_traces(workdir: Path, before: set[str], created: Sequence[Path]) -> None:
