@@ -53,6 +53,7 @@ FAMILIES = {
 }  # fmt: skip
 FAST = ("dcgan", "stylegan2")
 """The families that every test runs over; the others are slow."""
+SLOW = tuple(name for name in FAMILIES if name not in FAST)
 
 
 @functools.cache

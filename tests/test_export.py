@@ -205,6 +205,26 @@ def test_damaged_weights_are_one_line(export, tmp_path):
         gan.load(tmp_path)
 
 
+def test_a_changed_byte_is_found_or_changes_nothing(export, tmp_path):
+    content = (export / "model.safetensors").read_bytes()
+    target = {"generator": gan.load(export).ema}
+    expected = weights.flat(target)
+    header = 8 + int.from_bytes(content[:8], "little")
+    random = np.random.default_rng(0)
+    for position in (*random.integers(0, header, 150), *random.integers(header, len(content), 50)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << int(random.integers(8))
+        (tmp_path / "model.safetensors").write_bytes(changed)
+        try:
+            found = weights.flat(weights.restore(tmp_path / "model.safetensors", target))
+        except UserError as error:
+            assert "\n" not in str(error)
+            continue
+        assert position < header  # a name in the metadata
+        for key, leaf in expected.items():
+            np.testing.assert_array_equal(found[key], leaf)
+
+
 def test_weights_of_another_network_are_one_line(run, export, tmp_path):
     record = workdir.read(export)
     record["config"]["generator"]["width"] = 8

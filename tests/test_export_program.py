@@ -54,7 +54,7 @@ def run_alone(alone, folder, names):
 
 
 @pytest.mark.parametrize(
-    "names", [families.FAST, pytest.param(tuple(set(families.FAMILIES) - {*families.FAST}), marks=pytest.mark.slow)]
+    "names", [families.FAST, *(pytest.param((name,), marks=pytest.mark.slow) for name in families.SLOW)]
 )
 def test_jax_alone_runs_the_program(names, alone, tmp_path):
     expected = {}

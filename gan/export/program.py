@@ -69,7 +69,7 @@ def folded(model: Model) -> tuple[Game, dict]:
 def save(model: Model, path: Path) -> None:
     """Writes the program of `function`, for any batch size and for `PLATFORMS`, as `jax.export` serializes it.
 
-    A program of jax 0.N runs in later versions for six months, and in versions that are up to three weeks older
+    JAX runs it in versions that are up to six months newer, and in those that are up to three weeks older
     (docs.jax.dev, "Exporting and serializing staged-out computations").
     """
     from jax import export  # late: it needs flatbuffers, which nothing else does
