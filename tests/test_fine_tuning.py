@@ -17,6 +17,7 @@ from gan import build, state, steps
 from gan.cli import flags
 from gan.errors import UserError
 from gan.evaluation import command, curve
+from gan.export import command as export
 from gan.game import SPECTRAL_NORM
 from gan.inference.model import checkpoint_steps, load
 from gan.io import checkpoint
@@ -25,7 +26,7 @@ from gan.optimizers import adamw, sgd
 from gan.parallel import sharding
 from gan.train import initialize_from
 
-train_step = jax.jit(steps.train_step, static_argnames="game")
+discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
 WIDE = {"data__image_size": (8, 12)}
 """Of the small DCGAN, other shapes have G's first kernel, 100 x 8 x 12 instead of 100 x 8 x 8, and D's last."""
 
@@ -113,6 +114,21 @@ def test_an_average_that_is_not_taken_begins_as_the_generator(source):
     assert all(same(found.state.ema.variables, found.state.generator.variables).values())
     assert all(same(found.state.generator.variables, restored(source, 8).generator.variables).values())
     assert all(same(found.state.discriminator.variables, fresh.discriminator.variables).values())
+
+
+def test_an_export_gives_both_generators_and_no_discriminator(source, tmp_path):
+    export.export(source, tmp_path / "export", formats=(), step=4)
+    found, fresh = initialized(initialize_from=str(tmp_path / "export"))
+    expected = load(source, step=4).ema.variables
+    assert all(same(expected, found.state.generator.variables).values())
+    assert all(same(expected, found.state.ema.variables).values())
+    assert all(same(fresh.discriminator.variables, found.state.discriminator.variables).values())
+    assert {row.outcome for row in found.rows if row.path.startswith("discriminator")} == {
+        "initialized: not in the source, which has no discriminator"
+    }
+    assert found.source["step"] == 4
+    with pytest.raises(UserError, match="is an export, which has one step; expected: the folder without @4"):
+        initialized(initialize_from=f"{tmp_path}/export@4")
 
 
 def test_what_the_source_has_alone_is_listed(source):
@@ -210,6 +226,10 @@ def test_a_network_that_does_not_state_its_layers_cannot_be_frozen(monkeypatch):
         build.make_game(runs.config(freeze="discriminator:1"), image_shape=(8, 8, 1))
 
 
+def first_batch(game):
+    return jax.tree.map(lambda leaf: leaf[0], batches(game))
+
+
 def frozen_game(**rules):
     return point_game(discriminator={"frozen": ("Dense_0",), **rules})
 
@@ -219,22 +239,21 @@ def test_frozen_layers_keep_their_bits_and_have_no_moments():
     game = changed(game, clips_weights=True)
     settings = hyperparams(0.1, weight_decay=0.5, clip_norm=0.1, weight_clip=0.01, r1=1.0)
     start = state.create(game, settings, seed=0)
-    after, _ = train_step(start, batches(game), settings, game=game)
+    after, _ = discriminator_step(start, first_batch(game), settings, game=game)
     kept = same(start.discriminator.params, after.discriminator.params)
     assert kept == {path: "Dense_0" in path for path in kept} and len(kept) == 6
     assert float(jnp.abs(after.discriminator.params["Dense_0"]["kernel"]).max()) > 0.01  # the bound of the others
     moments = leaves(after.discriminator.opt_state)
     assert all(np.any(leaf) != ("Dense_0" in path) for path, leaf in moments.items() if "kernel" in path)
-    assert not any(same(start.generator.params, after.generator.params).values())
 
 
 def test_the_other_layers_are_trained_as_if_none_was_frozen_and_the_norm_is_theirs():
     settings = hyperparams(0.1)
     game, whole = frozen_game(optimizer=sgd), point_game(discriminator={"optimizer": sgd})
     start = state.create(whole, settings, seed=0)
-    batch = jax.tree.map(lambda leaf: leaf[0], batches(game))
-    step = jax.jit(steps.discriminator_step, static_argnames="game")
-    (frozen, metrics), (free, free_metrics) = (step(start, batch, settings, game=each) for each in (game, whole))
+    (frozen, metrics), (free, free_metrics) = (
+        discriminator_step(start, first_batch(game), settings, game=each) for each in (game, whole)
+    )
     for layer in ("Dense_1", "Dense_2"):
         for name in ("kernel", "bias"):
             given, expected = (side.discriminator.params[layer][name] for side in (frozen, free))
@@ -251,7 +270,7 @@ def test_statistics_of_frozen_layers_are_updated_as_always():
     rules = {"spectral_norm": True, "frozen": ("Dense_0", "BatchNorm_0")}
     game, settings = noisy_game(discriminator=rules), hyperparams()
     start = state.create(game, settings, seed=0)
-    after, _ = train_step(start, batches(game), settings, game=game)
+    after, _ = discriminator_step(start, first_batch(game), settings, game=game)
     before, now = (leaves(each.discriminator.batch_stats) for each in (start, after))
     assert any(SPECTRAL_NORM in path for path in before) and not any(
         np.array_equal(leaf, now[path]) for path, leaf in before.items() if "Dense_1" not in path

@@ -16,16 +16,13 @@ from ml_collections import ConfigDict
 
 from gan import build
 from gan.errors import UserError
-from gan.inference import model
-from gan.io import checkpoint, workdir
+from gan.inference import exported, model
+from gan.io import checkpoint
 from gan.parallel import sharding
 from gan.state import GeneratorEMA, TrainState
 
 BEST = "best"
 """RUN@best is the best evaluated checkpoint of a run."""
-
-EXPORT = "export"
-"""The entry of `config.json` that an exported folder has, and a run has not."""
 
 Arrays = Mapping[str, np.ndarray]
 """{path: array}, such as {"params/Conv_0/kernel": ...}."""
@@ -125,8 +122,8 @@ def read_source(text: str) -> Source:
     if not folder.is_dir():
         raise UserError(f"{field} is not a folder; expected: that of a run, RUN@STEP, RUN@{BEST}, or an export")
     try:
-        record = workdir.read(folder)
-        return _read_run(folder, which) if record is None or EXPORT not in record else _read_export(folder, which)
+        folder = exported.folder_of(folder)
+        return _read_run(folder, which) if exported.record_of(folder) is None else _read_export(folder, which)
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
 
@@ -147,9 +144,7 @@ def _read_run(folder: Path, which: str) -> Source:
         step, ema = found
         players = checkpoint.restore_players(manager, target, step)
     networks = {"generator": players.generator, "discriminator": players.discriminator, "ema": ema}
-    parts = {part: flat(jax.device_get(network.variables)) for part, network in networks.items()}
-    record = {"path": str(folder), "step": step, "digest": digest(parts), "dataset": dataset["fingerprint"]}
-    return Source(parts, record)
+    return _source(folder, step, {part: flat(jax.device_get(each.variables)) for part, each in networks.items()})
 
 
 def _read_export(folder: Path, which: str) -> Source:
@@ -158,8 +153,12 @@ def _read_export(folder: Path, which: str) -> Source:
         raise UserError(f"{folder} is an export, which has one step; expected: the folder without @{which}")
     found = model.load(folder)
     arrays = flat(jax.device_get(found.ema.variables))
-    parts = {"generator": arrays, "ema": arrays}
-    return Source(parts, {"path": str(folder), "step": found.step, "digest": digest(parts), EXPORT: True})
+    return _source(folder, found.step, {"generator": arrays, "ema": arrays})
+
+
+def _source(folder: Path, step: int, parts: Mapping[str, Arrays]) -> Source:
+    fingerprint = model.recorded(folder)[1]["fingerprint"]
+    return Source(parts, {"path": str(folder), "step": step, "digest": digest(parts), "dataset": fingerprint})
 
 
 def digest(parts: Mapping[str, Arrays]) -> str:
