@@ -19,7 +19,7 @@ from PIL import Image
 from gan import build, data
 from gan.errors import Diverged, UserError
 from gan.evaluation.warnings import Metrics
-from gan.inference import model, sampling
+from gan.inference import model
 from gan.parallel import compilation, sharding
 from gan.train import loop, recorder, sources
 
@@ -173,7 +173,7 @@ def test_a_run_begun_on_four_devices_goes_on_with_eight_in_parts_and_with_one(wh
     assert "is damaged" not in caplog.text
     assert runs.final_digests(tmp_path)[0] == 12
     # Equal but for the order of sums: a step of Adam follows a gradient's sign, and magnifies what is near zero.
-    averages = [sampling.restore(folder)[2] for folder in (whole, tmp_path)]
+    averages = [model.load(folder).ema for folder in (whole, tmp_path)]
     for leaf, other in zip(*map(jax.tree.leaves, averages), strict=True):
         np.testing.assert_allclose(leaf, other, rtol=0, atol=2e-4)
     for line, other in zip(runs.logged(whole), runs.logged(tmp_path), strict=True):

@@ -11,7 +11,7 @@ import pytest
 import runs
 
 from gan.errors import UserError
-from gan.inference import sampling
+from gan.inference.model import load
 from gan.io import checkpoint
 from gan.parallel import sharding
 from gan.train import population
@@ -56,10 +56,9 @@ def check_same_run(folder, other):
 
 
 def check_same_end(folder, other):
-    _, step, ema = sampling.restore(folder)
-    _, other_step, other_ema = sampling.restore(other)
-    assert step == other_step
-    for leaf, their in zip(jax.tree.leaves(ema), jax.tree.leaves(other_ema), strict=True):
+    ours, theirs = load(folder), load(other)
+    assert ours.step == theirs.step
+    for leaf, their in zip(jax.tree.leaves(ours.ema), jax.tree.leaves(theirs.ema), strict=True):
         np.testing.assert_allclose(leaf, their, rtol=0, atol=2e-4)
 
 

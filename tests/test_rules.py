@@ -197,9 +197,25 @@ def brighter(images, keys, p):
     return images + 3.0 * p * jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
 
 
-def test_both_players_see_augmented_images():
-    game = point_game(augment=Augment(brighter))
-    start, batch, settings = state.create(game, hyperparams(), seed=0), first_batch(game), hyperparams(p=0.5)
+class LabelGenerator(nn.Module):
+    """Points that are moved by their label."""
+
+    @nn.compact
+    def __call__(self, latent, label, train):
+        return (nn.Dense(2)(latent) + label[:, None]).reshape(-1, 1, 1, 2)
+
+
+class LabelDiscriminator(nn.Module):
+    @nn.compact
+    def __call__(self, image, label, train):
+        return nn.Dense(1)(image.reshape(len(image), -1))[:, 0] * (1 + label)
+
+
+def test_both_players_see_labels_and_augmented_images():
+    players = {"generator": {"module": LabelGenerator()}, "discriminator": {"module": LabelDiscriminator()}}
+    game = point_game(augment=Augment(brighter), **players)
+    start, settings = state.create(game, hyperparams(), seed=0), hyperparams(p=0.5)
+    batch = first_batch(game) | {"label": jnp.arange(16, dtype=jnp.int32) % 3}
     update_key = jax.random.split(start.key)[1]
 
     def keys(name):
@@ -216,6 +232,13 @@ def test_both_players_see_augmented_images():
     np.testing.assert_allclose(metrics["discriminator_loss"], expected, rtol=1e-5)
     _, metrics = generator_step(start, batch, settings, game=game)
     np.testing.assert_allclose(metrics["generator_loss"], jnp.mean(jax.nn.softplus(-fake)), rtol=1e-5)
+
+
+def test_the_logits_of_all_devices_are_gathered():
+    logits = jnp.arange(8.0).reshape(4, 2)  # of two examples on each of four devices
+    gathered = jax.vmap(lambda own: updates.gather_logits("devices", own), axis_name="devices")(logits)
+    np.testing.assert_array_equal(gathered, np.broadcast_to(np.arange(8), (4, 8)))
+    assert updates.gather_logits(None, logits) is logits
 
 
 def test_each_four_signs_are_a_measurement_of_their_own():

@@ -179,7 +179,7 @@ def test_a_training_metric_is_reported_when_the_run_logs():
         ({"space": {"seed": choice(1, 2)}}, "set by the sweep"),
         ({"fixed": {"steps": 5}, "budget_images": 100}, "set by the sweep"),
         ({"num_reports": 0}, "evaluate_every is 0"),
-        ({"base": "configs/dcgam.py"}, "nearest: 'configs/dcgan.py'"),
+        ({"base": "configs/dcgam.py"}, "nearest: 'dcgan'"),
         ({"base": "configs/toy.py:ring8:x:y", "fixed": {"data.name": 3}}, "data.name=3 is not of type str"),
     ],
 )
