@@ -13,7 +13,8 @@ from gan.explore.options import Options, default_name, sample_codes, shown_label
 from gan.inference import codes
 from gan.inference import spectrum as spectra
 from gan.inference.model import Model, recorded
-from gan.io import atomic, plots, sheets, workdir, writer
+from gan.io import atomic, plots, sheets, workdir
+from gan.io.progress import progress
 from gan.metrics import features
 from gan.metrics import neighbors as nearest_neighbors
 
@@ -49,7 +50,7 @@ def nearest_images(
     queries = extractor.features(samples)
     indices, distances = np.zeros((len(samples), 0), np.int64), np.zeros((len(samples), 0))
     starts = range(0, len(images), CHUNK)
-    for start in writer.progress(starts, total=len(starts), what="searching"):
+    for start in progress(starts, total=len(starts), what="Searching the training images, in parts"):
         part = extractor.features(np.asarray(images[start : start + CHUNK]))
         found = nearest_neighbors.nearest(queries, part, min(k, len(part)))
         indices = np.concatenate([indices, start + found.indices], axis=1)
