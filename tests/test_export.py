@@ -106,7 +106,7 @@ def test_the_card_says_what_the_records_say(run, tmp_path):
     command.export(run, tmp_path / "a", formats=())
     text = (tmp_path / "a" / "README.md").read_text()
     front = text.split("---\n")[1].splitlines()
-    assert front[:2] == ["library_name: gan", "pipeline_tag: unconditional-image-generation"]
+    assert front[:2] == ["library_name: flaxgan", "pipeline_tag: unconditional-image-generation"]
     assert not any(line.startswith("license:") for line in front)
     assert {'- "dcgan"', '- "made"', '- "fd_pixels"'} <= set(front)
     for line in (

@@ -91,7 +91,7 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
         (["--mode=sample", "--workdir=x", "--multihost"], "--multihost has no meaning with --mode=sample"),
         (["--mode=evaluate", "--classes=7", "--workdir=x"], "--classes has no meaning with --mode=evaluate"),
         (["--mode=export", "--workdir=x"], "--out is missing; expected: the folder to write"),
-        ([CONFIG, "--format=onnx"], "--format has no meaning with --mode=train; expected with: export"),
+        ([CONFIG, "--format=onnx"], "--format has no meaning with --mode=train; expected with: explore, export"),
     ],
 )
 def test_a_mistake_in_the_flags_is_one_line(arguments, line):

@@ -14,14 +14,14 @@ GRID = "samples.png"
 """The image grid that the card shows."""
 
 LOADING = """```python
-import gan  # this package
+import gan  # pip install flaxgan
 
 model = gan.load("FOLDER")
 images = model.sample(16, seed=0)  # uint8 [16, H, W, C]
 ```
 """
 PROGRAM = """```python
-import jax  # and flatbuffers; not the package gan
+import jax  # pip install jax flatbuffers
 from jax import export
 
 with open("FOLDER/generator.stablehlo", "rb") as file:
@@ -101,7 +101,7 @@ def _front_matter(model: Model, record: Mapping, evaluation: Mapping | None) -> 
     network, name = record["config"]["generator"]["network"], record["dataset"]["name"]
     lines = [
         "---",
-        "library_name: gan",
+        "library_name: flaxgan",
         "pipeline_tag: unconditional-image-generation",
         "# license: yours to choose; see https://huggingface.co/docs/hub/repositories-licenses",
         _list("tags", ["gan", "generative-adversarial-network", "jax", "flax", network]),
