@@ -5,7 +5,7 @@ WORKDIR ?= runs/dcgan
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format bench
+.PHONY: help setup run test test-all lint format docs bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ lint: setup ## Check style and formatting
 format: setup ## Fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## Build the documentation as a site, in site/
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: setup ## Benchmark step times, PyTorch, scaling and the cost of a run (minutes; ARGS=--full: an hour or more)
 	$(BIN)/python -m experiments.benchmarks $(ARGS)

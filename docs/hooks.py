@@ -7,11 +7,14 @@
 """
 
 import ast
+import logging
 import re
 import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
+
+logging.getLogger("mkdocs.plugins.griffe").setLevel(logging.ERROR)  # arguments that are described together are fine
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
