@@ -3,7 +3,8 @@
 - `configs.md` and `fields.md`, from the docstrings of configs/ and the comments of configs/default.py.
 - `reference/`, a page for each public module of gan.
 - The changelog and the other pages at the root of the repository.
-- Links to files outside docs/ become plain text, unless `repo_url` is set in mkdocs.yml.
+- Links to source files lead to the pages made of them. Links to other files outside docs/ become plain text, unless
+  `repo_url` is set in mkdocs.yml.
 """
 
 import ast
@@ -52,17 +53,33 @@ def on_config(config):
 
 def on_page_markdown(markdown, page, config, files):
     """Rewrites links that leave docs/."""
-    in_root_page = {f"../{source}": name for name, source in ROOT_PAGES.items()}
 
     def replaced(match):
         text, target, anchor = match.groups()
-        if target in in_root_page:
-            return f"[{text}]({in_root_page[target]}{anchor or ''})"
+        if page_of := _page_of(target.removeprefix("../")):
+            return f"[{text}]({page_of}{anchor or ''})"
         if config.repo_url:
             return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{target.removeprefix('../')}{anchor or ''})"
         return text if "`" in text else f"`{target.removeprefix('../')}`"
 
     return LINK.sub(replaced, markdown)
+
+
+def _page_of(path: str) -> str:
+    """The page of the site that shows a file of the repository; "" where there is none."""
+    for name, source in ROOT_PAGES.items():
+        if path == source:
+            return name
+    if path == "README.md":
+        return "index.md"
+    if path == "configs/default.py":
+        return "fields.md"
+    if path.rstrip("/") == "configs":
+        return "configs.md"
+    if path.startswith("configs/"):
+        return f"configs.md#{Path(path).stem}"
+    page = f"reference/{path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}.md"
+    return page if path.startswith("gan/") and page in _reference() else ""
 
 
 def _configs() -> str:
