@@ -214,7 +214,7 @@ def test_a_flag_that_a_view_does_not_use_is_one_line(arguments, line):
 
 
 def test_views_and_their_flags_agree():
-    assert set(flags.VIEWS) == {*command.VIEWS, "timelapse"}
+    assert set(flags.VIEWS) == {*command.VIEWS, "timelapse", "app"}
     for flag, views in flags.VIEWS_OF.items():
         assert "explore" in flags.MODES_OF[flag] and set(views) <= set(flags.VIEWS)
 

@@ -37,9 +37,9 @@ def test_help_is_fast_and_lists_only_flags_of_this_package():
     assert time.monotonic() - start < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
     assert sorted(flags) == [
-        "classes", "config", "coordinator", "direction", "dtype", "extractor", "format", "image", "layers", "method",
-        "mode", "multihost", "num_processes", "num_samples", "out", "path", "process_id", "same_latents", "seed",
-        "step", "truncation", "view", "workdir",
+        "classes", "config", "coordinator", "direction", "directions", "dtype", "extractor", "format",
+        "image", "layers", "method", "mode", "multihost", "num_processes", "num_samples", "out", "path",
+        "port", "process_id", "same_latents", "seed", "step", "truncation", "view", "workdir",
     ]  # fmt: skip
 
 

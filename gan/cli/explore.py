@@ -25,6 +25,8 @@ def run(workdir: Path) -> int:
         layers=flags.LAYERS.value,
         extractor=flags.EXTRACTOR.value,
         format=_format(),
+        directions=Path(flags.DIRECTIONS.value) if flags.DIRECTIONS.value else None,
+        port=flags.PORT.value,
         **flags.checkpoint(),
     )
     command.explore(options)

@@ -41,9 +41,9 @@ def _define_whole_number(name: str, default: int | None, meaning: str, lowest: i
 
 VIEWS = (
     "interpolation", "truncation", "classes", "seeds", "mixing", "directions", "projection", "neighbors", "spectrum",
-    "timelapse",
+    "timelapse", "app",
 )  # fmt: skip
-OF_GENERATORS = tuple(view for view in VIEWS if view != "timelapse")
+OF_GENERATORS = tuple(view for view in VIEWS if view not in ("timelapse", "app"))
 
 CONFIG_HELP = (
     "The config of the run, by its name or as a file: NAME, NAME:ARG, FILE.py or FILE.py:ARG, where ARG selects a "
@@ -99,6 +99,8 @@ METHOD = flags.DEFINE_enum("method", "sefa", ["sefa", "pca"], "How directions ar
 LAYERS = flags.DEFINE_enum(
     "layers", None, ["coarse", "middle", "fine"], "Styles that directions move. Default: all of them."
 )
+DIRECTIONS = flags.DEFINE_string("directions", None, "NPZ file of --view=directions: the sliders of the app.")
+PORT = _define_whole_number("port", None, "Of the app, on the loopback interface. Default: from 7860.", 1, 65535)
 STEP = flags.DEFINE_string(
     "step", None, "The checkpoint: the number of its step, last, or best; to evaluate also all. Default: last."
 )
@@ -127,6 +129,8 @@ MODES_OF = {
     "layers": ("explore",),
     "format": ("explore", "export"),
     "dtype": ("export",),
+    "directions": ("explore",),
+    "port": ("explore",),
     "multihost": ("train",),
     "coordinator": ("train",),
     "num_processes": ("train",),
@@ -140,10 +144,13 @@ VIEWS_OF = {
     "extractor": ("projection", "neighbors"),
     "classes": OF_GENERATORS,
     "truncation": tuple(view for view in OF_GENERATORS if view not in ("truncation", "projection")),
-    "step": OF_GENERATORS,
+    "step": (*OF_GENERATORS, "app"),
+    "out": tuple(view for view in VIEWS if view != "app"),
     "image": ("projection",),
     "path": ("interpolation",),
-    "method": ("directions",),
+    "method": ("directions", "app"),
+    "directions": ("app",),
+    "port": ("app",),
     "layers": ("directions",),
     "format": ("interpolation", "projection", "timelapse"),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gan.data import is_point
 from gan.errors import UserError, lookup
-from gan.explore import animations, comparison, grids, projecting
+from gan.explore import animations, app, comparison, grids, projecting
 from gan.explore.options import Options
 from gan.inference.model import Model, load
 
@@ -34,13 +34,16 @@ def explore(options: Options) -> list[Path]:
     """
     if options.view == "timelapse":
         return _log(animations.timelapse(options))
-    view = lookup({**VIEWS, "timelapse": None}, options.view, "--view")
+    view = lookup({**VIEWS, "timelapse": None, "app": None}, options.view, "--view")
     model = load(options.folder, checkpoint=options.checkpoint, step=options.step)
     if is_point(model.game.image_shape):
         raise UserError(
             f"--view={options.view} shows images, and {options.folder} generates points in the plane; expected: "
             "--view=timelapse, or --mode=sample"
         )
+    if options.view == "app":
+        app.serve(model, found=options.directions, method=options.method, port=options.port)
+        return []
     if options.truncation is not None:
         model = model.truncated(options.truncation)
     try:

@@ -34,6 +34,8 @@ class Options:
     layers: str | None = None
     extractor: str | None = None
     format: str | None = None
+    directions: Path | None = None
+    port: int | None = None
     step: int | None = None
     checkpoint: str | None = None
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -29,8 +30,8 @@ def save(path: Path, frames: Sequence[np.ndarray], *, seconds: float = 0.05, hol
         (_save_mp4 if path.suffix == ".mp4" else save_gif)(tmp, frames, seconds, hold)
 
 
-def save_gif(path: Path, frames: Sequence[np.ndarray], seconds: float, hold: float) -> None:
-    """Writes frames uint8 [H, W, 3] as a GIF of 64 colors, in the format whatever the name."""
+def save_gif(path: Path | IO[bytes], frames: Sequence[np.ndarray], seconds: float, hold: float) -> None:
+    """Writes frames uint8 [H, W, 3] as a GIF of 64 colors, in the format whatever the name, or to an open file."""
     images = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
     durations = [round(1000 * seconds)] * (len(images) - 1) + [round(1000 * hold)]
     images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)

@@ -4,16 +4,18 @@ The EMA of the generator is an item of its own, so that sampling reads nothing e
 with it, so that a changed byte is detected. The record of the run is stored, too: see `gan.io.identity`.
 """
 
+import contextlib
 import logging
 import shutil
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 
 from gan.errors import UserError, machine_failure
@@ -42,19 +44,31 @@ def open_manager(
     preserved = [policies.LatestN(keep), policies.CustomSteps(kept)]
     if keep_every:
         preserved.append(policies.EveryNSteps(keep_every))
-    return ocp.CheckpointManager(
-        directory.absolute(),
-        item_names=("state", "ema", "digests", identity.ITEM),
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(preserved),
-            create=not read_only,
-            read_only=read_only,
-            enable_async_checkpointing=True,
-            cleanup_tmp_directories=not read_only,
-            # Otherwise a save waits twenty minutes for a folder that cannot be created.
-            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-        ),
-    )
+    with _without_warnings() if read_only else contextlib.nullcontext():
+        return ocp.CheckpointManager(
+            directory.absolute(),
+            item_names=("state", "ema", "digests", identity.ITEM),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(preserved),
+                create=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=not read_only,
+                # Otherwise a save waits twenty minutes for a folder that cannot be created.
+                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Within it Orbax, which logs by absl, does not warn that a manager which is only read is only read."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(min(before, absl_logging.ERROR))
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, record: dict | None = None) -> None:
