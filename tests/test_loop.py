@@ -97,9 +97,14 @@ def test_mirrored_images_are_the_same_in_a_run_that_is_resumed_and_streamed(whol
     assert runs.train(tmp_path / "parts", steps=4, **mirrored) == 0
     with pytest.raises(UserError, match="config.data.mirror: True -> False"):
         runs.train(tmp_path / "parts")
-    assert runs.train(tmp_path / "parts", data__on_device="never", **mirrored) == 0
+    assert runs.train(tmp_path / "parts", **mirrored) == 0
     assert runs.final_digests(tmp_path / "parts") == runs.final_digests(tmp_path / "run")
-    assert runs.final_digests(tmp_path / "run") != runs.final_digests(whole)
+    # The examples are bitwise those (tests/test_batches.py). Flipped on the device, they may change how XLA rounds.
+    assert runs.train(tmp_path / "streamed", data__on_device="never", **mirrored) == 0
+    losses = [
+        runs.logged(folder)[-1]["discriminator_loss"] for folder in (tmp_path / "run", tmp_path / "streamed", whole)
+    ]
+    assert abs(losses[1] - losses[0]) < 1e-4 < abs(losses[2] - losses[0])
 
 
 def test_a_run_older_than_a_field_goes_on_as_it_was_trained(whole, tmp_path):
