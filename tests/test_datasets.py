@@ -21,8 +21,9 @@ from sklearn.datasets import load_digits
 from tensorflow_datasets.core.download import resource
 
 from gan import data
-from gan.data import builders, prepare, work
+from gan.data import builders, prepare
 from gan.errors import UserError
+from gan.io import progress
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +289,7 @@ def test_a_full_disk_causes_a_warning(tmp_path, caplog, monkeypatch):
 
 
 def test_long_decoding_logs_its_progress(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(work, "FIRST_SECONDS", 0)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0)
     dataset = data.load(name="digits", split="train[:600]", cache_dir=tmp_path)
     with caplog.at_level(logging.INFO):
         dataset.arrays()
