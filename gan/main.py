@@ -66,13 +66,13 @@ def parse(argv: list[str]) -> list[str]:
     words = {word.lstrip("-") for word in argv[1:] if word.startswith("-")}
     try:
         if "version" in words:
-            print(__version__)
+            console.show(__version__)
             sys.exit(0)
         if words & {"help-config", "help_config"}:
-            print(fields.describe())
+            console.show(fields.describe())
             sys.exit(0)
         if words & {"help", "h", "helpfull", "helpshort"}:
-            print(f"{__doc__}\n{flags.help_text()}")
+            console.show(f"{__doc__}\n{flags.help_text()}")
             sys.exit(0)
         return flags.parse(argv)
     except UserError as error:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -41,6 +43,12 @@ def test_help_is_fast_and_lists_only_flags_of_this_package():
         "image", "layers", "method", "mode", "multihost", "num_processes", "num_samples", "out", "path",
         "port", "process_id", "same_latents", "seed", "step", "truncation", "view", "workdir",
     ]  # fmt: skip
+
+
+def test_help_ends_quietly_where_its_reader_has_gone():
+    command = f"{sys.executable} -m gan.main --help-config | head -1; echo ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", command], cwd=runs.ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "0" and found.stderr == ""
 
 
 def test_help_of_the_config_has_every_field_with_its_default_and_meaning():

@@ -22,6 +22,14 @@ def fill_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
+def show(text: str) -> None:
+    """Prints a text on stdout. What its reader does not want, as `head` after its lines, is dropped."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more at its end
+
+
 class Stderr(io.TextIOBase):
     """A text stream to a descriptor. A write neither fails nor blocks for long; text that cannot be written is dropped.
 
