@@ -8,13 +8,15 @@ Needs the extra `notebooks`: pip install '.[notebooks]'.
 import base64
 import io
 import os
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
 from PIL import Image
+
+from experiments import cli
+from gan.errors import UserError
+from gan.io import atomic
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "notebooks"
@@ -22,11 +24,16 @@ TIMEOUT = 600
 """Seconds for one cell."""
 
 
-def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
-    """The notebook with its outputs, executed in `folder`, in which runs are written.
+def execute(path: Path, folder: Path) -> Any:
+    """The notebook, an `nbformat.NotebookNode`, with its outputs, executed in `folder`, in which runs are written.
 
-    Raises `nbclient.exceptions.CellExecutionError` where a cell fails.
+    Raises `nbclient.exceptions.CellExecutionError` where a cell fails, and `UserError` where nbclient is missing.
     """
+    try:
+        import nbformat  # late: an extra
+        from nbclient import NotebookClient
+    except ImportError as error:
+        raise UserError("notebooks need nbclient and nbformat: pip install '.[notebooks]' in a checkout") from error
     notebook = nbformat.read(path, as_version=4)
     # Without the tests' XLA flags, which save compilation and cost execution.
     variables = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "MPLBACKEND")}
@@ -49,14 +56,26 @@ def _reduced(png: str) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def main(names: list[str]) -> None:
-    """Executes the notebooks of these names, or all, and writes them."""
-    for path in sorted(FOLDER.glob("*.ipynb")):
-        if not names or path.stem in names:
-            with tempfile.TemporaryDirectory() as folder:
-                nbformat.write(execute(path, Path(folder)), path)
-            print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+def main() -> None:
+    """Executes the notebooks that are named, or all, and writes them."""
+    paths = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(paths)}; by default all")
+    for name in parser.parse_args().names or paths:
+        if name not in paths:
+            raise UserError(f"{name} is no notebook; expected: {', '.join(paths)}")
+        with tempfile.TemporaryDirectory() as folder:
+            executed = execute(paths[name], Path(folder))
+        atomic.write_text(paths[name], nbformat_text(executed))
+        print(f"{paths[name].relative_to(ROOT)}: {paths[name].stat().st_size / 1000:.0f} kB")
+
+
+def nbformat_text(notebook: Any) -> str:
+    """The text of a notebook's file."""
+    import nbformat  # late: an extra
+
+    return nbformat.writes(notebook) + "\n"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    cli.run(main)

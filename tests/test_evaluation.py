@@ -195,7 +195,7 @@ def test_a_run_without_a_checkpoint_or_with_other_data_is_rejected_in_one_line(t
     record = json.loads((tmp_path / "config.json").read_text())
     record["dataset"]["fingerprint"] = "0" * 8
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="was trained on other data: the fingerprint of digits was 00000000 and is"):
+    with pytest.raises(UserError, match="checkpoints/4 is of another run than .*: data with the fingerprint"):
         command.evaluate(tmp_path, count=100, seed=0)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="holds no checkpoint yet"):

@@ -92,9 +92,10 @@ def test_a_row_by_hand(work):
 def test_the_compiled_step_exchanges_the_planned_bytes(work, devices, overrides, split):
     found = exchanged_bytes(parse(compiled_text(*tiny(*overrides), meshes.first(devices))))
     # XLA's compiler for CPUs sums D's gradient over devices for real and for generated images separately; that for
-    # GPUs adds them first. Besides gradients there are sums of the logged metrics, of four bytes each.
+    # GPUs adds them first. Besides gradients there are sums of the logged metrics, of four bytes each, and of the
+    # squares of each array's update where it is split.
     planned = work.gradients + DISCRIMINATOR
-    assert planned <= found.pop("all-reduce") <= planned + 64
+    assert planned <= found.pop("all-reduce") <= planned + (160 if split else 64)
     assert found.pop("all-gather", 0) == split
     assert not found
 
@@ -144,8 +145,8 @@ def test_every_plan_in_the_documents_parses():
         (["--config=configs/smooth.py"], "is not a file; nearest: 'smooth_gan'"),
     ],
 )
-def test_a_mistake_is_one_line(flags, line, capsys, monkeypatch):
+def test_a_mistake_is_one_line(flags, line, monkeypatch):
     monkeypatch.setattr("sys.argv", ["plan", *flags])
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # JAX is already running
-    assert main() == 2
-    assert line in capsys.readouterr().err
+    with pytest.raises(UserError, match=re.escape(line)):
+        main()

@@ -40,8 +40,8 @@ at the small sizes of their configs for CPUs; SNGAN and WGAN-GP have width 64.""
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config of FILE or FILE:ARG, relative to the root of the repository, with overrides FIELD=VALUE."""
-    return loading.load(str(ROOT / name), overrides)
+    """The config of NAME, FILE or FILE:ARG, with overrides FIELD=VALUE."""
+    return loading.load(name, overrides)
 
 
 def configured(system: str, overrides: Sequence[str] = ()) -> ConfigDict:

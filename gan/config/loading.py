@@ -1,6 +1,6 @@
 """Loading a config: `FILE` or `FILE:ARG`, where the text after the colon is the argument of `get_config`.
 
-A shipped config is also known by its name alone: `dcgan:mnist` is `configs/dcgan.py:mnist`, from any folder.
+A shipped config is also known by its name: `dcgan:mnist` and `configs/dcgan.py:mnist` are the same, from any folder.
 """
 
 import importlib.machinery
@@ -25,11 +25,12 @@ def shipped() -> list[str]:
 
 
 def resolved(name: str) -> str:
-    """FILE or FILE:ARG for a config that is given so, or by the name of a shipped one."""
+    """FILE or FILE:ARG for a config that is given so, or a shipped one by its name or as configs/NAME.py."""
     path, colon, argument = name.partition(":")
-    known = FOLDER / f"{path}.py"
-    is_name = path in shipped() and not os.path.isfile(path)
-    return f"{known}{colon}{argument}" if is_name else name
+    known = path.removeprefix("configs/").removesuffix(".py") if path.startswith("configs/") else path
+    if os.path.isfile(path) or known not in shipped():
+        return name
+    return f"{FOLDER / known}.py{colon}{argument}"
 
 
 def load(name: str, overrides: Sequence[str] = (), *, flag: str = "--config") -> ConfigDict:
