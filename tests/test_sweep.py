@@ -239,6 +239,15 @@ def test_the_shipped_experiments_are_valid(path):
         assert config_flags(base, trial_config(plan, config, changes, 1))
 
 
+def test_a_shipped_experiment_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = load_experiment(str(runs.ROOT / "experiments/studies/learning_rates.py"))
+    for name in ("learning_rates", "experiments/studies/learning_rates.py"):
+        assert load_experiment(name)[1] == expected[1]
+    with pytest.raises(UserError, match="the experiment: learning_rats is not a file"):
+        load_experiment("learning_rats")
+
+
 def test_the_experiment_of_the_document_is_valid(tmp_path):
     (block,) = re.findall(r"```python\n(.*?)```", (runs.ROOT / "docs" / "sweeps.md").read_text(), re.DOTALL)
     plan, question = load_experiment(str(written(tmp_path, block)))

@@ -27,7 +27,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = cli.Parser(prog="python -m experiments.sweep", description=__doc__)
-    parser.add_argument("experiment", help="an experiment file, such as one of experiments/studies/")
+    parser.add_argument("experiment", help="an experiment file, or the name of one of experiments/studies/")
     parser.add_argument("--workdir", help="the study's folder; default: runs/NAME")
     parser.add_argument("--storage", default="", help="URL of a database for Optuna; default: a file in the workdir")
     parser.add_argument("--override", nargs="*", default=[], help="FIELD=VALUE of the config, for all trials")

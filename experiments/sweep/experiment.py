@@ -18,6 +18,9 @@ from gan.config.overrides import assign, override
 from gan.config.schema import check_kind
 from gan.errors import UserError, last_line, nearest
 
+STUDIES = Path(__file__).parents[1] / "studies"
+"""The shipped experiment files, in a checkout as in an installation."""
+
 SEARCHES = ("grid", "random", "tpe")
 PRUNERS = ("", "median", "halving")
 
@@ -144,8 +147,15 @@ class Experiment:
         return AUTO_POPULATION if self.population == "auto" else self.population
 
 
+def resolved(path: str) -> str:
+    """The path of an experiment file; of a shipped one also for its name, or experiments/studies/NAME.py anywhere."""
+    known = STUDIES / f"{path.removeprefix('experiments/studies/').removesuffix('.py')}.py"
+    return path if os.path.isfile(path) or not known.is_file() else str(known)
+
+
 def load_experiment(path: str) -> tuple[Experiment, str]:
-    """Loads an experiment file: the experiment, and the question, which is the file's docstring."""
+    """Loads an experiment file, see `resolved`: the experiment, and the question, which is the file's docstring."""
+    path = resolved(path)
     names = _run(path, "the experiment")
     if not isinstance(names.get("EXPERIMENT"), Experiment):
         raise UserError(f"{path} has no EXPERIMENT = Experiment(...)")
