@@ -279,7 +279,7 @@ def test_the_first_step_is_finite_and_changes_both_players(preset, is_conditiona
         config.generator.conditioning = config.discriminator.conditioning = "none"
     game = make_game(config, image_shape=(8, 8, 3), num_classes=10 if is_conditional else 0)
     before, after, metrics = first_step(game, make_schedules(config)(0))
-    assert all(np.isfinite(value) for value in metrics.values()) and metrics["orthogonal"] >= 0.0
+    assert all(np.isfinite(value) for value in metrics.values()) and metrics["ortho"] >= 0.0
     for player, rate in (("generator", 2e-4), ("discriminator", 4e-4)):
         # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
         np.testing.assert_allclose(largest_move(before, after, player), rate, rtol=0.1)
