@@ -42,7 +42,7 @@ def plain(game, **changes):
 
 SILENT = plain(noisy_game(generator={"module": Labelled()}))
 NOISY = plain(noisy_game(generator={"module": Labelled(0.3), "steps": 2}, discriminator={"steps": 2}))
-PENALTIES = ("r1", "zcr_d", "path_length", "zcr_g", "orthogonal")
+PENALTIES = ("r1", "zcr_d", "path_length", "zcr_g", "ortho")
 CASES = {
     "noise": (NOISY, {}),
     "lazy penalties": (
