@@ -111,4 +111,4 @@ def check(names: Iterable[str]) -> None:
     for name in names:
         needed = lookup(LOGGERS, name, "config.loggers: the name").package
         if importlib.util.find_spec(needed) is None:
-            raise UserError(f"config.loggers: {name} needs the package {needed}: pip install 'flaxgan[{name}]'")
+            raise UserError(f"config.loggers: {name} needs the package {needed}: pip install {needed}")
