@@ -131,6 +131,22 @@ def test_what_a_generator_cannot_do_is_one_line(conditional, styled):
         gan.load(conditional).generate(gan.load(conditional).latents(3), np.zeros(2, np.int32))
 
 
+def test_what_a_model_cannot_take_is_one_line(conditional):
+    model = gan.load(conditional)
+    latents, images = model.latents(2), model.generate(model.latents(2))
+    for call, line in (
+        (lambda: model.sample(-1), "count=-1; expected: 0 to"),
+        (lambda: model.sample(1, seed=-1), "seed=-1; expected: 0 to 4294967295"),
+        (lambda: model.latents(2, seed=2**32), "seed=4294967296"),
+        (lambda: model.generate(latents[0]), r"latents have the shape \[100\]; expected: \[B, 100\]"),
+        (lambda: model.generate(latents, np.asarray([0, 10])), "labels: 10 is no class; expected: 0 to 9"),
+        (lambda: model.generate(latents, ["3", "cat"]), "'cat' is not a class"),
+        (lambda: model.discriminate(images[..., 0]), r"images have the shape \[2, 8, 8\]; expected: \[B, 8, 8, 1\]"),
+    ):
+        with pytest.raises(UserError, match=line):
+            call()
+
+
 def test_a_number_is_never_the_index_of_a_class_that_is_named_by_a_number():
     names = ("1", "2", "10")
     assert [class_index(name, names) for name in ("1", "10", 0)] == [0, 2, 0]

@@ -12,7 +12,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gan import build
-from gan.data import to_uint8
+from gan.data import is_point, to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
 from gan.inference import exported, sampling
@@ -69,19 +69,25 @@ class Model:
         if (classes or same_latents) and not self.game.is_conditional:
             option = "classes" if classes else "same_latents"
             raise UserError(f"{option} needs a conditional generator; the generator of {self.source} is unconditional")
+        _check_count(count)
+        _check_seed(seed)
         game = self.game if truncation is None else self.game.truncated(truncation)
         labels = self.class_indices(classes)
         choices = {"labels": labels, "same_latents": same_latents, "offset": offset}
         batches = sampling.draw(game, self.ema, seed=seed, count=count, **choices)
         found = [batch["image"] for batch in batches]
-        return np.concatenate(found) if found else np.zeros((0, *self.game.image_shape), np.uint8)
+        dtype = np.float32 if is_point(self.game.image_shape) else np.uint8
+        return np.concatenate(found) if found else np.zeros((0, *self.game.image_shape), dtype)
 
     def latents(self, count: int, *, seed: int = 0) -> Array:
         """Latents [count, Z]: those of samples 0 .. count - 1 of the seed."""
+        _check_count(count)
+        _check_seed(seed)
         return sampling.latents(self.game, jnp.uint32(seed), jnp.arange(count, dtype=jnp.uint32))
 
     def generate(self, latents: Array, labels: Labels = None) -> Array:
         """Images float32 [B, H, W, C] from latents [B, Z]: a pure function of the latents, to be transformed by JAX."""
+        _check_shape("latents", latents, (self.game.latent_size,))
         return _generate(self.ema.variables, latents, self._labels(labels, len(latents)), game=self.game)
 
     def styles(self, latents: Array, labels: Labels = None) -> Array:
@@ -90,6 +96,7 @@ class Model:
         Raises `UserError` for a generator without styles.
         """
         self._needs_styles()
+        _check_shape("latents", latents, (self.game.latent_size,))
         return _styles(self.ema.variables, latents, self._labels(labels, len(latents)), game=self.game)
 
     def synthesize(self, styles: Array) -> Array:
@@ -105,6 +112,7 @@ class Model:
 
         Raises `UserError` where only the generator was stored.
         """
+        _check_shape("images", images, self.game.image_shape)
         labels = self._labels(labels, len(images), self.game.discriminates_classes)
         return _discriminate(self.discriminator, images, labels, game=self.game)
 
@@ -138,11 +146,32 @@ class Model:
             labels = np.asarray(self.class_indices(labels), np.int32)
         if labels.shape != (count,):
             raise UserError(f"labels have the shape {list(labels.shape)}; expected: [{count}], one for each example")
+        if not isinstance(labels, jax.core.Tracer):  # an index beyond the last would be taken for the last
+            wrong = [label for label in np.asarray(labels).tolist() if not 0 <= label < self.game.num_classes]
+            if wrong:
+                raise UserError(f"labels: {wrong[0]} is no class; expected: 0 to {self.game.num_classes - 1}")
         return jnp.asarray(labels, jnp.int32)
 
     def _needs_styles(self) -> None:
         if not self.game.has_styles:
             raise UserError(f"the generator of {self.source} has no styles; expected: a run with network 'stylegan2'")
+
+
+def _check_count(count: int) -> None:
+    if not 0 <= count <= sampling.MAX_SAMPLES:
+        raise UserError(f"count={count}; expected: 0 to {sampling.MAX_SAMPLES}")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed}; expected: 0 to {2**32 - 1}")
+
+
+def _check_shape(name: str, values: Array, shape: tuple[int, ...]) -> None:
+    """Raises `UserError` where values are not [B, *shape]."""
+    if np.ndim(values) != len(shape) + 1 or np.shape(values)[1:] != tuple(shape):
+        expected = ", ".join(map(str, ("B", *shape)))
+        raise UserError(f"{name} have the shape {list(np.shape(values))}; expected: [{expected}]")
 
 
 def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = None) -> Model:
