@@ -84,6 +84,8 @@ def _check_fine_tuning(config: ConfigDict) -> None:
     unknown = [part for part in parts if part not in INITIALIZE_PARTS]
     if unknown or not parts or len(set(parts)) < len(parts):
         raise UserError(f"config.initialize_parts={parts}; expected: one or more of {', '.join(INITIALIZE_PARTS)}")
+    if set(parts) != set(INITIALIZE_PARTS) and not config.initialize_from:
+        raise UserError(f"config.initialize_parts={parts} has no meaning without config.initialize_from")
 
 
 def check_data(settings: Mapping[str, Any]) -> None:

@@ -231,6 +231,20 @@ def test_files_go_where_out_says(trained, tmp_path):
         command.explore(Options(trained, "interpolation", out=tmp_path / "x.gif", format="mp4", **options))
 
 
+def test_no_file_is_replaced_that_out_did_not_name(trained, tmp_path):
+    image, other = tmp_path / "mine.png", tmp_path / "all.json"
+    Image.fromarray(gan.load(trained).sample(1)[0, ..., 0]).save(image)
+    other.write_text("{}")
+    for view, options, line in (
+        ("projection", {"image": image, "out": image}, "mine.png would replace --image"),
+        ("spectrum", {"out": tmp_path / "all.png"}, "all.png would also replace .*all.json"),
+        ("seeds", {"out": tmp_path / "x.gif"}, "expected: a folder, or a file that ends in .png"),
+    ):
+        with pytest.raises(UserError, match=line):
+            command.explore(Options(trained, view, **options))
+    assert other.read_text() == "{}" and Image.open(image).size == (8, 8)
+
+
 def test_mp4_without_its_package_is_one_line(trained, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
     with pytest.raises(UserError, match=r"pip install '\.\[explore\]'; expected without it: --format=gif"):

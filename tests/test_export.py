@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -231,4 +232,24 @@ def test_weights_of_another_network_are_one_line(run, export, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(record))
     (tmp_path / "model.safetensors").write_bytes((export / "model.safetensors").read_bytes())
     with pytest.raises(UserError, match=r"is \[.*\]; expected: \["):
+        gan.load(tmp_path)
+
+
+def test_nothing_of_an_earlier_export_of_another_generator_stays(run, tmp_path):
+    command.export(run, tmp_path, formats=["safetensors"])
+    for name in ("generator.stablehlo", "generator.onnx", "evaluation.json", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "web").mkdir()
+    command.export(run, tmp_path, formats=["safetensors"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "notes.txt", "samples.png",
+    ]  # fmt: skip
+
+
+def test_weights_that_are_not_finite_are_one_line(export, tmp_path):
+    (tmp_path / "config.json").write_text((export / "config.json").read_text())
+    ema = gan.load(export).ema
+    broken = ema.replace(params=jax.tree.map(lambda leaf: leaf * np.nan, ema.params))
+    weights.save(tmp_path / "model.safetensors", {"generator": broken})
+    with pytest.raises(UserError, match="holds values that are not finite"):
         gan.load(tmp_path)

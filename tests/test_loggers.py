@@ -45,7 +45,7 @@ def test_a_logger_of_ones_own_gets_everything_that_the_run_writes(tmp_path, monk
 
 
 def test_loggers_are_checked_before_anything_is_done(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="config.loggers: the name='wandbb' is unknown; nearest: 'wandb'"):
+    with pytest.raises(UserError, match="config.loggers='wandbb' is unknown; nearest: 'wandb'"):
         runs.train(tmp_path / "run", loggers=("wandbb",))
     monkeypatch.setattr(loggers.Wandb, "package", "no_such_package")
     with pytest.raises(UserError, match=r"needs the package no_such_package: pip install no_such_package"):

@@ -135,8 +135,8 @@ def test_what_a_model_cannot_take_is_one_line(conditional):
     model = gan.load(conditional)
     latents, images = model.latents(2), model.generate(model.latents(2))
     for call, line in (
-        (lambda: model.sample(-1), "count=-1; expected: 0 to"),
-        (lambda: model.sample(1, seed=-1), "seed=-1; expected: 0 to 4294967295"),
+        (lambda: model.sample(-1), "count=-1; expected: a whole number, 0 to"),
+        (lambda: model.sample(1, seed=-1), "seed=-1; expected: a whole number, 0 to 4294967295"),
         (lambda: model.latents(2, seed=2**32), "seed=4294967296"),
         (lambda: model.generate(latents[0]), r"latents have the shape \[100\]; expected: \[B, 100\]"),
         (lambda: model.generate(latents, np.asarray([0, 10])), "labels: 10 is no class; expected: 0 to 9"),
@@ -153,3 +153,21 @@ def test_a_number_is_never_the_index_of_a_class_that_is_named_by_a_number():
     with pytest.raises(UserError, match="'0' is not a class of the run's dataset.*expected: 1, 2, 10$"):
         class_index("0", names)
     assert class_index("1", ("cat", "dog")) == 1
+
+
+def test_arguments_of_another_kind_are_one_line(conditional):
+    model = gan.load(conditional)
+    latents = model.latents(2)
+    images = model.sample(2, classes=np.array([3, 8]))
+    np.testing.assert_array_equal(images, model.sample(2, classes=["3", "8"]))
+    for call, line in (
+        (lambda: gan.load(None), r"load\(None, step=None\); expected: the path of a folder"),
+        (lambda: gan.load(conditional, step="4"), "step='4'"),
+        (lambda: gan.load(conditional / "config.json"), "config.json is a file; expected: the folder of a run"),
+        (lambda: model.sample(2, seed=1.5), "seed=1.5; expected: a whole number"),
+        (lambda: model.generate(latents, np.asarray([0.5, 1.5])), "labels are float64; expected: whole numbers"),
+        (lambda: model.generate(latents, np.asarray([-1, 0])), "labels: -1 is no class"),
+        (lambda: model.discriminate(images), "images are uint8; expected: floats from -1 to 1"),
+    ):
+        with pytest.raises(UserError, match=line):
+            call()

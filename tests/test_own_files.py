@@ -229,6 +229,7 @@ def test_dataset_json_without_labels(tmp_path):
     ("{", "dataset.json is not JSON"),
     ('{"labels": 3}', '"labels" is no list of pairs'),
     ('{"labels": [["a/0.png", 0]]}', "dataset.json has no label for a/2.png"),
+    ('{"labels": [["a/0.png", 0], ["a/0.png", 1]]}', "dataset.json has two labels for a/0.png"),
     (json.dumps({"labels": [[name, 0.5] for name in names(10)]}), "the label of a/0.png is 0.5; expected: a whole"),
     (json.dumps({"labels": [[name, -1] for name in names(10)]}), "the label of a/0.png is -1; expected: a whole"),
     (json.dumps({"labels": [[name, 1e9] for name in names(10)]}), "the label of a/0.png is 1000000000.0; expected"),

@@ -34,9 +34,12 @@ def read_labels(where: str, content: bytes, names: Sequence[str]) -> list[int] |
     if record["labels"] is None:
         return [-1] * len(names)
     try:
-        known = {str(name).replace("\\", "/"): label for name, label in record["labels"]}
+        pairs = [(str(name).replace("\\", "/"), label) for name, label in record["labels"]]
     except (TypeError, ValueError) as error:
         raise UserError(f'{where}: "labels" is no list of pairs; expected: [["00000/1.png", 6], ...]') from error
+    known = dict(pairs)
+    if twice := next((name for name, label in pairs if known[name] != label), None):
+        raise UserError(f"{where} has two labels for {twice}; expected: one for every image")
     for name in names:
         if name not in known:
             raise UserError(f"{where} has no label for {name}; expected: one for every image")

@@ -132,7 +132,7 @@ def check_images(files: Any, names: Sequence[str], skip_broken: bool) -> dict[st
             if isinstance(file, ImageFile):
                 images[name] = file
                 continue
-            message = f"{source / name} cannot be read as an image ({_reason(file)})"
+            message = f"{source / name} cannot be read as an image ({reason(file)})"
             if not skip_broken:
                 found.close()
                 raise UserError(f"{message}: fix or remove it, or set config.data.skip_broken=True") from file
@@ -186,7 +186,8 @@ def _check_image(files, name, warned):
     )
 
 
-def _reason(error):
+def reason(error: Exception) -> str:
+    """Why PIL does not read an image, in one line."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: a decompression bomb?"
     if isinstance(error, Image.UnidentifiedImageError):

@@ -59,6 +59,10 @@ def builder(data_dir: str | os.PathLike, root: pathlib.Path) -> tfds.core.Datase
 
 def _read(where, source):
     """(images uint8 [N, H, W, C], labels [N], class names [K]) of a file, checked."""
+    with open(source, "rb") as file:
+        is_array = file.read(6) == b"\x93NUMPY"
+    if not is_array and not zipfile.is_zipfile(source):
+        raise UserError(f"{where} cannot be read as an NPZ file: none, or cut off; expected: numpy.savez(file, ...)")
     try:
         loaded = np.load(source, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -69,7 +73,8 @@ def _read(where, source):
                 raise UserError(f"{where} holds {size / 2**30:.1f} GiB; expected: up to {MAX_BYTES >> 30} GiB")
             arrays = {name: file[name] for name in ("images", "labels", "class_names") if name in file}
             found = ", ".join(file.files)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+            MemoryError) as error:  # fmt: skip
         raise UserError(f"{where} cannot be read as an NPZ file ({one_line(error, 120)})") from error
     if "images" not in arrays:
         raise UserError(f"{where} has no array 'images'; it has: {found}")
@@ -92,6 +97,8 @@ def _checked_images(where, images):
 
 def _checked_labels(where, labels, class_names, count):
     """The labels [N], and the names of their classes; without labels all images are of one class."""
+    if labels is None and class_names is not None:
+        raise UserError(f"{where} has 'class_names' and no 'labels'; expected: both, or neither")
     if labels is None:
         return np.zeros(count, np.int64), [""]
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
@@ -101,7 +108,7 @@ def _checked_labels(where, labels, class_names, count):
     if class_names is None:
         names = [str(label) for label in range(min(int(labels.max()), MAX_CLASSES) + 1)]
     else:
-        names = [str(name) for name in class_names.reshape(-1)]
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in class_names.reshape(-1).tolist()]
     if labels.min() < 0 or labels.max() >= min(len(names), MAX_CLASSES):
         raise UserError(
             f"{where}: 'labels' are {labels.min()} to {labels.max()}; expected: 0 to {min(len(names), MAX_CLASSES) - 1}"

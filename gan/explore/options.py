@@ -1,7 +1,7 @@
 """The options of a view, and the names of the files that it writes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,14 @@ from gan.errors import UserError
 from gan.inference.model import Model
 from gan.io import animation
 
-SUFFIXES = (".png", ".gif", ".mp4", ".npz", ".json")
+WRITTEN: Mapping[str, tuple[str, ...]] = {
+    "interpolation": (".png", ".gif", ".mp4"),
+    "directions": (".png", ".npz"),
+    "projection": (".png", ".npz", ".gif", ".mp4"),
+    "spectrum": (".png", ".json"),
+    "timelapse": (".gif", ".mp4"),
+}
+"""The suffixes of what a view writes; of the views that are not listed, an image."""
 MAX_CLASSES = 10
 """Without --classes a view shows at most this many."""
 
@@ -58,11 +65,12 @@ class Options:
 
     def stem(self, name: str) -> Path:
         """The path of the view's files without their suffixes; `name` is that of the default. Makes the folder."""
-        out = self.out or self.folder / "explore"
+        out, valid = self.out or self.folder / "explore", WRITTEN.get(self.view, (".png",))
         if out.suffix and not out.is_dir():
-            if out.suffix not in SUFFIXES:
-                raise UserError(f"--out={out}; expected: a folder, or a file that ends in {', '.join(SUFFIXES)}")
+            if out.suffix not in valid:
+                raise UserError(f"--out={out}; expected: a folder, or a file that ends in {', '.join(valid)}")
             stem = out.with_suffix("")
+            self._check_replaced(out, [stem.with_suffix(suffix) for suffix in valid])
         else:
             stem = out / name
         try:
@@ -70,6 +78,14 @@ class Options:
         except OSError as error:
             raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
         return stem
+
+    def _check_replaced(self, out: Path, files: Sequence[Path]) -> None:
+        """Raises `UserError` where a file that --out did not name would be replaced, or the image of --image."""
+        for file in files:
+            if self.image is not None and file.exists() and file.samefile(self.image):
+                raise UserError(f"--out={out} would replace --image={self.image}; expected: another --out")
+            if file != out and file.exists() and not out.exists():
+                raise UserError(f"--out={out} would also replace {file}; expected: a folder, or another name")
 
 
 def default_name(options: Options, model: Model) -> str:

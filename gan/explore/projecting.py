@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gan.data import pixels
+from gan.data import image_files, pixels
 from gan.errors import UserError
 from gan.explore import comparison
 from gan.explore.options import Options, default_name
@@ -28,8 +28,8 @@ def projection(options: Options, model: Model) -> list[Path]:
     labels = model.class_indices(options.classes)
     if labels and not model.game.is_conditional:
         raise UserError(f"--classes needs a conditional generator; that of {model.source} is unconditional")
-    found = projections.project(model, target, labels=labels, seed=options.seed, features=features, track=progress)
     stem = options.stem(default_name(options, model))
+    found = projections.project(model, target, labels=labels, seed=options.seed, features=features, track=progress)
     sheet_path, code_path, film = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "npz", form))
     of_class = f", class {model.class_names[found.label]}" if model.game.is_conditional else ""
     logger.info("PSNR %.1f dB of the nearest sample, %.1f dB projected%s", found.start_psnr, found.psnr, of_class)
@@ -56,8 +56,7 @@ def read_image(path: Path | None, model: Model) -> np.ndarray:
     try:
         image = pixels.to_array(pixels.to_gray_or_rgb(pixels.open_image(path)), channels)
     except Exception as error:  # PIL raises many kinds
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"--image={path} cannot be read as an image: {reason}") from error
+        raise UserError(f"--image={path} cannot be read as an image: {image_files.reason(error)}") from error
     if image.shape[:2] != (height, width):
         raise UserError(
             f"--image={path} has {image.shape[1]}x{image.shape[0]} pixels (width x height), and images of "

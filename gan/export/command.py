@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").unlink(missing_ok=True)
         _write(out, model, entry)
+        _remove_stale(out, entry, keep_evaluation=evaluation is not None)
         if evaluation is not None:
             atomic.write_json(out / "evaluation.json", evaluation)
         atomic.write_text(out / "README.md", card.card(model, content, entry, evaluation))
@@ -84,6 +86,17 @@ def export(
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
     workdir.write(out, content)
     logger.info("the generator of step %d as %s: %s", model.step, ", ".join(entry.formats), out)
+
+
+def _remove_stale(out: Path, entry: exported.Export, *, keep_evaluation: bool) -> None:
+    """Removes what an earlier export into the folder wrote of another generator, and this one did not replace."""
+    for name, path in (("stablehlo", out / program.PROGRAM), ("onnx", out / onnx.FILE)):
+        if name not in entry.formats:
+            path.unlink(missing_ok=True)
+    if "web" not in entry.formats:
+        shutil.rmtree(out / "web", ignore_errors=True)
+    if not keep_evaluation:
+        (out / "evaluation.json").unlink(missing_ok=True)
 
 
 def chosen(formats: Collection[str]) -> tuple[str, ...]:

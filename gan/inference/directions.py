@@ -51,6 +51,8 @@ class Directions:
 def load(path: str | Path) -> Directions:
     """The directions of a file that `Directions.save` wrote. Raises `UserError` for any other file."""
     try:
+        if Path(path).is_file() and not zipfile.is_zipfile(path):
+            raise ValueError("no NPZ file")
         with np.load(path, allow_pickle=False) as arrays:
             found = Directions(
                 np.asarray(arrays["vectors"], np.float32),
@@ -59,6 +61,8 @@ def load(path: str | Path) -> Directions:
             )
         if found.vectors.ndim not in (2, 3) or found.shares.shape != found.vectors.shape[:1]:
             raise ValueError("unexpected shapes")
+        if not np.isfinite(found.vectors).all():
+            raise ValueError("values that are not finite")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} holds no directions ({error}); expected: an NPZ file of the view 'directions'"
@@ -173,7 +177,10 @@ def offset(model: Model, moves: Iterable[str]) -> Array:
             raise UserError(
                 f"direction {text!r}: {path} has no direction {index}; expected: 0 to {len(found.vectors) - 1}"
             )
-        total += strength * found.vectors[index]
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += np.float32(strength) * found.vectors[index]
+        if not np.isfinite(total).all():
+            raise UserError(f"direction {text!r} is out of range; expected: a strength of a few standard deviations")
     return jnp.asarray(total)
 
 

@@ -41,6 +41,8 @@ def folder_of(path: Path) -> Path:
 
     There, `refs/main` has the name of the folder in `snapshots` that was downloaded last.
     """
+    if path.is_file():
+        raise UserError(f"{path} is a file; expected: the folder of a run, or of an export")
     snapshots = path / "snapshots"
     if (path / "config.json").exists() or not snapshots.is_dir():
         return path

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,8 +67,9 @@ class Model:
         Raises:
           UserError: a class that there is not, or an option that this generator has no use for.
         """
-        if (classes or same_latents) and not self.game.is_conditional:
-            option = "classes" if classes else "same_latents"
+        asks_for_classes = not isinstance(classes, (list, tuple)) or bool(classes)
+        if (asks_for_classes or same_latents) and not self.game.is_conditional:
+            option = "classes" if asks_for_classes else "same_latents"
             raise UserError(f"{option} needs a conditional generator; the generator of {self.source} is unconditional")
         _check_count(count)
         _check_seed(seed)
@@ -113,6 +115,9 @@ class Model:
         Raises `UserError` where only the generator was stored.
         """
         _check_shape("images", images, self.game.image_shape)
+        if np.issubdtype(images.dtype, np.integer):
+            low, high = self.game.output.image_range
+            raise UserError(f"images are {images.dtype}; expected: floats from {low:g} to {high:g}, as of `generate`")
         labels = self._labels(labels, len(images), self.game.discriminates_classes)
         return _discriminate(self.discriminator, images, labels, game=self.game)
 
@@ -133,8 +138,11 @@ class Model:
 
     def class_indices(self, classes: Sequence[int | str]) -> list[int]:
         """The indices of classes that are given by name or index. Raises `UserError` for one that there is not."""
-        one = isinstance(classes, (str, int))
-        return [class_index(name, self.class_names) for name in ([classes] if one else classes)]
+        if isinstance(classes, np.ndarray):
+            classes = classes.tolist()
+        if isinstance(classes, (str, int, np.integer)):
+            classes = [classes]
+        return [class_index(name, self.class_names) for name in classes]
 
     def _labels(self, labels: Labels, count: int, is_used: bool | None = None) -> Array:
         """Labels int32 [B]. Those of a network without labels are zeros."""
@@ -142,8 +150,10 @@ class Model:
             return jnp.zeros(count, jnp.int32)
         if labels is None:
             return jnp.arange(count, dtype=jnp.int32) % self.game.num_classes
-        if isinstance(labels, (list, tuple)):
+        if not isinstance(labels, (np.ndarray, Array)):
             labels = np.asarray(self.class_indices(labels), np.int32)
+        if labels.dtype.kind not in "iu":
+            raise UserError(f"labels are {labels.dtype}; expected: whole numbers, or names of classes in a list")
         if labels.shape != (count,):
             raise UserError(f"labels have the shape {list(labels.shape)}; expected: [{count}], one for each example")
         if not isinstance(labels, jax.core.Tracer):  # an index beyond the last would be taken for the last
@@ -157,14 +167,18 @@ class Model:
             raise UserError(f"the generator of {self.source} has no styles; expected: a run with network 'stylegan2'")
 
 
+def _check_whole(name: str, value: int, highest: int) -> None:
+    """Raises `UserError` where a value is not a whole number from 0 to the highest."""
+    if not isinstance(value, (int, np.integer)) or not 0 <= value <= highest:
+        raise UserError(f"{name}={value!r}; expected: a whole number, 0 to {highest}")
+
+
 def _check_count(count: int) -> None:
-    if not 0 <= count <= sampling.MAX_SAMPLES:
-        raise UserError(f"count={count}; expected: 0 to {sampling.MAX_SAMPLES}")
+    _check_whole("count", count, sampling.MAX_SAMPLES)
 
 
 def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed}; expected: 0 to {2**32 - 1}")
+    _check_whole("seed", seed, 2**32 - 1)
 
 
 def _check_shape(name: str, values: Array, shape: tuple[int, ...]) -> None:
@@ -186,7 +200,9 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
     Raises:
       UserError: no run, no checkpoint, none of that step, or an export that is damaged.
     """
-    folder = exported.folder_of(Path(path))
+    if not isinstance(path, (str, os.PathLike)) or (step is not None and not isinstance(step, (int, np.integer))):
+        raise UserError(f"load({path!r}, step={step!r}); expected: the path of a folder, and the number of a step")
+    folder = exported.folder_of(Path(path).expanduser())
     config, dataset = recorded(folder)
     setup = build.setup(config, image_shape=tuple(dataset["image_shape"]), num_classes=len(dataset["class_names"]))
     if (export := exported.record_of(folder)) is not None:

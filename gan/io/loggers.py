@@ -108,7 +108,10 @@ LOGGERS: Mapping[str, type] = {"tensorboard": TensorBoard, "wandb": Wandb}
 
 def check(names: Iterable[str]) -> None:
     """Raises `UserError` for a logger that there is not, or whose package is not installed."""
+    names = list(names)
+    if len(set(names)) < len(names):
+        raise UserError(f"config.loggers={tuple(names)} names one twice; expected: each once")
     for name in names:
-        needed = lookup(LOGGERS, name, "config.loggers: the name").package
+        needed = lookup(LOGGERS, name, "config.loggers").package
         if importlib.util.find_spec(needed) is None:
             raise UserError(f"config.loggers: {name} needs the package {needed}: pip install {needed}")

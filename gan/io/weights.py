@@ -60,6 +60,9 @@ def read(path: Path, prefix: str = "") -> dict[str, np.ndarray]:
     foreign = next((key for key, array in arrays.items() if array.dtype.name not in DTYPES), None)
     if foreign is not None:
         raise UserError(f"{path}: {foreign!r} is {arrays[foreign].dtype}; expected: {' or '.join(DTYPES)}")
+    broken = next((key for key, array in arrays.items() if not np.isfinite(array.astype(np.float32)).all()), None)
+    if broken is not None:
+        raise UserError(f"{path}: {broken!r} holds values that are not finite")
     return arrays
 
 
