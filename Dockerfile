@@ -1,5 +1,5 @@
 # For CPUs:           docker build -t gan .
-# For NVIDIA GPUs:    docker build -t gan --build-arg EXTRAS=cuda . && docker run --gpus all -v $PWD/runs:/work/runs gan --config=dcgan
+# For NVIDIA GPUs:    docker build -t gan --build-arg EXTRAS=cuda . && docker run --gpus all -v $PWD/runs:/srv/runs gan --config=dcgan
 FROM python:3.13-slim
 
 ARG EXTRAS=test
@@ -11,5 +11,5 @@ COPY experiments experiments
 # The plugins for GPUs are not in the constraints: their versions follow jax.
 RUN pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
 
-WORKDIR /work
+WORKDIR /srv
 ENTRYPOINT ["python", "-m", "gan.main"]
