@@ -38,11 +38,12 @@ def evaluate(
     Raises:
       UserError: no run or checkpoint in `folder`, other data than it was trained on, or an option out of range.
     """
-    options, real_data = _options_and_data(folder, count, extractor)  # mistakes come out before what takes long
+    options, real_data, dataset = options_and_data(folder, count=count, extractor=extractor)  # mistakes come out first
     models = _models(folder, checkpoint, step)
     if truncation is not None:
         models = {name: model.truncated(truncation) for name, model in models.items()}
-    run_evaluator = _create(folder, options, seed, real_data)
+    workdir.check_data(folder, dataset, real_data.training.fingerprint)
+    run_evaluator = evaluator.create(options, seed, real_data)
     logger.info("Computing the metrics of real training images.")
     checkpoints, real = {}, run_evaluator.real_baseline()
     logger.info("real training images: %s", evaluator.describe(real))
@@ -67,25 +68,19 @@ def evaluate(
     logger.info("%s", folder / "evaluation.json")
 
 
-def open_evaluator(folder: Path, *, count: int | None, seed: int, extractor: str | None) -> evaluator.Evaluator:
-    """The evaluator of the run in `folder`; the arguments and errors are those of `evaluate`."""
-    options, real_data = _options_and_data(folder, count, extractor)
-    return _create(folder, options, seed, real_data)
+def options_and_data(
+    folder: Path, *, count: int | None = None, extractor: str | None = None
+) -> tuple[EvaluationOptions, RealData, dict]:
+    """The evaluation options of the run in `folder`, its data, and the record of the data that it was trained on.
 
-
-def _options_and_data(folder: Path, count: int | None, extractor: str | None) -> tuple[EvaluationOptions, RealData]:
-    config, _ = recorded(folder)
+    The arguments and errors are those of `evaluate`; whether the data are the recorded ones is not checked.
+    """
+    config, dataset = recorded(folder)
     given = {"num_samples": count, "extractor": extractor}
     given = {field: value for field, value in given.items() if value is not None}
     config.evaluation.update(given)
     options = evaluation_options(config, flags={field: f"--{field}" for field in given})
-    return options, open_data(options)
-
-
-def _create(folder: Path, options: EvaluationOptions, seed: int, real_data: RealData) -> evaluator.Evaluator:
-    run_evaluator = evaluator.create(options, seed, real_data)
-    workdir.check_data(folder, recorded(folder)[1], run_evaluator.fingerprint)
-    return run_evaluator
+    return options, open_data(options), dataset
 
 
 def _models(folder: Path, checkpoint: str | None, step: int | None) -> dict[str, Model]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gan.errors import UserError
 from gan.evaluation import evaluator
-from gan.evaluation.command import open_evaluator
-from gan.inference.model import CHECKPOINTS, checkpoint_steps, load
+from gan.evaluation.command import options_and_data
+from gan.inference.model import CHECKPOINTS, checkpoint_steps, load, no_checkpoint
 from gan.io import plots, workdir
 
 logger = logging.getLogger(__name__)
@@ -26,10 +26,12 @@ def evaluate_steps(
 
     The arguments and errors are those of `command.evaluate`.
     """
-    run_evaluator = open_evaluator(folder, count=count, seed=seed, extractor=extractor)
+    options, real_data, dataset = options_and_data(folder, count=count, extractor=extractor)
+    workdir.check_data(folder, dataset, real_data.training.fingerprint)
+    run_evaluator = evaluator.create(options, seed, real_data)
     steps = sorted({step for name in CHECKPOINTS for step in checkpoint_steps(folder, name)})
     if not steps:
-        raise UserError(f"--workdir={folder} holds no checkpoint yet: train first, with the same --workdir")
+        raise no_checkpoint(folder)
     real, lines, warnings, path = run_evaluator.real_baseline(), [], {}, folder / f"{NAME}.jsonl"
     logger.info("real training images: %s", evaluator.describe(real))
     try:

@@ -34,7 +34,6 @@ class ImageEvaluator:
     def __init__(self, options: EvaluationOptions, seed: int, real: RealData):
         self._options, self._seed, self._real = options, seed, real
         self._metrics = set(options.metrics)
-        self.fingerprint = real.training.fingerprint
         self._is_stacked = real.training.name == data.stacked.NAME
         self._classifier = None
         has_labels = len(real.training.class_names) > 1

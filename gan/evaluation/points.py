@@ -23,7 +23,6 @@ class PointEvaluator:
 
     def __init__(self, options: EvaluationOptions, seed: int, real: RealData):
         self._options, self._seed, self._real = options, seed, real
-        self.fingerprint = real.training.fingerprint
 
     def protocol(self) -> dict[str, Any]:
         """How the metrics are computed."""

@@ -7,12 +7,12 @@ import numpy as np
 
 from gan.errors import UserError
 from gan.evaluation import reference
-from gan.evaluation.options import evaluation_options
-from gan.evaluation.reference import CHUNK, RealData, evenly_spaced, open_data
+from gan.evaluation.command import options_and_data
+from gan.evaluation.reference import CHUNK, RealData, evenly_spaced
 from gan.explore.options import Options, default_name, sample_codes, shown_labels
 from gan.inference import codes
 from gan.inference import spectrum as spectra
-from gan.inference.model import Model, recorded
+from gan.inference.model import Model
 from gan.io import atomic, plots, sheets, workdir
 from gan.io.progress import progress
 from gan.metrics import features
@@ -101,10 +101,7 @@ def differentiable(options: Options, model: Model) -> Callable:
 
 def _opened(options: Options, model: Model) -> tuple[RealData, features.Extractor]:
     """The data of the run, and the extractor of --extractor, by default the pixels."""
-    config, dataset = recorded(options.folder)
-    config.evaluation.extractor = options.extractor or "pixels"
-    evaluation = evaluation_options(config, flags={"extractor": "--extractor"})
-    real = open_data(evaluation)
+    evaluation, real, dataset = options_and_data(options.folder, extractor=options.extractor or "pixels")
     workdir.check_data(options.folder, dataset, real.training.fingerprint)
     has_labels = len(real.training.class_names) > 1
     info = features.DatasetInfo(

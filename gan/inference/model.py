@@ -265,7 +265,7 @@ def checkpoint_folder(folder: Path, checkpoint: str | None, step: int | None) ->
             return subfolder
     steps = sorted({step for found in kept.values() for step in found})
     if not steps:
-        raise _no_checkpoint(folder)
+        raise no_checkpoint(folder)
     closest = min(steps, key=lambda found: abs(found - step))
     raise UserError(
         f"{folder} has no checkpoint of step {step}; nearest: {closest}; expected: {', '.join(map(str, steps))}"
@@ -288,7 +288,7 @@ def _restore_ema(kept_in: Path, setup: build.Setup, step: int | None) -> tuple[i
     if kept_in.is_dir():
         restored = checkpoint_io.restore_ema(checkpoint_io.open_manager(kept_in, read_only=True), target, step)
     if restored is None:
-        raise _no_checkpoint(kept_in.parent)
+        raise no_checkpoint(kept_in.parent)
     return restored
 
 
@@ -300,7 +300,8 @@ def _restore_discriminator(kept_in: Path, setup: build.Setup, step: int) -> dict
     return checkpoint_io.restore_players(manager, target, step).discriminator.variables
 
 
-def _no_checkpoint(folder: Path) -> UserError:
+def no_checkpoint(folder: Path) -> UserError:
+    """The error for a run that has none."""
     return UserError(f"{folder} holds no checkpoint yet: train first, with the same --workdir")
 
 
