@@ -1,6 +1,7 @@
 """experiments.faults: fault injection into small runs; and the parts of gan that handle faults, one by one."""
 
 import errno
+import gc
 import importlib
 import operator
 import os
@@ -155,6 +156,30 @@ def test_a_checkpoint_that_does_not_fit_into_memory_is_not_reported_as_damaged(t
     with pytest.raises(MemoryError):
         runs.train(tmp_path, steps=8)
     assert (tmp_path / "checkpoints/4").is_dir()
+
+
+@pytest.mark.parametrize("file, printed", [("site-packages/orbax/checkpoint/read.py", 0), ("gan/io/read.py", 1)])
+def test_reads_that_orbax_abandons_print_nothing(file, printed, monkeypatch):
+    """One array of a damaged checkpoint cannot be read; Python collects the reads of the others at any time after."""
+    source = (
+        "import asyncio\n"
+        "async def read():\n"
+        "    try:\n        await asyncio.sleep(0)\n"
+        "    except BaseException as error:\n        raise OSError from error\n"
+    )
+    names, found = {}, []
+    exec(compile(source, file, "exec"), names)
+    monkeypatch.setattr(sys, "unraisablehook", found.append)
+
+    def fail(step):
+        raise OSError("cut off")
+
+    assert checkpoint._attempt(fail, 1) == (None, "cut off")
+    read = names["read"]()
+    read.send(None)
+    del read
+    gc.collect()
+    assert len(found) == printed
 
 
 def test_a_damaged_line_of_metrics_costs_no_other(tmp_path, caplog):

@@ -7,6 +7,7 @@ with it, so that a changed byte is detected. The record of the run is stored, to
 import contextlib
 import logging
 import shutil
+import sys
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -143,26 +144,17 @@ def _read(manager: ocp.CheckpointManager, step: int, targets: dict[str, Any]) ->
 
 
 def _read_one(manager: ocp.CheckpointManager, read: Any, step: int) -> Any:
-    try:
-        return read(step)
-    except Exception as error:  # Orbax and TensorStore raise many types for a damaged file; all are reported
-        if machine_failure(error):
-            raise  # a checkpoint that does not fit into memory is not damaged
-        reason = _first_line(error)[:300]
-        raise UserError(f"checkpoint {step} in {manager.directory} cannot be read: {reason}") from error
+    found, reason = _attempt(read, step)
+    if reason:
+        raise UserError(f"checkpoint {step} in {manager.directory} cannot be read: {reason[:300]}")
+    return found
 
 
 def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -> Any | None:
     failures = []
     for step in sorted(manager.all_steps(), reverse=True):
-        reason = None
-        try:
-            found = read(step)
-        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file; all are reported below
-            if machine_failure(error):
-                raise  # a checkpoint that does not fit into memory is not damaged
-            reason = _first_line(error)
-        if not processes.all_succeed(reason is None):
+        found, reason = _attempt(read, step)
+        if not processes.all_succeed(not reason):
             failures.append((step, reason or "another process cannot read it"))
             continue
         for damaged, reason in failures:
@@ -180,6 +172,32 @@ def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -
             f"the newest, {step}: {reason[:300]}"
         )
     return None
+
+
+def _attempt(read: Any, step: int) -> tuple[Any, str]:
+    """What `read(step)` returns and "", or None and the reason why the checkpoint is damaged."""
+    try:
+        return read(step), ""
+    except Exception as error:  # Orbax and TensorStore raise many types for a damaged file; all are reported
+        if machine_failure(error):
+            raise  # a checkpoint that does not fit into memory is not damaged
+        sys.unraisablehook = _without_abandoned_reads(sys.unraisablehook)
+        return None, _first_line(error)
+
+
+def _without_abandoned_reads(hook: Any) -> Any:
+    """The `sys.unraisablehook` without the coroutines of Orbax.
+
+    Where one array cannot be read, Orbax abandons its reads of the others. Whenever Python collects one of them, now or
+    long after, it would print a traceback.
+    """
+
+    def without(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        if code is None or "orbax" not in Path(code.co_filename).parts:
+            hook(unraisable)
+
+    return without
 
 
 def _first_line(error: Exception) -> str:
