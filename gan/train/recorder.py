@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from gan import state as states
 from gan.errors import Diverged
@@ -86,13 +87,12 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        managers = [self._manager] + ([self._best_manager] if self._best_manager else [])
         with contextlib.ExitStack() as ends:  # each of them, also where one fails
             if self._writer:
                 ends.callback(self._writer.close)
-            for manager in managers:
+            for manager in self._managers():
                 ends.callback(manager.close)
-            for manager in managers:
+            for manager in self._managers():
                 manager.wait_until_finished()  # errors of the last save come out here
 
     def _open_writer(self, folder: Path, first: int, total: int, config: dict) -> None:
@@ -149,7 +149,7 @@ class Recorder:
         start = time.perf_counter()
         ema = sharding.gather_to_process(state.ema)
         if processes.broadcast_from_primary(lambda: self._compute_metrics(step, ema)):
-            checkpoint.save(self._best_manager, step, state, self._record)
+            self._save_by(self._best_manager, step, state)
         since_step, since = self._since
         self._since = (since_step, since + time.perf_counter() - start)  # not a part of the steps' time
 
@@ -171,7 +171,20 @@ class Recorder:
             for leaf in jax.device_get(jax.tree.leaves(getattr(state, name).params)):
                 if not (is_finite := np.isfinite(leaf)).all():
                     raise self._diverged(step, f"{name}_parameter is {leaf[~is_finite][0]}")
-        checkpoint.save(self._manager, step, state, self._record)
+        self._save_by(self._manager, step, state)
+
+    def _save_by(self, manager: ocp.CheckpointManager, step: int, state: states.TrainState) -> None:
+        """Starts saving a checkpoint by one of the managers.
+
+        The barriers at which the processes of a run meet have the same names in every manager, so only one may save.
+        """
+        for other in self._managers():
+            if other is not manager and jax.process_count() > 1:
+                other.wait_until_finished()
+        checkpoint.save(manager, step, state, self._record)
+
+    def _managers(self) -> list[ocp.CheckpointManager]:
+        return [self._manager] + ([self._best_manager] if self._best_manager else [])
 
     def _saving_intervals(self) -> tuple[int, int]:
         return self._options.checkpoint_every, self._options.keep_every
