@@ -239,7 +239,7 @@ def fields_of():
     return {name: list(flatten(parsed(runs.ROOT / f"configs/{name}.py"))) for name in CONFIGS}
 
 
-@fuzzed(120, 6000)
+@fuzzed(60, 3000)
 def test_overrides(examples, run_main, fields_of, tmp_path):
     reached = itertools.count()
 
@@ -294,7 +294,7 @@ OBJECTS = st.one_of(
 )  # fmt: skip
 
 
-@fuzzed(40, 6000)
+@fuzzed(40, 3000)
 def test_configs_made_by_a_file(examples, run_main, fields_of, tmp_path):
     """The code in a config file can set any field to any object, after which `train` is called."""
 
@@ -368,7 +368,7 @@ def test_config_files(examples, run_main, tmp_path):
         assert output.count("\n") == 1 and "Traceback" not in output, output
 
 
-@fuzzed(500, 50_000)
+@fuzzed(500, 20_000)
 def test_names(examples):
     def entry(number: float, count: int = 1, word: str = "", flag: bool = False):
         return number, count, word, flag
@@ -599,7 +599,7 @@ def digits(tmp_path_factory):
     return root
 
 
-@fuzzed(20, 3000)
+@fuzzed(20, 2000)
 def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
     """A damaged copy gives the original data or an error."""
     images, labels = map(np.array, data.load(name="digits", split="train[:64]", cache_dir=digits).arrays())
@@ -620,7 +620,7 @@ def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
             shutil.rmtree(copy)
 
 
-@fuzzed(300, 20_000)
+@fuzzed(300, 10_000)
 def test_cached_arrays(examples, tmp_path):
     folder = tmp_path / "arrays"
     arrays = {"images": np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3), "labels": np.arange(2, dtype=np.int32)}
@@ -640,7 +640,7 @@ def test_cached_arrays(examples, tmp_path):
                 np.testing.assert_array_equal(found[key], array)
 
 
-@fuzzed(300, 20_000)
+@fuzzed(300, 10_000)
 def test_a_saved_classifier(examples, tmp_path):
     rng = np.random.default_rng(0)
     variables = classifier._initial_variables(rng, (8, 8, 1), 3)
@@ -682,7 +682,7 @@ def weights(legacy):
     return content.getvalue()
 
 
-@fuzzed(300, 50_000)
+@fuzzed(300, 20_000)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "stream"])
 def test_weights(examples, legacy, tmp_path):
     """A damaged file may contain other values (its SHA-256 is verified elsewhere), but nothing else than tensors."""
@@ -772,18 +772,19 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
         damage_file(path, damage)
         if again is not None and path.is_file():
             damage_file(path, again)
-        try:
+        def resumed():
             with workdir.lock(copy):
-                opened = rejected_or(setup.prepare_run, config, copy, dataset, mesh)
-                if opened is not None:
-                    opened.manager.close()
-                    step = int(opened.state.step)
-                    assert step in digests or path.name == "config.json" and not path.exists(), step
-                    assert checkpoint.digests(opened.state) == digests[step]
-                    written = rejected_or(writer.RunWriter, copy, step=step, total=12)
-                    if written is not None:
-                        written.close()
-                        assert all(line["step"] <= step for line in written.evaluations())
+                opened = setup.prepare_run(config, copy, dataset, mesh)
+                opened.manager.close()
+                step = int(opened.state.step)
+                assert step in digests or path.name == "config.json" and not path.exists(), step
+                assert checkpoint.digests(opened.state) == digests[step]
+                written = writer.RunWriter(copy, step=step, total=12)
+                written.close()
+                assert all(line["step"] <= step for line in written.evaluations())
+
+        try:
+            rejected_or(resumed)
             found = rejected_or(model.load, copy)
             assert found is None or found.step in digests
         finally:

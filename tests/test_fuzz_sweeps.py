@@ -76,7 +76,7 @@ def test_experiments(examples):
                 config_flags(base, made)
 
 
-@fuzzed(300, 10_000)
+@fuzzed(300, 5000)
 def test_overrides_of_a_sweep(examples):
     base, _ = load_configs(Experiment(base=BASE, minimize="fd", num_reports=5))
     names = sorted(flatten(base))
@@ -193,7 +193,7 @@ def test_an_unfinished_line_of_a_killed_worker_damages_no_other(study_folder, tm
         assert {1.0, 2.0, 3.0} <= values <= {1.0, 2.0, 3.0, 4.0}
 
 
-@fuzzed(300, 20_000)
+@fuzzed(300, 10_000)
 def test_the_reports_of_a_trial(examples, tmp_path):
     """All reports, or a prefix of them; never some with others missing in between."""
     lines = [

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 
-from experiments.faults.bench import TIMEOUT_SECONDS, Attempts, Bench, Lost, expect_exit, wait_for_exit
-from experiments.faults.compare import check_same_result, resume_and_compare, wait_for_metrics
+from experiments.faults.bench import RUN, TIMEOUT_SECONDS, Attempts, Bench, Lost, expect_exit, wait_for_exit
+from experiments.faults.compare import check_same_result, logged_metrics, resume_and_compare, wait_for_metrics
 
 TAKE_TERMINAL = "import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0)"
 """Makes stderr the controlling terminal, as it is in a session of a shell."""
@@ -96,8 +96,11 @@ def _terminal_closed(bench: Bench) -> None:
     process = bench.launch(workdir, stderr=theirs, new_session=True, fault=TAKE_TERMINAL)
     os.close(theirs)
     wait_for_metrics(process, workdir)
+    process.send_signal(signal.SIGSTOP)  # it could end before the terminal is closed
+    is_complete = logged_metrics(workdir)[-1]["step"] == RUN["steps"]
     os.close(ours)
+    process.send_signal(signal.SIGCONT)
     status = process.wait(TIMEOUT_SECONDS)
-    if status != 128 + signal.SIGHUP:
+    if status != 128 + signal.SIGHUP and not (is_complete and status == 0):
         raise Lost(f"status {status}")
     resume_and_compare(bench, workdir, metrics=False)

@@ -59,7 +59,7 @@ def _members(line: bytes) -> list[list[str]]:
         members = json.loads(line)
         if members and all(isinstance(word, str) for member in members for word in member):
             return members
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     raise UserError("the first line of stdin is not the members; expected: a list of lists of flags, in JSON")
 

@@ -63,6 +63,7 @@ def open_study(experiment: Experiment, record: dict[str, Any], folder: Path, url
                 )
             changed = _changes(study.user_attrs["record"], record)
             if not changed:
+                _check_trials(study)
                 return study
             if {field for field, *_ in changed} <= {"minimize", "maximize", "best"} and not _has_values(study):
                 optuna.delete_study(study_name=name, storage=storage)  # a wrong objective; the runs are kept
@@ -180,6 +181,14 @@ def settings_of(trials: Sequence[FrozenTrial]) -> dict[int, dict[str, Any]]:
         for trial in sorted(trials, key=lambda trial: trial.user_attrs.get("setting", -1))
         if "setting" in trial.user_attrs
     }
+
+
+def _check_trials(study: optuna.Study) -> None:
+    """Raises `ValueError` where a trial that counts lacks an attribute, which a damaged journal may have lost."""
+    for trial in study.get_trials(deepcopy=False):
+        missing = {"setting", "seed", "params"} - trial.user_attrs.keys()
+        if "setting" not in missing and missing:
+            raise ValueError(f"trial {trial.number} has no {sorted(missing)[0]!r}")
 
 
 def current_trials(trials: Sequence[FrozenTrial]) -> dict[tuple[int, int], FrozenTrial]:
@@ -330,7 +339,7 @@ def _read_identity(path: Path) -> dict[str, str] | None:
         return known
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not the record of a study ({error!r})") from error
 
 

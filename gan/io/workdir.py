@@ -289,6 +289,8 @@ def _check_record(record: Any) -> None:
     dataset, changes = record["dataset"], record.get("changes", []) if isinstance(record, dict) else []
     if not isinstance(record["config"], dict) or not isinstance(changes, list):
         raise ValueError("its config is no dictionary")
+    if dotted := [name for name in _names(record["config"]) if "." in name]:
+        raise ValueError(f"its config has a field named {dotted[0]!r}")
     texts = [dataset[name] for name in ("name", "split", "fingerprint")] + list(dataset["class_names"])
     shape = dataset["image_shape"]
     if not isinstance(dataset["class_names"], list) or not all(isinstance(text, str) for text in texts):
@@ -298,6 +300,12 @@ def _check_record(record: Any) -> None:
     source = record.get("initialized_from", {"digest": "", "step": 0})
     if not isinstance(source, dict) or not source.keys() >= {"digest", "step"}:
         raise ValueError("its source has no digest")
+
+
+def _names(tree: Any) -> Iterator[str]:
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        yield name
+        yield from _names(value)
 
 
 def versions() -> dict[str, str]:
