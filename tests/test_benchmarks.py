@@ -442,6 +442,7 @@ def run_costs_of_a_tiny_run(monkeypatch, path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_the_costs_of_a_run_end_to_end(monkeypatch, tmp_path, capsys):
     launches = {"empty caches": {"seconds": 1.0, "peak_bytes": 2**20}}
     monkeypatch.setattr(run_costs, "launch", lambda arguments, folder: launches)

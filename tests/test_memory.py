@@ -223,6 +223,7 @@ def record(folder):
     return json.loads((folder / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_takes_what_fits_and_compiles_it_once(tmp_path, needs, limit, compilations, caplog):
     sizes = {number: needs(number) for number in (1, 5)}  # of 1, 5 and 25, for 25 examples on each device
     assert sizes[1] > sizes[5]

@@ -139,6 +139,7 @@ def test_errors_by_hand():
     assert not parity.row_of("what", "value", mode, float("nan"), 1e-5)["passed"]
 
 
+@pytest.mark.slow
 def test_a_wrong_convolution_is_found(tmp_path, monkeypatch):
     case, (cpu, device, *_) = parity_cases.TINY_CASES[0], jax.devices("cpu")
     rows = parity.compare_case(case, device, cpu)
@@ -168,6 +169,7 @@ def test_a_comparison_that_fails_stops_no_other(tmp_path, monkeypatch):
     assert found["headline"] == ["9 of 10 comparisons within their tolerance"]
 
 
+@pytest.mark.slow
 def test_the_compared_quantities_of_a_step_are_its_gradients():
     family, (cpu, device, *_) = parity_cases.TINY_FAMILIES["dcgan with R1"], jax.devices("cpu")
     network = parity.Network(family, device, cpu)  # two devices: the reference is compiled as with a GPU

@@ -41,6 +41,7 @@ def test_the_class_is_found_or_given(conditional):
     assert given.label == 2 and given.psnr < found.psnr
 
 
+@pytest.mark.slow
 def test_styles_are_found_and_shared_by_all_layers():
     styled = made("stylegan2", image_shape=(8, 8, 3), widths=(8, 4), mapping_layers=1, style_width=4, latent=4)
     target = styled.sample(1, seed=9)[0]

@@ -125,6 +125,7 @@ def test_options_that_points_do_not_have_are_rejected():
             data.load(**options)
 
 
+@pytest.mark.slow
 def test_two_and_two_steps_equal_four(whole, tmp_path):
     train(tmp_path, steps=2)
     train(tmp_path)
