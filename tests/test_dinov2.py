@@ -1,5 +1,6 @@
 """gan.metrics.dinov2: equal to NumPy and to the public PyTorch networks, files of weights, and prepared images."""
 
+import hashlib
 import math
 import os
 import zipfile
@@ -212,15 +213,22 @@ def test_a_missing_or_wrong_file_is_one_line(tiny, tmp_path, monkeypatch):
         dinov2.load(tiny)
     with pytest.raises(UserError, match="not a regular file"):
         dinov2.load(tiny, tmp_path)
-    with pytest.raises(UserError, match=r"SHA-256 \w{8}...; expected: 00000000..., a copy of https"):
-        dinov2.load(tiny, write_torch(tmp_path / "other.pth", state_dict()))
-    with pytest.raises(UserError, match="'dinov2_vits' is unknown; nearest: 'dinov2_vits14'"):
-        dinov2.load("dinov2_vits", tmp_path / "other.pth")
+    other = write_torch(tmp_path / "other.pth", state_dict())
+    for name in (tiny, "dinov2_vitb14"):
+        with pytest.raises(UserError, match=r"SHA-256 \w{8}...; expected: \w{8}..., that of https"):
+            dinov2.load(name, other)
     with pytest.raises(UserError, match="has the weights of tiny; expected: those of dinov2_vitb14"):
-        dinov2.load("dinov2_vitb14", tmp_path / "other.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(UserError, match="is not a PyTorch file of plain tensors"):
-        dinov2.load(tiny, tmp_path / "text.pth")
+        dinov2.load("dinov2_vitb14", other, verify=False)
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    monkeypatch.setitem(dinov2.VARIANTS, tiny, TINY._replace(sha256=digest))
+    assert "weights of the public file" in dinov2.load(tiny, other).protocol
+    with pytest.raises(UserError, match=r"SHA-256 \w{8}... \(that of tiny\); expected: 0b8b82f8..., that of https"):
+        dinov2.load("dinov2_vitb14", other)
+    with pytest.raises(UserError, match="'dinov2_vits' is unknown; nearest: 'dinov2_vits14'"):
+        dinov2.load("dinov2_vits", other)
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(UserError, match=r"text.safetensors cannot be read .*; expected: a safetensors file"):
+        dinov2.load(tiny, tmp_path / "text.safetensors")
     with pytest.raises(UserError, match=r"config.evaluation.extractor='dinov2_vits14\(path=3\)': path=3"):
         features.extractor("dinov2_vits14(path=3)", features.DatasetInfo((8, 8, 1)), "config.evaluation.extractor")
 
@@ -313,6 +321,5 @@ def test_a_model_of_transformers_is_read(tiny, tmp_path):
     matrix = torch.tensor(dinov2.interpolation())
     grid = torch.einsum("ai,ijd,bj->abd", matrix, places[0, 1:].reshape(37, 37, -1), matrix).reshape(1, 256, -1)
     theirs.embeddings.interpolate_pos_encoding = lambda *_: torch.cat([places[:, :1], grid], dim=1)
-    assert_same_features(
-        lambda x: theirs.eval()(x).last_hidden_state[:, 0], tiny, tmp_path / "model.safetensors", torch
-    )
+    theirs.eval()
+    assert_same_features(lambda x: theirs(x).last_hidden_state[:, 0], tiny, tmp_path / "model.safetensors", torch)

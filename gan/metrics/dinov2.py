@@ -177,30 +177,45 @@ def load(name: str, path: str | os.PathLike = "", *, verify: bool = True) -> DIN
     Raises:
       UserError: an unknown name, no path, no file, or a file with another content.
     """
-    variant = lookup(VARIANTS, name, "DINOv2 variant")
+    lookup(VARIANTS, name, "DINOv2 variant")
     path = path or os.environ.get(ENVIRONMENT_VARIABLE, "")
-    public = f"a copy of {URL.format(name)}, or a safetensors file of these weights"
     if not path:
-        raise UserError(f"no DINOv2 weights: set {ENVIRONMENT_VARIABLE} to {public}")
+        raise UserError(f"no DINOv2 weights: {_remedy(name)}")
     path = Path(os.path.expanduser(path))  # which leaves the ~NAME of an unknown user
     if not path.is_file():
         reason = "not a regular file" if path.exists() else "no such file"
-        raise UserError(f"no DINOv2 weights at {path} ({reason}): set {ENVIRONMENT_VARIABLE} to {public}")
-    is_public = path.suffix != ".safetensors"
-    tensors = read_tensors(path) if is_public else weights.read(path)
+        raise UserError(f"no DINOv2 weights at {path} ({reason}): {_remedy(name)}")
+    if path.suffix == ".safetensors":
+        is_public, tensors = False, weights.read(path)
+    else:
+        is_public, tensors = _is_public(path, name, verify), read_tensors(path)
     variables = variables_of(tensors, name, path)
-    if is_public:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if verify and digest != variant.sha256:
-            raise UserError(f"{path} has the SHA-256 {digest[:8]}...; expected: {variant.sha256[:8]}..., {public}")
-        is_public = digest == variant.sha256
     origin = "the public file" if is_public else f"{path.name}, not compared with the public file"
     protocol = (
         f"{name} in float32, weights of {origin}; images resized to {SIZE}x{SIZE} as PIL does (bicubic, antialiased, 8 "
         f"bits) and normalized with ImageNet's mean and deviation; class token after the last normalization"
     )
     return DINOv2(name, jax.device_put(variables), _digest(variables), protocol)
+
+
+def _remedy(name):
+    return f"set {ENVIRONMENT_VARIABLE} to a copy of {URL.format(name)}, or to a safetensors file of these weights"
+
+
+def _is_public(path: Path, name: str, verify: bool) -> bool:
+    """Whether a file is the public one. Raises `UserError` where it is not and `verify` is set."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    expected = VARIANTS[name].sha256
+    if verify and digest != expected:
+        other = next((f" (that of {other})" for other, variant in VARIANTS.items() if variant.sha256 == digest), "")
+        raise UserError(
+            f"{path} has the SHA-256 {digest[:8]}...{other}; expected: {expected[:8]}..., that of {URL.format(name)}"
+        )
+    return digest == expected
 
 
 def features(network: DINOv2, images: np.ndarray) -> np.ndarray:
