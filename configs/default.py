@@ -144,7 +144,9 @@ def get_config() -> ConfigDict:
                 "reference_samples": 0,  # number of reference images; 0: all
                 "num_samples": 10_000,  # number of generated images
                 "standing_batches": 0,  # batches of samples that set the EMA's batch statistics; 0: from training
-                "extractor": "auto",  # feature extractor: classifier (auto, where there are labels), inception, pixels
+                # Feature extractor: classifier (auto, where there are labels), inception, pixels, dinov2_vits14 (also
+                # dinov2_vitb14, dinov2_vitl14).
+                "extractor": "auto",
                 # frechet (selects the best checkpoint, as the sliced Wasserstein distance does for points), kernel,
                 # intra_class (for conditional games), prdc (precision, recall, density, coverage),
                 # inception_score, mode_coverage (modes, reverse_kl), memorization.

@@ -46,7 +46,7 @@ SERVERS = {"gan/explore/app.py": {"gradio"}}
 """The one file that may serve: tests/test_app.py checks where it listens."""
 LOADERS = {"load", "loads", "fromfile", "memmap", "import_module", "run_path", "run_module", "system", "popen"}
 ALLOWED = {"json": {"load", "loads"}, "runpy": {"run_path"}, "np": {"load"}, "data": {"load"},
-           "inception": {"load"}, "toys": {"load"}, "image": {"load"}, "systems": {"load"},
+           "inception": {"load"}, "dinov2": {"load"}, "toys": {"load"}, "image": {"load"}, "systems": {"load"},
            "loading": {"load"}, "directions": {"load"}, "model": {"load"}}  # fmt: skip
 """The calls that are allowed: `np.load` only with allow_pickle=False, `image.load` decodes for PIL, and the others are
 functions of this package."""

@@ -65,7 +65,10 @@ SEED = _define_whole_number(
     "seed", 0, "Seed of the samples. Sample i of a seed is always the same image.", 0, 2**32 - 1
 )
 EXTRACTOR = flags.DEFINE_string(
-    "extractor", None, "Feature extractor of the evaluation: classifier, inception, pixels. Default: the config's."
+    "extractor",
+    None,
+    "Feature extractor of the evaluation: classifier, inception, pixels, dinov2_vits14 (also vitb14, vitl14). Default: "
+    "the config's.",
 )
 CLASSES = flags.DEFINE_list("classes", [], "Classes to sample, in turn: names or numbers. Default: all.")
 SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Sample each latent once for each class, side by side.")

@@ -64,6 +64,8 @@ class ImageEvaluator:
             "kernel": "polynomial of degree 3, unbiased, 100 subsets of at most 1000",
             "prdc": "precision and recall k=3, density and coverage k=5",
         }
+        if self._extractor.protocol:
+            protocol["features"] = self._extractor.protocol
         if self._classifier is not None:
             protocol["classifier_test_accuracy"] = self._classifier.test_accuracy
         if "memorization" in self._metrics:

@@ -14,7 +14,7 @@ from jax import Array
 
 from gan.config import specs
 from gan.errors import UserError, lookup
-from gan.metrics import classifier, inception
+from gan.metrics import classifier, dinov2, inception
 from gan.metrics import images as image_ops
 from gan.metrics.classifier import Classifier
 
@@ -36,6 +36,8 @@ class Extractor(NamedTuple):
     """The features of float images [N, H, W, C] in 0..255, to be transformed by JAX, where they are such a function."""
     is_cheap: bool = False
     """Whether features are computed faster than they are read from a cache."""
+    protocol: str = ""
+    """What determines the features, in a sentence for the record of an evaluation; "": the name says it."""
 
 
 class DatasetInfo(NamedTuple):
@@ -63,6 +65,19 @@ def inception_extractor(info: DatasetInfo, resize: str = "tensorflow", path: str
         functools.partial(inception.features, network, resize=resize),
         functools.partial(inception.probabilities, network),
         inception.forward(network, info.image_shape[:2], resize),
+    )
+
+
+def dinov2_extractor(name: str, info: DatasetInfo, path: str = "") -> Extractor:
+    """A DINOv2 network with the weights of `dinov2.load(name, path)`, for FD-DINOv2."""
+    network = dinov2.load(name, path)
+    return Extractor(
+        name,
+        _hash(name, network.identity),
+        dinov2.VARIANTS[name].width,
+        functools.partial(dinov2.features, network),
+        differentiable=dinov2.forward(network, info.image_shape[:2]),
+        protocol=network.protocol,
     )
 
 
@@ -133,6 +148,7 @@ EXTRACTORS: Mapping[str, Callable[..., Extractor]] = {
     "inception": inception_extractor,
     "classifier": classifier_extractor,
     "pixels": pixel_extractor,
+    **{name: functools.partial(dinov2_extractor, name) for name in dinov2.VARIANTS},
 }
 
 
@@ -140,7 +156,7 @@ def extractor(text: str, info: DatasetInfo, field: str = "extractor") -> Extract
     """The extractor for a string such as "classifier" or "inception(resize='clean')" in the config field `field`.
 
     Raises:
-      UserError: an unknown name or argument, missing Inception weights, or a classifier for data without labels.
+      UserError: an unknown name or argument, missing weights, or a classifier for data without labels.
     """
     return specs.call({name: functools.partial(make, info) for name, make in EXTRACTORS.items()}, text, field)
 
