@@ -36,7 +36,7 @@ from gan.cli import flags as cli_flags
 from gan.config import schema, specs
 from gan.config.flattening import flatten
 from gan.data import cache, datasets, listing, pixels
-from gan.errors import UserError
+from gan.errors import UserError, machine_failures
 from gan.evaluation.options import METRICS
 from gan.inference import command, model, sampling
 from gan.io import checkpoint, workdir, writer
@@ -773,7 +773,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
         if again is not None and path.is_file():
             damage_file(path, again)
         def resumed():
-            with workdir.lock(copy):
+            with machine_failures(str(copy)), workdir.lock(copy):
                 opened = setup.prepare_run(config, copy, dataset, mesh)
                 opened.manager.close()
                 step = int(opened.state.step)

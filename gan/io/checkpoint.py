@@ -186,15 +186,16 @@ def _attempt(read: Any, step: int) -> tuple[Any, str]:
 
 
 def _without_abandoned_reads(hook: Any) -> Any:
-    """The `sys.unraisablehook` without the coroutines of Orbax.
+    """The `sys.unraisablehook` without the reads of Orbax.
 
-    Where one array cannot be read, Orbax abandons its reads of the others. Whenever Python collects one of them, now or
-    long after, it would print a traceback.
+    Where one array cannot be read, Orbax abandons its reads of the others, and closes their event loop. Whenever one of
+    them ends or is collected, now or long after, Python would print a traceback.
     """
 
     def without(unraisable: Any) -> None:
         code = getattr(unraisable.object, "cr_code", None)
-        if code is None or "orbax" not in Path(code.co_filename).parts:
+        is_read = code is not None and "orbax" in Path(code.co_filename).parts
+        if not is_read and str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
     return without
