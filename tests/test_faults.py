@@ -184,6 +184,15 @@ def test_reads_that_orbax_abandons_print_nothing(file, printed, monkeypatch):
     assert len(found) == printed
 
 
+def test_metadata_that_orbax_does_not_know_is_named(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    with checkpoint.open_manager(checkpoints) as manager:
+        manager.save(1, args=checkpoint.ocp.args.Composite(digests=checkpoint.ocp.args.JsonSave({})))
+    (checkpoints / "1/_CHECKPOINT_METADATA").write_text("[]")
+    with pytest.raises(UserError, match="_CHECKPOINT_METADATA in .*checkpoints is damaged.*move its checkpoint away"):
+        checkpoint.open_manager(checkpoints, read_only=True)
+
+
 def test_a_damaged_line_of_metrics_costs_no_other(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"st\xff": 2}\n{"step": 3}\n{"step": 4}\n{"step": 5')

@@ -749,7 +749,7 @@ def run_folder(tmp_path_factory):
     return folder, digests, dataset
 
 
-@fuzzed(8, 3000)
+@fuzzed(8, 1500)
 def test_a_run_on_the_disk(examples, run_folder, tmp_path):
     """A damaged run resumes from an intact checkpoint or is rejected; it never restarts, nor uses part of one."""
     folder, digests, dataset = run_folder
@@ -772,6 +772,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
         damage_file(path, damage)
         if again is not None and path.is_file():
             damage_file(path, again)
+
         def resumed():
             with machine_failures(str(copy)), workdir.lock(copy):
                 opened = setup.prepare_run(config, copy, dataset, mesh)

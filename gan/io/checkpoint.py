@@ -8,6 +8,7 @@ import contextlib
 import logging
 import shutil
 import sys
+import warnings
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -38,6 +39,8 @@ def open_manager(
     already whose step is a multiple of one of `kept_every`, the intervals of earlier launches.
 
     Incomplete checkpoints, of a killed process or a full disk, are removed unless the manager is `read_only`.
+
+    Raises `UserError` where the metadata of a checkpoint is none that Orbax knows.
     """
     policies = ocp.checkpoint_managers
     there = [int(path.name) for path in directory.glob("*") if path.name.isdecimal()]
@@ -45,20 +48,25 @@ def open_manager(
     preserved = [policies.LatestN(keep), policies.CustomSteps(kept)]
     if keep_every:
         preserved.append(policies.EveryNSteps(keep_every))
-    with _without_warnings() if read_only else contextlib.nullcontext():
-        return ocp.CheckpointManager(
-            directory.absolute(),
-            item_names=("state", "ema", "digests", identity.ITEM),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(preserved),
-                create=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=True,
-                cleanup_tmp_directories=not read_only,
-                # Otherwise a save waits twenty minutes for a folder that cannot be created.
-                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-            ),
-        )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(preserved),
+        create=not read_only,
+        read_only=read_only,
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=not read_only,
+        # Otherwise a save waits twenty minutes for a folder that cannot be created.
+        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+    )
+    try:
+        with _without_warnings() if read_only else contextlib.nullcontext():
+            return ocp.CheckpointManager(
+                directory.absolute(), item_names=("state", "ema", "digests", identity.ITEM), options=options
+            )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = _first_line(error)[:200]
+        raise UserError(
+            f"a file _CHECKPOINT_METADATA in {directory} is damaged ({reason}): move its checkpoint away"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -182,6 +190,7 @@ def _attempt(read: Any, step: int) -> tuple[Any, str]:
         if machine_failure(error):
             raise  # a checkpoint that does not fit into memory is not damaged
         sys.unraisablehook = _without_abandoned_reads(sys.unraisablehook)
+        warnings.filterwarnings("ignore", "coroutine 'Store.* was never awaited")  # by Orbax, for the same reason
         return None, _first_line(error)
 
 
