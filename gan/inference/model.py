@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -13,7 +13,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gan import build
-from gan.data import is_point, to_uint8
+from gan.data import to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
 from gan.inference import exported, sampling
@@ -52,7 +52,7 @@ class Model:
 
     def sample(
         self, count: int, *, seed: int = 0, classes: Sequence[int | str] = (), truncation: float | None = None,
-        same_latents: bool = False, offset: Array | None = None,
+        same_latents: bool = False, offset: Array | None = None, track: Callable[..., Iterable] | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Images uint8 [count, H, W, C], or points float32: the same as those of `--mode=sample`.
 
@@ -63,6 +63,7 @@ class Model:
           truncation: see `Game.truncated`.
           same_latents: use the same latent for one cycle.
           offset: added to the code of each sample: see `gan.inference.directions.offset`.
+          track: logs the progress: `gan.io.progress.progress`.
 
         Raises:
           UserError: a class that there is not, or an option that this generator has no use for.
@@ -75,11 +76,14 @@ class Model:
         _check_seed(seed)
         game = self.game if truncation is None else self.game.truncated(truncation)
         labels = self.class_indices(classes)
-        choices = {"labels": labels, "same_latents": same_latents, "offset": offset}
-        batches = sampling.draw(game, self.ema, seed=seed, count=count, **choices)
-        found = [batch["image"] for batch in batches]
-        dtype = np.float32 if is_point(self.game.image_shape) else np.uint8
-        return np.concatenate(found) if found else np.zeros((0, *self.game.image_shape), dtype)
+        batches = sampling.draw(
+            game, self.ema, seed=seed, count=count, labels=labels, same_latents=same_latents, offset=offset, track=track
+        )
+        images, first = np.empty((count, *game.image_shape), sampling.image_dtype(game)), 0
+        for batch in batches:
+            images[first : first + len(batch["image"])] = batch["image"]
+            first += len(batch["image"])
+        return images
 
     def latents(self, count: int, *, seed: int = 0) -> Array:
         """Latents [count, Z]: those of samples 0 .. count - 1 of the seed."""

@@ -5,7 +5,7 @@ normalization uses running statistics, or standing statistics if `config.evaluat
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -82,6 +82,7 @@ def draw(
     same_latents: bool = False,
     offset: Array | None = None,
     rows: np.ndarray | None = None,
+    track: Callable[..., Iterable] | None = None,
 ) -> Iterator[dict]:
     """Yields samples 0..count - 1 in batches {"image": uint8 [n, H, W, C], "label": int32 [n]}, n <= batch_size.
 
@@ -92,11 +93,13 @@ def draw(
       same_latents: sample i has the latent i // len(labels) of the seed instead of the latent i.
       offset: added to each latent [Z], or where the generator has styles to the styles [L, W] of each.
       rows: int [count], the numbers of the samples in place of 0..count - 1.
+      track: logs the progress: `gan.io.progress.progress`.
     """
     mesh = sharding.local_mesh()
     labels = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
     batch_size = -(-batch_size // mesh.size) * mesh.size  # a multiple of the devices
-    for first in range(0, count, batch_size):
+    starts = range(0, count, batch_size)
+    for first in track(starts, total=len(starts), what="Drawing samples, in batches") if track else starts:
         # Always a full batch, so that only one shape is compiled; samples beyond `count` are discarded.
         batch = np.arange(first, first + batch_size, dtype=np.uint32)
         if rows is not None:
@@ -106,6 +109,11 @@ def draw(
         image, label = jax.device_get(_samples(ema, *inputs, jnp.uint32(seed), offset, game=game))
         valid = min(batch_size, count - first)
         yield {"image": image[:valid], "label": label[:valid]}
+
+
+def image_dtype(game: Game) -> type[np.generic]:
+    """The type of the images that `draw` yields: uint8, or float32 of points."""
+    return np.float32 if is_point(game.image_shape) else np.uint8
 
 
 def latents(game: Game, seed: Array, rows: Array) -> Array:
