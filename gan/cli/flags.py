@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from gan.cli import folders, recorded
+from gan.cli import folders, numbers, recorded
 from gan.config import loading
 from gan.config.field_names import meant_field, nearest_field
 from gan.config.flattening import flatten
@@ -22,20 +22,9 @@ from gan.errors import UserError
 from gan.io import workdir as workdir_files
 
 
-class WholeNumberParser(flags.IntegerParser):
-    """Parses whole numbers, which may be written as 1e4."""
-
-    def convert(self, argument: str | int) -> int:
-        """The number. Raises `ValueError` for a text that means none."""
-        try:
-            return whole_number(argument)
-        except ValueError:
-            raise ValueError(f"expected: {kind_name(int)}") from None
-
-
 def _define_whole_number(name: str, default: int | None, meaning: str, lowest: int | None = None, highest=None):
     return flags.DEFINE(
-        WholeNumberParser(lowest, highest), name, default, meaning, serializer=flags.ArgumentSerializer()
+        numbers.WholeNumberParser(lowest, highest), name, default, meaning, serializer=flags.ArgumentSerializer()
     )
 
 
@@ -72,10 +61,10 @@ EXTRACTOR = flags.DEFINE_string(
 )
 CLASSES = flags.DEFINE_list("classes", [], "Classes to sample, in turn: names or numbers. Default: all.")
 SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Sample each latent once for each class, side by side.")
-TRUNCATION = flags.DEFINE_float(
-    "truncation", None,
+TRUNCATION = flags.DEFINE(
+    numbers.NumberParser(), "truncation", None,
     "Truncation trick: psi for StyleGAN2, of any sign; otherwise latents beyond this many standard deviations are "
-    "resampled.",
+    "resampled.", serializer=flags.ArgumentSerializer(),
 )  # fmt: skip
 OUT = flags.DEFINE_string(
     "out",
@@ -174,20 +163,38 @@ def _mistakes() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
+        text = " ".join(str(error).split()) or type(error).__name__
+        flag, is_of_boolean, _ = text.partition(": ('Non-boolean argument")  # absl's words
+        raise UserError(f"{flag}: expected: {kind_name(bool)}" if is_of_boolean else text) from error
+
+
+@contextlib.contextmanager
+def named_in_errors() -> Iterator[None]:
+    """Within it, an error about an argument that was given as a flag names the flag: `--truncation=` is `truncation=`
+    in Python."""
+    try:
+        yield
+    except UserError as error:
+        name = str(error).partition("=")[0]
+        if name in MODES_OF and flags.FLAGS[name].present:
+            raise UserError(f"--{error}") from error
+        raise
 
 
 def check_modes() -> None:
     """Raises `UserError` where a flag is set that the mode does not use."""
     mode = MODE.value
     if mode != "train" and CONFIG.value is not None and flags.FLAGS["config"].override_values:
-        field = next(iter(flags.FLAGS["config"].override_values))
-        raise UserError(f"--config.{field} has no meaning with --mode={mode}, which uses the config of the run")
+        raise _field_has_no_meaning(next(iter(flags.FLAGS["config"].override_values)), mode)
     for flag, modes in MODES_OF.items():
         if flags.FLAGS[flag].present and mode not in modes:
             raise UserError(f"--{flag} has no meaning with --mode={mode}; expected with: {', '.join(modes)}")
     if mode == "explore":
         _check_view(VIEW.value)
+
+
+def _field_has_no_meaning(field: str, mode: str) -> UserError:
+    return UserError(f"--config.{field} has no meaning with --mode={mode}, which uses the config of the run")
 
 
 def _check_view(view: str | None) -> None:
@@ -251,7 +258,12 @@ def _with_recorded_config(argv: Sequence[str]) -> list[str]:
     """The words, with the recorded config as --config where --workdir alone names the run that is to be trained."""
     values = _values(argv)
     folder, mode = values.get("workdir", ""), values.get("mode", "train")
-    if "config" in values or mode != "train":
+    if "config" in values:
+        return list(argv)
+    if mode != "train":
+        for name in values:
+            if name.startswith("config."):
+                raise _field_has_no_meaning(name.removeprefix("config."), mode)
         return list(argv)
     if folder and workdir_files.read(Path(folder)) is not None:
         return [*argv[:1], f"--config={recorded.FILE}:{folder}", *argv[1:]]
@@ -294,9 +306,16 @@ def _checked(argv: Sequence[str]) -> list[str]:
             path, _, folder = values["config"].partition(":")
             path = f"{folder}/config.json" if path == str(recorded.FILE) else path
             raise UserError(f"--{name} is no field of {path}; nearest: --config.{nearest_field(field, config)}")
+        elif isinstance(config.get(field), tuple) and _times_given(name, argv) > 1:
+            raise UserError(f"--{name} is given more than once; expected: once, with all its values: --{name}=A,B")
         else:
             values[name] = _as_parsed(name, text, config[field]) if field in config else text
     return [*argv[:1], *_rewritten(argv[1:], values)]
+
+
+def _times_given(name: str, argv: Sequence[str]) -> int:
+    words = [word for word in argv[1:] if word.startswith("-")]
+    return sum(word.lstrip("-").partition("=")[0] == name for word in words)
 
 
 def _as_parsed(flag: str, text: str, present: Any) -> str:
