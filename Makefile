@@ -29,9 +29,10 @@ test: setup ## Run the tests (minutes)
 test-all: setup ## Run the tests, the long ones too, and print what part of the code they cover
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '' --cov=gan --cov-report=term:skip-covered $(ARGS)
 
-lint: setup ## Check style and formatting
+lint: setup ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: setup ## Fix style and formatting
 	$(BIN)/ruff check --fix .

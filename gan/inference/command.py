@@ -5,6 +5,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def sample(
         offset=offset,
         track=progress,
     )
-    arrays = {"images": images}
+    arrays: dict[str, Any] = {"images": images}
     if model.game.is_conditional:
         arrays["labels"] = np.resize(np.asarray(labels or range(model.game.num_classes), np.int32), count)
         arrays["class_names"] = np.array(model.class_names)

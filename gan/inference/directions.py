@@ -49,7 +49,7 @@ class Directions:
 
     def save(self, path: Path) -> None:
         """Writes an NPZ file with the arrays `vectors`, `shares` and `method`, and `config` as JSON."""
-        texts = {"method": np.array(self.method), "config": np.array(json.dumps(self.config))}
+        texts: dict[str, Any] = {"method": np.array(self.method), "config": np.array(json.dumps(self.config))}
         with replacing(path) as tmp, open(tmp, "wb") as file:
             np.savez_compressed(file, vectors=self.vectors, shares=self.shares, **texts)
 
@@ -213,7 +213,7 @@ def parsed(text: str) -> tuple[Path, int, float]:
         strength = float(match[3]) if match else np.nan
     except ValueError:
         strength = np.nan
-    if not np.isfinite(strength):
+    if match is None or not np.isfinite(strength):
         raise UserError(f"direction {text!r}; expected: FILE:INDEX*STRENGTH, as in directions.npz:0*2.5")
     return Path(match[1]), int(match[2]), strength
 

@@ -91,12 +91,12 @@ class Model:
         _check_seed(seed)
         return sampling.latents(self.game, jnp.uint32(seed), jnp.arange(count, dtype=jnp.uint32))
 
-    def generate(self, latents: Array, labels: Labels = None) -> Array:
+    def generate(self, latents: Array | np.ndarray, labels: Labels = None) -> Array:
         """Images float32 [B, H, W, C] from latents [B, Z]: a pure function of the latents, to be transformed by JAX."""
         _check_shape("latents", latents, (self.game.latent_size,))
         return _generate(self.ema.variables, latents, self._labels(labels, len(latents)), game=self.game)
 
-    def styles(self, latents: Array, labels: Labels = None) -> Array:
+    def styles(self, latents: Array | np.ndarray, labels: Labels = None) -> Array:
         """The styles float32 [B, L, W] of latents [B, Z], one for each of the generator's L layers.
 
         Raises `UserError` for a generator without styles.
@@ -105,7 +105,7 @@ class Model:
         _check_shape("latents", latents, (self.game.latent_size,))
         return _styles(self.ema.variables, latents, self._labels(labels, len(latents)), game=self.game)
 
-    def synthesize(self, styles: Array) -> Array:
+    def synthesize(self, styles: Array | np.ndarray) -> Array:
         """Images float32 [B, H, W, C] from styles [B, L, W]: `generate(z)` is `synthesize(styles(z))`.
 
         Raises `UserError` for a generator without styles.
@@ -113,7 +113,7 @@ class Model:
         self._needs_styles()
         return _synthesize(self.ema.variables, styles, game=self.game)
 
-    def discriminate(self, images: Array, labels: Labels = None) -> Array:
+    def discriminate(self, images: Array | np.ndarray, labels: Labels = None) -> Array:
         """The discriminator's logits float32 [B] for float images [B, H, W, C]; larger is more real.
 
         Raises `UserError` where only the generator was stored.
@@ -185,7 +185,7 @@ def _check_seed(seed: int) -> None:
     _check_whole("seed", seed, 2**32 - 1)
 
 
-def _check_shape(name: str, values: Array, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, values: Array | np.ndarray, shape: tuple[int, ...]) -> None:
     """Raises `UserError` where values are not [B, *shape]."""
     if np.ndim(values) != len(shape) + 1 or np.shape(values)[1:] != tuple(shape):
         expected = ", ".join(map(str, ("B", *shape)))
@@ -216,7 +216,8 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
         game = setup.game if export.truncation is None else setup.game.truncated(export.truncation)
         return Model(game, config, tuple(dataset["class_names"]), export.step, ema, str(folder))
     kept_in = checkpoint_folder(folder, checkpoint, step)
-    workdir.check_checkpoints(folder, workdir.read(folder), kept_in.name)
+    if (record := workdir.read(folder)) is not None:
+        workdir.check_checkpoints(folder, record, kept_in.name)
     step, ema = _restore_ema(kept_in, setup, step)
     return Model(
         game=setup.game,
