@@ -40,7 +40,7 @@ format: setup ## Fix style and formatting
 
 docs: setup ## Build the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # --quiet would silence what `strict` counts
 
 bench: setup ## Benchmark step times, PyTorch, scaling and the cost of a run (minutes; ARGS=--full: an hour or more)
 	$(BIN)/python -m experiments.benchmarks $(ARGS)
