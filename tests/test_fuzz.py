@@ -772,6 +772,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
         damage_file(path, damage)
         if again is not None and path.is_file():
             damage_file(path, again)
+
         def resumed():
             with workdir.lock(copy):
                 opened = setup.prepare_run(config, copy, dataset, mesh)
