@@ -4,20 +4,16 @@ Importing this module does not load JAX: `--help` and a mistake in a flag are an
 """
 
 import contextlib
-import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from gan.cli import folders, numbers, recorded
+from gan.cli import folders, numbers, recorded, words
 from gan.config import loading
-from gan.config.field_names import meant_field, nearest_field
-from gan.config.flattening import flatten
-from gan.config.schema import COUNT_OR_AUTO, FIELDS, kind_name, whole_number
+from gan.config.schema import kind_name, whole_number
 from gan.errors import UserError
 from gan.io import workdir as workdir_files
 
@@ -152,7 +148,7 @@ VIEWS_OF = {
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags of `argv` and returns the remaining words. Raises `UserError` for a flag or config in error."""
     with _mistakes():
-        return flags.FLAGS(_checked(_with_recorded_config(argv)))
+        return flags.FLAGS(words.checked(_with_recorded_config(argv)))
 
 
 @contextlib.contextmanager
@@ -239,7 +235,7 @@ def config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
 
 
 def _config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
-    values, argv = flags.FlagValues(), _checked(["gan.main", *arguments])
+    values, argv = flags.FlagValues(), words.checked(["gan.main", *arguments])
     config = config_flags.DEFINE_config_file("config", None, CONFIG_HELP, flag_values=values, sys_argv=argv)
     folder = flags.DEFINE_string("workdir", "", WORKDIR_HELP, flag_values=values)
     values(argv)
@@ -256,7 +252,7 @@ def help_text() -> str:
 
 def _with_recorded_config(argv: Sequence[str]) -> list[str]:
     """The words, with the recorded config as --config where --workdir alone names the run that is to be trained."""
-    values = _values(argv)
+    values = words.values(argv)
     folder, mode = values.get("workdir", ""), values.get("mode", "train")
     if "config" in values:
         return list(argv)
@@ -276,76 +272,3 @@ def config_is_missing(folder: str | None) -> UserError:
     """The error for a run to train that neither --config nor the folder names."""
     own = f"; --workdir alone resumes a run, and {folder} holds none" if folder else ""
     return UserError(f"--config is missing; expected: FILE.py, {', '.join(loading.shipped())}{own}")
-
-
-def _values(argv: Sequence[str]) -> dict[str, str]:
-    """{name of a flag: its text} of a command line, before it is parsed."""
-    values = {}
-    for argument, following in itertools.pairwise([*argv[1:], ""]):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-"):
-            values[name] = value if equals else following
-    return values
-
-
-def _checked(argv: Sequence[str]) -> list[str]:
-    """The words of a command line, with values as absl parses them.
-
-    The config file is loaded once before absl does, so that a mistake in it or in an override is one line.
-    """
-    values = _values(argv)
-    if "config" in values:
-        values["config"] = loading.resolved(values["config"])
-    config = flatten(loading.load(values["config"])) if "config" in values else dict.fromkeys(FIELDS)
-    for name, text in values.items():
-        field = name.removeprefix("config.")
-        if not name.startswith("config."):
-            if name not in flags.FLAGS and (field := meant_field(name, config)):
-                raise UserError(f"--{name} is no flag; nearest: --config.{field}")
-        elif "config" in values and field not in config:
-            path, _, folder = values["config"].partition(":")
-            path = f"{folder}/config.json" if path == str(recorded.FILE) else path
-            raise UserError(f"--{name} is no field of {path}; nearest: --config.{nearest_field(field, config)}")
-        elif isinstance(config.get(field), tuple) and _times_given(name, argv) > 1:
-            raise UserError(f"--{name} is given more than once; expected: once, with all its values: --{name}=A,B")
-        else:
-            values[name] = _as_parsed(name, text, config[field]) if field in config else text
-    return [*argv[:1], *_rewritten(argv[1:], values)]
-
-
-def _times_given(name: str, argv: Sequence[str]) -> int:
-    words = [word for word in argv[1:] if word.startswith("-")]
-    return sum(word.lstrip("-").partition("=")[0] == name for word in words)
-
-
-def _as_parsed(flag: str, text: str, present: Any) -> str:
-    """The text of an override as absl parses it, for a field that holds `present`. Raises `UserError` for no number."""
-    kind, own_kind = type(present), FIELDS.get(flag.removeprefix("config."))
-    if own_kind == tuple[str, ...] and (
-        not text or text[0].isalpha()
-    ):  # absl takes words without quotes for one string
-        return repr(tuple(word.strip() for word in text.split(",") if word.strip()))
-    if kind not in (int, float) or (text == "auto" and own_kind == COUNT_OR_AUTO):
-        return text
-    try:
-        if kind is int:
-            return str(whole_number(text))
-        float(text)
-    except ValueError:
-        raise UserError(f"--{flag}={text}; expected: {kind_name(kind)}") from None
-    return text
-
-
-def _rewritten(words: Sequence[str], values: Mapping[str, str]) -> Iterator[str]:
-    """The words with the values of --config=NAME, --config.FIELD=VALUE and --config.FIELD VALUE replaced."""
-    name = ""
-    for word in words:
-        if name and not word.startswith("--"):
-            word = values[name]
-        name, equals, _ = (
-            word.lstrip("-").partition("=")
-            if word.startswith(("--config=", "--config.")) or word == "--config"
-            else ("", "", "")
-        )
-        yield f"--{name}={values[name]}" if equals else word
-        name = "" if equals else name
