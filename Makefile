@@ -29,9 +29,10 @@ test: setup ## Run the tests (minutes)
 test-all: setup ## Run the tests, the long ones too, and print what part of the code they cover
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '' --cov=gan --cov-report=term:skip-covered $(ARGS)
 
-lint: setup ## Check style and formatting
+lint: setup ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: setup ## Fix style and formatting
 	$(BIN)/ruff check --fix .
@@ -39,7 +40,7 @@ format: setup ## Fix style and formatting
 
 docs: setup ## Build the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # --quiet would silence what `strict` counts
 
 bench: setup ## Benchmark step times, PyTorch, scaling and the cost of a run (minutes; ARGS=--full: an hour or more)
 	$(BIN)/python -m experiments.benchmarks $(ARGS)

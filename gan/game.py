@@ -225,15 +225,15 @@ class Game:
         that is not finite, for another truncation that is not positive, and for a prior that is not normal.
         """
         if self.has_styles and not math.isfinite(truncation):
-            raise UserError(f"--truncation={truncation}; expected: a finite number, psi")
+            raise UserError(f"truncation={truncation}; expected: a finite number, psi")
         if self.has_styles:
             module = self.generator.module.clone(truncation=truncation)
             return dataclasses.replace(self, generator=dataclasses.replace(self.generator, module=module))
         if not truncation > 0.0:
-            raise UserError(f"--truncation={truncation} must be above 0 for a network without styles")
+            raise UserError(f"truncation={truncation}; expected: a number above 0, for a network without styles")
         if not isinstance(self.prior, Normal):
             raise UserError(
-                f"--truncation={truncation} needs latents from a normal distribution, and this run's are from "
+                f"truncation={truncation} needs latents from a normal distribution, and this run's are from "
                 f"{self.prior}; expected: config.latent.prior='normal' when it is trained"
             )
         return dataclasses.replace(self, prior=dataclasses.replace(self.prior, bound=truncation))

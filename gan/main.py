@@ -88,15 +88,16 @@ def _run(words: list[str]) -> int:
     workdir = flags.workdir()
     flags.check_modes()
     _enable_compilation_cache()
-    if mode == "sample":
-        return sample.run(workdir)
-    if mode == "evaluate":
-        return evaluate.run(workdir)
-    if mode == "explore":
-        return explore.run(workdir)
-    if mode == "export":
-        return export.run(workdir)
-    return train.run(flags.CONFIG.value, workdir, LAUNCHED)
+    with flags.named_in_errors():
+        if mode == "sample":
+            return sample.run(workdir)
+        if mode == "evaluate":
+            return evaluate.run(workdir)
+        if mode == "explore":
+            return explore.run(workdir)
+        if mode == "export":
+            return export.run(workdir)
+        return train.run(flags.CONFIG.value, workdir, LAUNCHED)
 
 
 def _enable_compilation_cache() -> None:

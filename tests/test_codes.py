@@ -154,6 +154,12 @@ def test_directions_are_saved_and_added_to_codes(plain, styled, tmp_path):
     for text in ("d.npz", "d.npz:0", "d.npz:x*1", "d.npz:0*", "d.npz:0*nan"):
         with pytest.raises(UserError, match=r"expected: FILE:INDEX\*STRENGTH"):
             directions.offset(plain, [text])
+    other = made("dcgan", width=4)
+    other.config.update(steps=7, microbatches=4)  # a run goes on with others
+    directions.offset(other, [f"{file}:0*1"])
+    other.config.seed = 3
+    with pytest.raises(UserError, match=r"d.npz are of a run with config.seed=0, which is 3 in made; expected: dir"):
+        directions.offset(other, [f"{file}:0*1"])
     (tmp_path / "other.npz").write_bytes(b"PK")
     for name in ("none.npz", "other.npz"):
         with pytest.raises(UserError, match="holds no directions"):

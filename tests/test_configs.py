@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from gan import checks, state
 from gan.build import make_game, make_schedules
-from gan.cli import flags
+from gan.cli import numbers
 from gan.cli.flags import config_and_workdir
 from gan.config import loading
 from gan.config.flattening import flatten
@@ -117,9 +117,9 @@ def test_whole_numbers_may_have_an_exponent():
     assert metrics == ("frechet", "kernel")
     config = loading.load("configs/dcgan.py", ["steps=1e3"])
     assert config.steps == 1000 and type(config.steps) is int
-    assert flags.WholeNumberParser(1).parse("5e4") == 50_000
+    assert numbers.WholeNumberParser(1).parse("5e4") == 50_000
     with pytest.raises(ValueError, match="expected: a whole number"):
-        flags.WholeNumberParser(1).parse("2.5")
+        numbers.WholeNumberParser(1).parse("2.5")
 
 
 def test_every_command_in_the_documents_parses():

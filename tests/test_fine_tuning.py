@@ -185,7 +185,7 @@ def test_a_source_that_changed_before_the_first_checkpoint_is_an_error(source, t
             {"initialize_from": "{source}", "freeze": "discriminator:1", "initialize_parts": ("ema",)},
             r"freezes discriminator/params/Conv_0/kernel, which is initialized: the discriminator is not taken",
         ),
-        ({"freeze": "discriminator:1"}, r"expected: frozen layers that are taken from config\.initialize_from"),
+        ({"freeze": "discriminator:1"}, r"config\.initialize_from is empty; expected: config\.initialize_from=FOLDER"),
     ],
 )
 def test_mistakes_are_one_line(source, overrides, message):

@@ -165,7 +165,7 @@ def test_truncation_draws_again_what_lies_beyond_it_or_is_the_generators_own():
     assert 0.0 <= drawn.min() < 0.01 and 1.99 < drawn.max() <= 2.0
     np.testing.assert_allclose(drawn.var(), 4 * 0.08057, rtol=0.03)
     assert game.truncated(0.5).generator == game.generator
-    with pytest.raises(UserError, match="--truncation=0.5 needs latents from a normal distribution"):
+    with pytest.raises(UserError, match="^truncation=0.5 needs latents from a normal distribution"):
         build(latent__prior="uniform").truncated(0.5)
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="must be above 0"):

@@ -1,6 +1,7 @@
 """gan.main and gan.cli: a mistake is one line and exit status 2; help is fast and lists only this package's flags."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from gan.config import loading
 from gan.config.flattening import flatten
 from gan.errors import UserError
 from gan.inference import command
-from gan.io import workdir
+from gan.io import progress, workdir
+from gan.parallel import sharding
 from gan.penalties import PENALTIES
 
 CONFIG = "--config=configs/dcgan.py:digits"
@@ -99,6 +101,14 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
         (["--mode=sample", "--workdir=x", "--multihost"], "--multihost has no meaning with --mode=sample"),
         (["--mode=evaluate", "--classes=7", "--workdir=x"], "--classes has no meaning with --mode=evaluate"),
         (["--mode=export", "--workdir=x"], "--out is missing; expected: the folder to write"),
+        (["--mode=sample", "--workdir=x", "--config.steps=3"], "--config.steps has no meaning with --mode=sample"),
+        (["--mode=sample", "--workdir=x", "--truncation=abc"], "--truncation=abc: expected: a number"),
+        ([CONFIG, "--config.data.mirror=maybe"], "--config.data.mirror=maybe: expected: True or False"),
+        ([CONFIG, "--config.save_every=5"], "nearest: --config.checkpoint_every"),
+        (
+            [CONFIG, "--config.loggers=a", "--config.loggers=b"],
+            "--config.loggers is given more than once; expected: once",
+        ),
         ([CONFIG, "--format=onnx"], "--format has no meaning with --mode=train; expected with: explore, export"),
     ],
 )
@@ -164,7 +174,22 @@ def test_a_trained_run_gives_samples(trained, tmp_path):
     np.testing.assert_array_equal(first["images"], second["images"])
     assert first.files == ["images"]  # an unconditional generator was not asked for labels
     assert zipfile.is_zipfile(files[0])
+    line = output("--mode=sample", f"--workdir={trained}", "--truncation=-1")
+    assert line == "error: --truncation=-1.0; expected: a number above 0, for a network without styles"
     assert Image.open(tmp_path / "a.png").mode == "L"
+
+
+def test_many_samples_are_announced_and_more_than_the_memory_are_one_line(trained, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(command, "LARGE_BYTES", 200 * 64)  # a sample is 8 x 8 bytes
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0)
+    with caplog.at_level(logging.INFO):
+        command.sample(trained, count=200, seed=0, out=tmp_path / "many.npz")
+    lines = [record.getMessage() for record in caplog.records]
+    assert "Drawing 200 samples of 8x8x1: 0.0 GB in memory" in lines
+    assert any(line.startswith("Drawing samples, in batches: 1 of 2 done") for line in lines)
+    monkeypatch.setattr(sharding, "machine_memory_bytes", lambda: 10_000)
+    with pytest.raises(UserError, match="--num_samples=200 of 8x8x1 are 0.0 GB, .* expected: at most 156, or"):
+        command.sample(trained, count=200, seed=0)
 
 
 def test_classes_are_sampled_by_name_in_turn_and_a_latent_in_each(tmp_path):

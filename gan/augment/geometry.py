@@ -17,7 +17,7 @@ Reference: Deslauriers and Dubuc 1989, Symmetric iterative interpolation process
 """
 
 
-def scaling(rows: Array, columns: Array) -> Array:
+def scaling(rows: Array | float, columns: Array | float) -> Array:
     """Objects grow by these factors along each axis; a factor of -1 mirrors it."""
     return _affine([[1.0 / rows, 0.0, 0.0], [0.0, 1.0 / columns, 0.0]])
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -11,7 +12,7 @@ def shift(image: Array, offset: Array, limit: tuple[int, int]) -> Array:
     return jax.lax.dynamic_slice(padded, (limit[0] - offset[0], limit[1] - offset[1], 0), image.shape)
 
 
-def cutout(image: Array, corner: Array, size: Array) -> Array:
+def cutout(image: Array, corner: Array, size: Array | np.ndarray) -> Array:
     """The image with 0 where the center of a pixel lies in [corner, corner + size). Both are [2], in pixels."""
     row = jnp.arange(image.shape[0])[:, None, None] + 0.5 - corner[0]
     column = jnp.arange(image.shape[1])[None, :, None] + 0.5 - corner[1]

@@ -4,38 +4,23 @@ Importing this module does not load JAX: `--help` and a mistake in a flag are an
 """
 
 import contextlib
-import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from gan.cli import folders, recorded
+from gan.cli import folders, numbers, recorded, words
 from gan.config import loading
-from gan.config.field_names import meant_field, nearest_field
-from gan.config.flattening import flatten
-from gan.config.schema import COUNT_OR_AUTO, FIELDS, kind_name, whole_number
+from gan.config.schema import kind_name, whole_number
 from gan.errors import UserError
 from gan.io import workdir as workdir_files
 
 
-class WholeNumberParser(flags.IntegerParser):
-    """Parses whole numbers, which may be written as 1e4."""
-
-    def convert(self, argument: str | int) -> int:
-        """The number. Raises `ValueError` for a text that means none."""
-        try:
-            return whole_number(argument)
-        except ValueError:
-            raise ValueError(f"expected: {kind_name(int)}") from None
-
-
 def _define_whole_number(name: str, default: int | None, meaning: str, lowest: int | None = None, highest=None):
     return flags.DEFINE(
-        WholeNumberParser(lowest, highest), name, default, meaning, serializer=flags.ArgumentSerializer()
+        numbers.WholeNumberParser(lowest, highest), name, default, meaning, serializer=flags.ArgumentSerializer()
     )
 
 
@@ -72,10 +57,10 @@ EXTRACTOR = flags.DEFINE_string(
 )
 CLASSES = flags.DEFINE_list("classes", [], "Classes to sample, in turn: names or numbers. Default: all.")
 SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Sample each latent once for each class, side by side.")
-TRUNCATION = flags.DEFINE_float(
-    "truncation", None,
+TRUNCATION = flags.DEFINE(
+    numbers.NumberParser(), "truncation", None,
     "Truncation trick: psi for StyleGAN2, of any sign; otherwise latents beyond this many standard deviations are "
-    "resampled.",
+    "resampled.", serializer=flags.ArgumentSerializer(),
 )  # fmt: skip
 OUT = flags.DEFINE_string(
     "out",
@@ -163,7 +148,7 @@ VIEWS_OF = {
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags of `argv` and returns the remaining words. Raises `UserError` for a flag or config in error."""
     with _mistakes():
-        return flags.FLAGS(_checked(_with_recorded_config(argv)))
+        return flags.FLAGS(words.checked(_with_recorded_config(argv)))
 
 
 @contextlib.contextmanager
@@ -174,20 +159,38 @@ def _mistakes() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
+        text = " ".join(str(error).split()) or type(error).__name__
+        flag, is_of_boolean, _ = text.partition(": ('Non-boolean argument")  # absl's words
+        raise UserError(f"{flag}: expected: {kind_name(bool)}" if is_of_boolean else text) from error
+
+
+@contextlib.contextmanager
+def named_in_errors() -> Iterator[None]:
+    """Within it, an error about an argument that was given as a flag names the flag: `--truncation=` is `truncation=`
+    in Python."""
+    try:
+        yield
+    except UserError as error:
+        name = str(error).partition("=")[0]
+        if name in MODES_OF and flags.FLAGS[name].present:
+            raise UserError(f"--{error}") from error
+        raise
 
 
 def check_modes() -> None:
     """Raises `UserError` where a flag is set that the mode does not use."""
     mode = MODE.value
     if mode != "train" and CONFIG.value is not None and flags.FLAGS["config"].override_values:
-        field = next(iter(flags.FLAGS["config"].override_values))
-        raise UserError(f"--config.{field} has no meaning with --mode={mode}, which uses the config of the run")
+        raise _field_has_no_meaning(next(iter(flags.FLAGS["config"].override_values)), mode)
     for flag, modes in MODES_OF.items():
         if flags.FLAGS[flag].present and mode not in modes:
             raise UserError(f"--{flag} has no meaning with --mode={mode}; expected with: {', '.join(modes)}")
     if mode == "explore":
         _check_view(VIEW.value)
+
+
+def _field_has_no_meaning(field: str, mode: str) -> UserError:
+    return UserError(f"--config.{field} has no meaning with --mode={mode}, which uses the config of the run")
 
 
 def _check_view(view: str | None) -> None:
@@ -232,7 +235,7 @@ def config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
 
 
 def _config_and_workdir(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
-    values, argv = flags.FlagValues(), _checked(["gan.main", *arguments])
+    values, argv = flags.FlagValues(), words.checked(["gan.main", *arguments])
     config = config_flags.DEFINE_config_file("config", None, CONFIG_HELP, flag_values=values, sys_argv=argv)
     folder = flags.DEFINE_string("workdir", "", WORKDIR_HELP, flag_values=values)
     values(argv)
@@ -249,9 +252,14 @@ def help_text() -> str:
 
 def _with_recorded_config(argv: Sequence[str]) -> list[str]:
     """The words, with the recorded config as --config where --workdir alone names the run that is to be trained."""
-    values = _values(argv)
+    values = words.values(argv)
     folder, mode = values.get("workdir", ""), values.get("mode", "train")
-    if "config" in values or mode != "train":
+    if "config" in values:
+        return list(argv)
+    if mode != "train":
+        for name in values:
+            if name.startswith("config."):
+                raise _field_has_no_meaning(name.removeprefix("config."), mode)
         return list(argv)
     if folder and workdir_files.read(Path(folder)) is not None:
         return [*argv[:1], f"--config={recorded.FILE}:{folder}", *argv[1:]]
@@ -264,69 +272,3 @@ def config_is_missing(folder: str | None) -> UserError:
     """The error for a run to train that neither --config nor the folder names."""
     own = f"; --workdir alone resumes a run, and {folder} holds none" if folder else ""
     return UserError(f"--config is missing; expected: FILE.py, {', '.join(loading.shipped())}{own}")
-
-
-def _values(argv: Sequence[str]) -> dict[str, str]:
-    """{name of a flag: its text} of a command line, before it is parsed."""
-    values = {}
-    for argument, following in itertools.pairwise([*argv[1:], ""]):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-"):
-            values[name] = value if equals else following
-    return values
-
-
-def _checked(argv: Sequence[str]) -> list[str]:
-    """The words of a command line, with values as absl parses them.
-
-    The config file is loaded once before absl does, so that a mistake in it or in an override is one line.
-    """
-    values = _values(argv)
-    if "config" in values:
-        values["config"] = loading.resolved(values["config"])
-    config = flatten(loading.load(values["config"])) if "config" in values else dict.fromkeys(FIELDS)
-    for name, text in values.items():
-        field = name.removeprefix("config.")
-        if not name.startswith("config."):
-            if name not in flags.FLAGS and (field := meant_field(name, config)):
-                raise UserError(f"--{name} is no flag; nearest: --config.{field}")
-        elif "config" in values and field not in config:
-            path, _, folder = values["config"].partition(":")
-            path = f"{folder}/config.json" if path == str(recorded.FILE) else path
-            raise UserError(f"--{name} is no field of {path}; nearest: --config.{nearest_field(field, config)}")
-        else:
-            values[name] = _as_parsed(name, text, config[field]) if field in config else text
-    return [*argv[:1], *_rewritten(argv[1:], values)]
-
-
-def _as_parsed(flag: str, text: str, present: Any) -> str:
-    """The text of an override as absl parses it, for a field that holds `present`. Raises `UserError` for no number."""
-    kind, own_kind = type(present), FIELDS.get(flag.removeprefix("config."))
-    if own_kind == tuple[str, ...] and (
-        not text or text[0].isalpha()
-    ):  # absl takes words without quotes for one string
-        return repr(tuple(word.strip() for word in text.split(",") if word.strip()))
-    if kind not in (int, float) or (text == "auto" and own_kind == COUNT_OR_AUTO):
-        return text
-    try:
-        if kind is int:
-            return str(whole_number(text))
-        float(text)
-    except ValueError:
-        raise UserError(f"--{flag}={text}; expected: {kind_name(kind)}") from None
-    return text
-
-
-def _rewritten(words: Sequence[str], values: Mapping[str, str]) -> Iterator[str]:
-    """The words with the values of --config=NAME, --config.FIELD=VALUE and --config.FIELD VALUE replaced."""
-    name = ""
-    for word in words:
-        if name and not word.startswith("--"):
-            word = values[name]
-        name, equals, _ = (
-            word.lstrip("-").partition("=")
-            if word.startswith(("--config=", "--config.")) or word == "--config"
-            else ("", "", "")
-        )
-        yield f"--{name}={values[name]}" if equals else word
-        name = "" if equals else name

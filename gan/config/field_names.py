@@ -15,6 +15,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "ngf": "generator.width", "ndf": "discriminator.width",
     "gp": "penalties.wgan_gp", "gamma": "penalties.r1", "r1_gamma": "penalties.r1",
     "pretrained": "initialize_from", "init_from": "initialize_from", "freezed": "freeze", "freeze_d": "freeze",
+    "save_every": "checkpoint_every", "save_interval": "checkpoint_every", "eval_every": "evaluate_every",
     "ema": "ema_halflife", "dtype": "compute_dtype", "precision": "compute_dtype", "metrics": "evaluation.metrics",
 }  # fmt: skip
 """The names of fields in papers and other libraries, and the field here."""

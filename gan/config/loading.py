@@ -8,6 +8,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from ml_collections import ConfigDict
 
@@ -58,6 +59,7 @@ def load(name: str, overrides: Sequence[str] = (), *, flag: str = "--config") ->
 def _read(path: str, arguments: Sequence[str]) -> object:
     """What `get_config(*arguments)` of the file returns. Each call executes the file in a new module."""
     loader = importlib.machinery.SourceFileLoader("config", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    spec = cast(importlib.machinery.ModuleSpec, importlib.util.spec_from_loader(loader.name, loader))  # None: no loader
+    module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module.get_config(*arguments)

@@ -74,7 +74,8 @@ def check(config: Mapping[str, Any] | ConfigDict, *, where: str = "config", reco
       recorded: whether the config was read from the folder of a run, which may have fields that are unknown here.
     """
     found = flatten(config, where)
-    valid = FIELDS | {f"{group}.{name}": kind for group, kind in NAMED.items() for name in _group(config, group, where)}
+    named = {f"{group}.{name}": kind for group, kind in NAMED.items() for name in _group(config, group, where)}
+    valid = {**FIELDS, **named}
     for name, kind in valid.items():
         group, _, last = name.rpartition(".")
         entries = _group(config, group, where)

@@ -112,20 +112,16 @@ class Editor:
 def of(model: Model, found: Directions | None = None, method: str = "sefa") -> Editor:
     """The editor of a generator, with these directions, or those that `method` finds ("sefa" or "pca").
 
-    Raises `UserError` for directions of other codes.
+    Raises `UserError` for directions of another run.
     """
-    shape = codes.shape(model)
     if found is None:
         find = {"sefa": directions.sefa, "pca": directions.pca}[method]
         try:
-            found = find(model, min(SHOWN_DIRECTIONS, shape[-1]))
+            found = find(model, min(SHOWN_DIRECTIONS, codes.shape(model)[-1]))
         except UserError:  # a network that does not state its first layers
             found = None
-    elif found.vectors.shape[1:] != shape:
-        raise UserError(
-            f"the directions have the shape {list(found.vectors.shape[1:])}, and a code of {model.source} has "
-            f"{list(shape)}; expected: directions of the same run"
-        )
+    else:
+        directions.check(found, model)
     mean = model.truncated(0.0).styles(model.latents(1)) if model.game.has_styles else None
     groups = mixing.groups(model) if codes.num_parts(model) > 1 else {}
     return Editor(model, found, mean, groups)

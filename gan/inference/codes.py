@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -13,9 +14,9 @@ BATCH_SIZE = 64
 """Images that are made at a time."""
 
 
-def encode(model: Model, latents: Array, labels: Labels = None) -> Array:
+def encode(model: Model, latents: Array | np.ndarray, labels: Labels = None) -> Array:
     """The codes of latents [B, Z]: the styles [B, L, W], or where there are none the latents themselves."""
-    return model.styles(latents, labels) if model.game.has_styles else latents
+    return model.styles(latents, labels) if model.game.has_styles else jnp.asarray(latents)
 
 
 def decode(model: Model, codes: Array, labels: Labels = None) -> Array:

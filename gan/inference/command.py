@@ -1,19 +1,27 @@
 """The command `--mode=sample`: write samples of a run as an NPZ file, and an image grid beside it."""
 
 import logging
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gan.data import is_point
 from gan.errors import UserError
+from gan.game import Game
 from gan.inference import directions, sampling
 from gan.inference.model import load
 from gan.io import atomic, plots
+from gan.io.progress import progress
+from gan.parallel import sharding
 
 logger = logging.getLogger(__name__)
+
+LARGE_BYTES = 10**8
+"""Samples of this size are announced before they are drawn."""
 
 
 def sample(
@@ -56,9 +64,18 @@ def sample(
         raise UserError(f"--out={out} must end in .npz")
     model = load(folder, checkpoint=checkpoint, step=step)
     labels = model.class_indices(classes)
-    choices = {"seed": seed, "classes": labels, "truncation": truncation, "same_latents": same_latents}
+    _check_memory(count, model.game)
     offset = directions.offset(model, moves) if moves else None
-    arrays = {"images": model.sample(count, **choices, offset=offset)}
+    images = model.sample(
+        count,
+        seed=seed,
+        classes=labels,
+        truncation=truncation,
+        same_latents=same_latents,
+        offset=offset,
+        track=progress,
+    )
+    arrays: dict[str, Any] = {"images": images}
     if model.game.is_conditional:
         arrays["labels"] = np.resize(np.asarray(labels or range(model.game.num_classes), np.int32), count)
         arrays["class_names"] = np.array(model.class_names)
@@ -76,6 +93,19 @@ def sample(
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
     logger.info("%d samples of step %d: %s and %s", count, model.step, out, image_path)
+
+
+def _check_memory(count: int, game: Game) -> None:
+    """Logs how much memory many samples need. Raises `UserError` where this machine has less."""
+    one = math.prod(game.image_shape) * np.dtype(sampling.image_dtype(game)).itemsize
+    machine, shape = sharding.machine_memory_bytes(), "x".join(map(str, game.image_shape))
+    if count * one > machine:
+        raise UserError(
+            f"--num_samples={count} of {shape} are {count * one / 1e9:.1f} GB, and this machine has "
+            f"{machine / 1e9:.1f} GB of memory; expected: at most {machine // one}, or a --seed for each part"
+        )
+    if count * one >= LARGE_BYTES:
+        logger.info("Drawing %s samples of %s: %.1f GB in memory", f"{count:,}", shape, count * one / 1e9)
 
 
 def samples_file(

@@ -6,9 +6,10 @@ codes along it. With styles it moves the styles of chosen layers only.
 
 import dataclasses
 import functools
+import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import scipy.sparse.linalg
 from flax import linen as nn
 from jax import Array
 
+from gan.config.flattening import flatten
 from gan.errors import UserError
 from gan.game import Game, stated
 from gan.inference import codes
 from gan.inference.model import Model
+from gan.io import workdir
 from gan.io.atomic import replacing
 
 SAMPLES = 4096
@@ -41,11 +44,14 @@ class Directions:
     """float32 [K]: the eigenvalue of each direction over the sum of all eigenvalues."""
     method: str
     """"sefa" or "pca"."""
+    config: Mapping[str, Any]
+    """The fields of the run's config that its parameters depend on; none where they are unknown."""
 
     def save(self, path: Path) -> None:
-        """Writes an NPZ file with the arrays `vectors`, `shares` and `method`."""
+        """Writes an NPZ file with the arrays `vectors`, `shares` and `method`, and `config` as JSON."""
+        texts: dict[str, Any] = {"method": np.array(self.method), "config": np.array(json.dumps(self.config))}
         with replacing(path) as tmp, open(tmp, "wb") as file:
-            np.savez_compressed(file, vectors=self.vectors, shares=self.shares, method=np.array(self.method))
+            np.savez_compressed(file, vectors=self.vectors, shares=self.shares, **texts)
 
 
 def load(path: str | Path) -> Directions:
@@ -58,6 +64,7 @@ def load(path: str | Path) -> Directions:
                 np.asarray(arrays["vectors"], np.float32),
                 np.asarray(arrays["shares"], np.float32),
                 str(arrays["method"]),
+                dict(json.loads(str(arrays["config"]))) if "config" in arrays else {},
             )
         if found.vectors.ndim not in (2, 3) or found.shares.shape != found.vectors.shape[:1]:
             raise ValueError("unexpected shapes")
@@ -134,7 +141,7 @@ def pca(model: Model, count: int = 10, *, layers: Iterable[int] | None = None, l
         return _scaled(model, shares, components, moves, "pca")
     vectors = coordinates.T @ (latents - latents.mean(axis=0, keepdims=True)) / SAMPLES
     vectors *= _signs(vectors)[:, None]
-    return Directions(vectors.astype(np.float32), shares.astype(np.float32), "pca")
+    return Directions(vectors.astype(np.float32), shares.astype(np.float32), "pca", _fields(model))
 
 
 def principal_components(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,20 +166,35 @@ def move(code: Array, directions: Directions, index: int, strengths: Array) -> A
     return code[None] + jnp.reshape(jnp.asarray(strengths), (-1, *[1] * vector.ndim)) * vector[None]
 
 
+def check(found: Directions, model: Model, what: str = "the directions") -> None:
+    """Raises `UserError`, which begins with `what`, for directions of other codes or of a run of another config.
+
+    Those of another step of the same run are taken. Fields that only one of them has are not compared.
+    """
+    shape, own = codes.shape(model), _fields(model)
+    if found.vectors.shape[1:] != shape:
+        raise UserError(
+            f"{what} have the shape {list(found.vectors.shape[1:])}, and a code of {model.source} has "
+            f"{list(shape)}; expected: directions of the same run"
+        )
+    for field in sorted(found.config.keys() & own.keys()):
+        if found.config[field] != own[field]:
+            raise UserError(
+                f"{what} are of a run with config.{field}={found.config[field]!r}, which is {own[field]!r} in "
+                f"{model.source}; expected: directions of the same run"
+            )
+
+
 def offset(model: Model, moves: Iterable[str]) -> Array:
     """The sum of moves "FILE:INDEX*STRENGTH", to be added to codes: float32 of the shape of a code.
 
-    Raises `UserError` for a text of another form, an index that a file has not, and directions of other codes.
+    Raises `UserError` for a text of another form, an index that a file has not, and directions of another run.
     """
-    total, expected = np.zeros(codes.shape(model), np.float32), codes.shape(model)
+    total = np.zeros(codes.shape(model), np.float32)
     for text in moves:
         path, index, strength = parsed(text)
         found = load(path)
-        if found.vectors.shape[1:] != expected:
-            raise UserError(
-                f"the directions in {path} have the shape {list(found.vectors.shape[1:])}, and a code of "
-                f"{model.source} has {list(expected)}; expected: directions of the same run"
-            )
+        check(found, model, f"the directions in {path}")
         if not 0 <= index < len(found.vectors):
             raise UserError(
                 f"direction {text!r}: {path} has no direction {index}; expected: 0 to {len(found.vectors) - 1}"
@@ -191,7 +213,7 @@ def parsed(text: str) -> tuple[Path, int, float]:
         strength = float(match[3]) if match else np.nan
     except ValueError:
         strength = np.nan
-    if not np.isfinite(strength):
+    if match is None or not np.isfinite(strength):
         raise UserError(f"direction {text!r}; expected: FILE:INDEX*STRENGTH, as in directions.npz:0*2.5")
     return Path(match[1]), int(match[2]), strength
 
@@ -203,7 +225,18 @@ def _scaled(model: Model, shares: np.ndarray, vectors: np.ndarray, moves: Array,
     vectors = vectors * (deviations * _signs(vectors))[:, None]
     if model.game.has_styles:
         vectors = np.asarray(moves)[None, :, None] * vectors[:, None]
-    return Directions(vectors.astype(np.float32), shares.astype(np.float32), method)
+    return Directions(vectors.astype(np.float32), shares.astype(np.float32), method, _fields(model))
+
+
+def _fields(model: Model) -> dict[str, Any]:
+    """The fields of the config that the parameters depend on, as JSON has them."""
+    unrelated = (*workdir.MEMORY_FIELDS, workdir.KEEP_EVERY)
+    fields = {
+        name: value
+        for name, value in flatten(model.config).items()
+        if name not in unrelated and not workdir.is_free(name)
+    }
+    return json.loads(json.dumps(fields))
 
 
 def _sample_codes(model: Model) -> np.ndarray:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -13,7 +13,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gan import build
-from gan.data import is_point, to_uint8
+from gan.data import to_uint8
 from gan.errors import UserError, nearest
 from gan.game import Game
 from gan.inference import exported, sampling
@@ -52,7 +52,7 @@ class Model:
 
     def sample(
         self, count: int, *, seed: int = 0, classes: Sequence[int | str] = (), truncation: float | None = None,
-        same_latents: bool = False, offset: Array | None = None,
+        same_latents: bool = False, offset: Array | None = None, track: Callable[..., Iterable] | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Images uint8 [count, H, W, C], or points float32: the same as those of `--mode=sample`.
 
@@ -63,6 +63,7 @@ class Model:
           truncation: see `Game.truncated`.
           same_latents: use the same latent for one cycle.
           offset: added to the code of each sample: see `gan.inference.directions.offset`.
+          track: logs the progress: `gan.io.progress.progress`.
 
         Raises:
           UserError: a class that there is not, or an option that this generator has no use for.
@@ -75,11 +76,14 @@ class Model:
         _check_seed(seed)
         game = self.game if truncation is None else self.game.truncated(truncation)
         labels = self.class_indices(classes)
-        choices = {"labels": labels, "same_latents": same_latents, "offset": offset}
-        batches = sampling.draw(game, self.ema, seed=seed, count=count, **choices)
-        found = [batch["image"] for batch in batches]
-        dtype = np.float32 if is_point(self.game.image_shape) else np.uint8
-        return np.concatenate(found) if found else np.zeros((0, *self.game.image_shape), dtype)
+        batches = sampling.draw(
+            game, self.ema, seed=seed, count=count, labels=labels, same_latents=same_latents, offset=offset, track=track
+        )
+        images, first = np.empty((count, *game.image_shape), sampling.image_dtype(game)), 0
+        for batch in batches:
+            images[first : first + len(batch["image"])] = batch["image"]
+            first += len(batch["image"])
+        return images
 
     def latents(self, count: int, *, seed: int = 0) -> Array:
         """Latents [count, Z]: those of samples 0 .. count - 1 of the seed."""
@@ -87,12 +91,12 @@ class Model:
         _check_seed(seed)
         return sampling.latents(self.game, jnp.uint32(seed), jnp.arange(count, dtype=jnp.uint32))
 
-    def generate(self, latents: Array, labels: Labels = None) -> Array:
+    def generate(self, latents: Array | np.ndarray, labels: Labels = None) -> Array:
         """Images float32 [B, H, W, C] from latents [B, Z]: a pure function of the latents, to be transformed by JAX."""
         _check_shape("latents", latents, (self.game.latent_size,))
         return _generate(self.ema.variables, latents, self._labels(labels, len(latents)), game=self.game)
 
-    def styles(self, latents: Array, labels: Labels = None) -> Array:
+    def styles(self, latents: Array | np.ndarray, labels: Labels = None) -> Array:
         """The styles float32 [B, L, W] of latents [B, Z], one for each of the generator's L layers.
 
         Raises `UserError` for a generator without styles.
@@ -101,7 +105,7 @@ class Model:
         _check_shape("latents", latents, (self.game.latent_size,))
         return _styles(self.ema.variables, latents, self._labels(labels, len(latents)), game=self.game)
 
-    def synthesize(self, styles: Array) -> Array:
+    def synthesize(self, styles: Array | np.ndarray) -> Array:
         """Images float32 [B, H, W, C] from styles [B, L, W]: `generate(z)` is `synthesize(styles(z))`.
 
         Raises `UserError` for a generator without styles.
@@ -109,7 +113,7 @@ class Model:
         self._needs_styles()
         return _synthesize(self.ema.variables, styles, game=self.game)
 
-    def discriminate(self, images: Array, labels: Labels = None) -> Array:
+    def discriminate(self, images: Array | np.ndarray, labels: Labels = None) -> Array:
         """The discriminator's logits float32 [B] for float images [B, H, W, C]; larger is more real.
 
         Raises `UserError` where only the generator was stored.
@@ -181,7 +185,7 @@ def _check_seed(seed: int) -> None:
     _check_whole("seed", seed, 2**32 - 1)
 
 
-def _check_shape(name: str, values: Array, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, values: Array | np.ndarray, shape: tuple[int, ...]) -> None:
     """Raises `UserError` where values are not [B, *shape]."""
     if np.ndim(values) != len(shape) + 1 or np.shape(values)[1:] != tuple(shape):
         expected = ", ".join(map(str, ("B", *shape)))
@@ -212,7 +216,8 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
         game = setup.game if export.truncation is None else setup.game.truncated(export.truncation)
         return Model(game, config, tuple(dataset["class_names"]), export.step, ema, str(folder))
     kept_in = checkpoint_folder(folder, checkpoint, step)
-    workdir.check_checkpoints(folder, workdir.read(folder), kept_in.name)
+    if (record := workdir.read(folder)) is not None:
+        workdir.check_checkpoints(folder, record, kept_in.name)
     step, ema = _restore_ema(kept_in, setup, step)
     return Model(
         game=setup.game,

@@ -119,7 +119,7 @@ def _distance(game: Game, target: Array, features: Callable[[Array], Array] | No
     def distance(images: Array) -> Array:
         shown = (images - low) / (high - low) * 255.0
         total = jnp.sum(jnp.square(shown - target[None]), axis=(1, 2, 3)) / spread
-        if features is not None:
+        if features is not None and wanted is not None:
             found = features(jnp.clip(shown, 0.0, 255.0))
             scale = jnp.maximum(jnp.sum(jnp.square(wanted)), 1e-12)
             total += jnp.sum(jnp.square(found - wanted), axis=1) / scale
@@ -167,7 +167,7 @@ def _advance(
 
     @jax.jit
     def advance(variables: dict, state: tuple, key: Array) -> tuple:
-        given = dataclasses.replace(model, ema=model.ema.replace(**variables))
+        given = dataclasses.replace(model, ema=dataclasses.replace(model.ema, **variables))
 
         def objective(points: Array) -> Array:
             return jnp.sum(distance(codes.decode(given, _full(given, points), labels)))

@@ -4,8 +4,9 @@ Sample i of seed s does not depend on the batch that it is drawn in: its latent 
 normalization uses running statistics, or standing statistics if `config.evaluation.standing_batches` is positive.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ def standing(game: Game, ema: GeneratorEMA, *, seed: int, batches: int, batch_si
         moment = total.get("/".join(entry.key for entry in path))
         return leaf if moment is None else (moment / batches).astype(leaf.dtype)
 
-    return ema.replace(batch_stats=jax.tree_util.tree_map_with_path(replace, ema.batch_stats))
+    return dataclasses.replace(ema, batch_stats=jax.tree_util.tree_map_with_path(replace, ema.batch_stats))
 
 
 def draw(
@@ -82,6 +83,7 @@ def draw(
     same_latents: bool = False,
     offset: Array | None = None,
     rows: np.ndarray | None = None,
+    track: Callable[..., Iterable] | None = None,
 ) -> Iterator[dict]:
     """Yields samples 0..count - 1 in batches {"image": uint8 [n, H, W, C], "label": int32 [n]}, n <= batch_size.
 
@@ -92,20 +94,27 @@ def draw(
       same_latents: sample i has the latent i // len(labels) of the seed instead of the latent i.
       offset: added to each latent [Z], or where the generator has styles to the styles [L, W] of each.
       rows: int [count], the numbers of the samples in place of 0..count - 1.
+      track: logs the progress: `gan.io.progress.progress`.
     """
     mesh = sharding.local_mesh()
-    labels = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
+    cycle = np.asarray(labels or range(max(game.num_classes, 1)), np.int32)
     batch_size = -(-batch_size // mesh.size) * mesh.size  # a multiple of the devices
-    for first in range(0, count, batch_size):
+    starts = range(0, count, batch_size)
+    for first in track(starts, total=len(starts), what="Drawing samples, in batches") if track else starts:
         # Always a full batch, so that only one shape is compiled; samples beyond `count` are discarded.
         batch = np.arange(first, first + batch_size, dtype=np.uint32)
         if rows is not None:
             batch = np.resize(rows[first : first + batch_size], batch_size).astype(np.uint32)
-        latent_rows = batch // len(labels) if same_latents else batch
-        inputs = jax.device_put((latent_rows, labels[batch % len(labels)]), sharding.split_rows(mesh, 0))
+        latent_rows = batch // len(cycle) if same_latents else batch
+        inputs = jax.device_put((latent_rows, cycle[batch % len(cycle)]), sharding.split_rows(mesh, 0))
         image, label = jax.device_get(_samples(ema, *inputs, jnp.uint32(seed), offset, game=game))
         valid = min(batch_size, count - first)
         yield {"image": image[:valid], "label": label[:valid]}
+
+
+def image_dtype(game: Game) -> type[np.generic]:
+    """The type of the images that `draw` yields: uint8, or float32 of points."""
+    return np.float32 if is_point(game.image_shape) else np.uint8
 
 
 def latents(game: Game, seed: Array, rows: Array) -> Array:
@@ -122,7 +131,7 @@ def class_columns(game: Game, labels: Sequence[int] = ()) -> int:
 @functools.partial(jax.jit, static_argnames="game")
 def _samples(
     ema: GeneratorEMA, rows: Array, label: Array, seed: Array, offset: Array | None, *, game: Game
-) -> tuple[Array, Array]:
+) -> tuple[Array | np.ndarray, Array]:
     latent, style_offsets = latents(game, seed, rows), None
     if offset is not None and game.has_styles:
         style_offsets = jnp.broadcast_to(offset, (len(rows), *offset.shape))

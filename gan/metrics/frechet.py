@@ -8,7 +8,7 @@ as it is (`Vectors`), a larger one as its mean and its scatter matrix [D, D] (`M
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ LARGE = 4096
 class Moments(NamedTuple):
     """The first two moments of a set of features, in float64: all that the Frechet distance needs."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of this name
     mean: np.ndarray
     """[D]"""
     scatter: np.ndarray
@@ -79,7 +79,7 @@ class Vectors(NamedTuple):
     """Batches of features [n, D]."""
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]  # as above
         """The number of samples."""
         return sum(map(len, self.parts))
 
@@ -181,9 +181,10 @@ def frechet_distance(a: Moments | Vectors, b: Moments | Vectors) -> float:
     _same_dimension(a.dimension, b.dimension)
     if min(a.count, b.count) < 2:
         raise UserError(f"fd_distance of {a.count} and {b.count} samples; expected: at least 2 of each")
-    shift = spread = product = 0.0
-    factors = zip(a.factor(), b.factor(), strict=True)
-    factors = progress(factors, total=len(_columns(a.dimension)), what="Computing the Frechet distance")
+    shift = spread = 0.0
+    product: Any = 0.0  # a matrix from the first part on
+    pairs = zip(a.factor(), b.factor(), strict=True)
+    factors = progress(pairs, total=len(_columns(a.dimension)), what="Computing the Frechet distance")
     for (mean_a, factor_a), (mean_b, factor_b) in factors:
         shift += float(np.square(mean_a - mean_b).sum())
         spread += float(np.square(factor_a).sum() + np.square(factor_b).sum())

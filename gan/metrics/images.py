@@ -21,7 +21,7 @@ def checked(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def in_batches(function: Callable[[np.ndarray], Any], rows: np.ndarray, batch_size: int) -> Any:
+def in_batches(function: Callable[[Any], Any], rows: np.ndarray, batch_size: int) -> Any:
     """Applies `function` to all rows [N >= 1, ...] in batches of exactly `batch_size`; NumPy outputs [N, ...].
 
     The last batch is padded with zeros, whose outputs are discarded. So only one shape is compiled, no row is dropped,

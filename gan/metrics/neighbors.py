@@ -71,10 +71,10 @@ def prdc(real: np.ndarray, fake: np.ndarray, *, manifold_k: int = 3, density_k: 
     in_fake_manifold = contained = covered = 0
     for rows, distances in _blocks(real, fake, what="Computing precision, recall, density, coverage"):
         in_real_manifold |= (distances <= real_manifold[rows, None]).any(axis=0)
-        in_fake_manifold += np.count_nonzero((distances <= fake_manifold[None]).any(axis=1))
+        in_fake_manifold += int(np.count_nonzero((distances <= fake_manifold[None]).any(axis=1)))
         inside = distances < real_density[rows, None]
-        contained += np.count_nonzero(inside)
-        covered += np.count_nonzero(inside.any(axis=1))
+        contained += int(np.count_nonzero(inside))
+        covered += int(np.count_nonzero(inside.any(axis=1)))
     return Prdc(
         precision=float(in_real_manifold.mean()),
         recall=float(in_fake_manifold / len(real)),
@@ -128,7 +128,7 @@ def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray]) -> Nei
     """
     center = check_features(queries, "queries").mean(axis=0, dtype=np.float64)[None]
     indices, distances = np.full(len(queries), -1), np.full(len(queries), np.inf)
-    centered, first, size = np.float32(queries - center), 0, None
+    centered, first, size = (queries - center).astype(np.float32), 0, None
     for batch in batches:
         size = size or len(batch)
         padded = np.zeros((size, batch.shape[1]), np.float32)

@@ -53,7 +53,7 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     weights = np.array(WEIGHTS[: scales(*a.shape[2:])])
     if len(weights) < len(WEIGHTS):
         weights /= weights.sum()
-    result = 1.0
+    result = np.ones(())
     for scale, weight in enumerate(weights):
         full, structure = _similarity(a, b)
         result = result * np.maximum(full if scale == len(weights) - 1 else structure, 0.0) ** weight
@@ -101,7 +101,7 @@ def _images(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if a.dtype != np.uint8 and not (min(a.min(), b.min()) >= 0 and max(a.max(), b.max()) <= 1):
         raise UserError("float images outside [0, 1]; expected: uint8, or float in [0, 1]")
     scale = 255.0 if a.dtype == np.uint8 else 1.0
-    return tuple(np.moveaxis(images, 3, 1) / np.float64(scale) for images in (a, b))
+    return np.moveaxis(a, 3, 1) / np.float64(scale), np.moveaxis(b, 3, 1) / np.float64(scale)
 
 
 def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

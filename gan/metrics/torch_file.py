@@ -19,7 +19,7 @@ import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def _read_stream(content: bytes) -> dict[str, np.ndarray]:
     file = io.BytesIO(content)
     if _unpickle(file)[0] != MAGIC or _unpickle(file)[0] != STREAM_VERSION:
         raise InvalidFile("it does not start with PyTorch's magic number and version")
-    byte_order = "little" if _unpickle(file)[0]["little_endian"] else "big"
+    byte_order: Literal["little", "big"] = "little" if _unpickle(file)[0]["little_endian"] else "big"
     tensors, declared = _unpickle(file)
     storages = {}
     for key in _unpickle(file)[0]:  # the storages follow in this order

@@ -44,8 +44,12 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 def device_memory_bytes() -> int:
     """The bytes of one device's memory that JAX may use. CPU devices share the memory of the machine equally."""
     found = jax.local_devices()[0].memory_stats() or {}
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return found.get("bytes_limit") or machine // jax.local_device_count()
+    return found.get("bytes_limit") or machine_memory_bytes() // jax.local_device_count()
+
+
+def machine_memory_bytes() -> int:
+    """The bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def bytes_in_use() -> int:

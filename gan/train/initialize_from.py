@@ -198,6 +198,11 @@ def _compared(part: str, here: Mapping[str, Any], there: Arrays | None) -> list[
 
 def _check_frozen(config: ConfigDict, setup: build.Setup, rows: tuple[Row, ...]) -> None:
     """Raises `UserError` where parameters of frozen layers are not taken, and would stay random."""
+    if config.freeze and not config.initialize_from:
+        raise UserError(
+            f"config.freeze={config.freeze!r} keeps layers of another run as they are, and config.initialize_from is "
+            f"empty; expected: config.initialize_from=FOLDER of that run, or config.freeze=''"
+        )
     prefixes = [f"discriminator/params/{name}/" for name in setup.game.discriminator.frozen]
     outcomes = {row.path: row.outcome for row in rows}
     for path in flat(setup.shapes.discriminator.variables):
