@@ -195,6 +195,7 @@ def test_any_number_of_codes_is_drawn(plain, split):
         ("resnet", {"widths": (4, 4), "remat": True}),
         ("sagan", {"widths": (4, 4)}),
         ("flag", {"channels": (4, 4)}),
+        ("gat", {"width": 8, "depth": 2, "heads": 2, "levels": 1, "remat": True}),
     ],
 )
 def test_every_network_states_its_first_layers(network, options):
