@@ -12,6 +12,7 @@ from twins import check_same, drawn, jit
 from configs import gat as configs
 from gan.augment import AUGMENTS
 from gan.build import make_game, make_schedules
+from gan.config import specs
 from gan.errors import UserError
 from gan.game import parameter_count
 from gan.networks.gat import Discriminator, Generator
@@ -99,7 +100,8 @@ def torch_networks():
         query, key = (
             rotated(norm(heads[i], params[f"{name}_norm"]["scale"], 2.0**-23)) for i, name in ((0, "query"), (1, "key"))
         )
-        return dense(F.scaled_dot_product_attention(query, key, heads[2]).transpose(1, 2).flatten(2), params["output"])
+        weights = torch.softmax(query @ key.mT / query.shape[-1] ** 0.5, dim=-1)
+        return dense((weights @ heads[2]).transpose(1, 2).flatten(2), params["output"])
 
     def swiglu(x, params):
         gates, values = dense(x, params["hidden"]).chunk(2, dim=-1)
@@ -344,6 +346,5 @@ def test_the_hyperparameters_of_the_paper(preset, rate):
     assert now.penalties == {"r1": pytest.approx(0.05), "r2": pytest.approx(0.05)}
     np.testing.assert_allclose(2 ** (-512 / now.ema_halflife), 0.999, rtol=1e-6)
     assert config.steps == 150_000 and config.batch_size == 512
-    augment = AUGMENTS["diff_augment"]("color,translation,cutout,flip", color=0.5)
-    shape = (*config.data.image_size, 3)
-    assert make_game(config, image_shape=shape, num_classes=10).augment == augment
+    augment = specs.call(AUGMENTS, config.augment.policy, "config.augment.policy").transform
+    assert augment.parts == ("color", "translation", "cutout", "flip") and augment.color == 0.5

@@ -161,7 +161,8 @@ class MappingNetwork(nn.Module):
             x = jnp.concatenate([normalized(vector(label)), normalized(latent)], axis=-1)
         else:
             x = normalized(LabelledLatent(self.num_classes, self.conditioning)(latent, label))
-        return SlowDense(self.features)(jax.nn.silu(SlowDense(self.features)(x)))
+        x = jax.nn.silu(SlowDense(self.features)(x))
+        return SlowDense(self.features)(x)
 
 
 class LabelVector(nn.Module):
@@ -174,7 +175,8 @@ class LabelVector(nn.Module):
     def __call__(self, label: Array) -> Array:
         init = nn.initializers.normal(LABEL_SD)
         x = nn.Embed(self.num_classes, self.features, embedding_init=init)(label)
-        return SlowDense(self.features)(jax.nn.silu(SlowDense(self.features)(x)))
+        x = jax.nn.silu(SlowDense(self.features)(x))
+        return SlowDense(self.features)(x)
 
 
 def patches(image: Array, patch_size: int) -> Array:
