@@ -313,7 +313,7 @@ def test_an_unknown_part_is_rejected(text):
         build(text)
 
 
-@pytest.mark.parametrize("color", [0.0, 1.5, "True", "'x'", -0.5])
+@pytest.mark.parametrize("color", [0.0, 1.5, -0.5])
 def test_a_color_that_is_no_probability_is_rejected(color):
     with pytest.raises(UserError, match=r"config\.augment\.policy: color=.*; expected: 0 < color <= 1"):
         build(f'diff_augment("color", color={color})')

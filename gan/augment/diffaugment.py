@@ -84,6 +84,6 @@ def diff_augment(policy: str = "color,translation,cutout", color: float = 1.0) -
 
     Reference: Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv:2006.10738.
     """
-    if isinstance(color, bool) or not isinstance(color, int | float) or not 0.0 < color <= 1.0:
-        raise UserError(f"config.augment.policy: color={color!r}; expected: 0 < color <= 1")
-    return Augment(DiffAugment(parse_policy(policy, PARTS), float(color)))
+    if not 0.0 < color <= 1.0:
+        raise UserError(f"config.augment.policy: color={color}; expected: 0 < color <= 1")
+    return Augment(DiffAugment(parse_policy(policy, PARTS), color))

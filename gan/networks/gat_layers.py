@@ -189,8 +189,8 @@ def patches(image: Array, patch_size: int) -> Array:
 def image_of(patches: Array, size: tuple[int, int], patch_size: int) -> Array:
     """The inverse of `patches`, for (rows, columns) of patches."""
     rows, columns = size
-    x = patches.reshape(len(patches), rows, columns, patch_size, patch_size, -1)
-    return x.swapaxes(2, 3).reshape(len(patches), rows * patch_size, columns * patch_size, -1)
+    x = patches.reshape(-1, rows, columns, patch_size, patch_size, patches.shape[-1] // patch_size**2)
+    return x.swapaxes(2, 3).reshape(-1, rows * patch_size, columns * patch_size, x.shape[-1])
 
 
 def positions(size: tuple[int, int], features: int) -> np.ndarray:
