@@ -32,6 +32,7 @@ class Recipe(NamedTuple):
     ema_halflife: float
     learning_rate: float  # at a width of 768
     gamma: float  # of R1 and R2
+    every: int = 1  # of so many examples one is used for R1 and R2
     compute_dtype: str = "float32"
     remat: bool = False
 
@@ -43,8 +44,8 @@ PUBLISHED = {
 }  # fmt: skip
 RECIPES = {
     "small": Recipe(
-        data="mnist", image_size=28, patch_size=4, width=96, depth=4, heads=4, label_width=96, batch_size=32,
-        steps=8000, ema_halflife=10e3, learning_rate=2e-4, gamma=0.1,
+        data="mnist", image_size=28, patch_size=7, width=96, depth=4, heads=4, label_width=96, batch_size=32,
+        steps=8000, ema_halflife=10e3, learning_rate=1e-4, gamma=0.1, every=4,
     ),
     "cifar10": Recipe(data="cifar10", image_size=32, patch_size=2, width=384, depth=12, heads=6, **PUBLISHED),
     "imagenet64": Recipe(
@@ -69,7 +70,7 @@ def get_config(preset: str = "small"):
     config.loss = "relativistic"
     # The authors' penalty is gamma / 2 |grad D|^2.
     config.penalties.r1 = config.penalties.r2 = recipe.gamma / 2
-    config.gradient_estimator = "finite_difference(0.01)"
+    config.gradient_estimator = f"finite_difference(0.01, every={recipe.every})"
     config.ema_halflife = recipe.ema_halflife
     if preset != "small":
         config.schedules.ema_halflife = ""

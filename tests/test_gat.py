@@ -44,9 +44,9 @@ LATENT, LABEL = jax.random.normal(jax.random.key(0), (4, 6)), jnp.array([2, 0, 2
         ("cifar10", (32, 32, 3), 10, 29_186_992, 30_522_496),
         # 12 blocks of width 768, patches of 16 pixels: 4 times 768^2 + 768 + 768*48 + 48; 192*768 for D.
         ("imagenet64", (64, 64, 3), 1000, 116_643_520, 97_233_664),
-        # Ours: 4 blocks of width 96, 128*96 + 96^2 + 2*96, 10*64, 4 times 96^2 + 96 + 96*16 + 16.
-        # D: 4 blocks, 64*96 + 3*96, 96*96 + 96, 10*96 + 2 (96^2 + 96).
-        ("small", (28, 28, 1), 10, 661_312, 483_392),
+        # Ours: 4 blocks of width 96, 128*96 + 96^2 + 2*96, 10*64, 4 times 96^2 + 96 + 96*49 + 49.
+        # D: 4 blocks, 196*96 + 3*96, 96*96 + 96, 10*96 + 2 (96^2 + 96).
+        ("small", (28, 28, 1), 10, 674_116, 496_064),
     ],
 )
 def test_the_parameter_counts_of_the_paper_and_of_the_presets(preset, shape, classes, generator, discriminator):
