@@ -164,6 +164,7 @@ def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_clas
     at_once = max(config.batch_size // game.microbatches, 1)
     game = _with_whole_groups(game, at_once)
     checks.check_networks(config, game, at_once)
+    checks.check_levels(game)
     checks.check_estimator(config, game, at_once)
     return _with_frozen_layers(config, game)
 

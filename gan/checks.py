@@ -272,6 +272,20 @@ def check_networks(config: ConfigDict, game: Game, examples: int) -> None:
                 )
 
 
+def check_levels(game: Game) -> None:
+    """D takes the levels that G makes in training, and nothing mixes generated images with real ones."""
+    levels, taken = (stated(player.module, "levels", 1) for player in (game.generator, game.discriminator))
+    field = f"config.generator.levels={levels}"
+    if levels not in (1, taken):
+        raise UserError(f"{field}: the discriminator takes {taken}; expected: as many levels of both players")
+    mixing = [f"penalties.{name}" for name in ("wgan_gp", "wgan_lp") if name in game.discriminator.penalties]
+    mixing += ["augment.policy"] * game.augment.pseudo
+    if levels > 1 and mixing:
+        raise UserError(
+            f"config.{mixing[0]} needs generated images like the real ones, and {field} makes several; expected: 1"
+        )
+
+
 def check_estimator(config: ConfigDict, game: Game, at_once: int) -> None:
     """The estimator of gradients has something to estimate, on whole groups of examples."""
     field, rows = f"config.gradient_estimator={config.gradient_estimator!r}", game.gradient_estimator.rows

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from gan.augment import AUGMENTS, Augment, identity
+from gan.augment import AUGMENTS, Augment, by_level, identity
 from gan.errors import UserError
 from gan.estimators import Exact, FiniteDifference
 from gan.losses import Loss
@@ -162,7 +162,7 @@ class Game:
         self, variables: dict, latent: Array, label: Array, *, train: bool, key: Array | None = None,
         style_offsets: Array | None = None,
     ):  # fmt: skip
-        """Images [B, H, W, C] in the game's range, and the batch statistics after this pass.
+        """Images [B, H, W, C] in the game's range, in training of all levels, and the batch statistics after this pass.
 
         `style_offsets` are added to the generator's styles, if it has any: see `zero_style_offsets`.
         """
@@ -207,12 +207,16 @@ class Game:
         return DiscriminatorOutput(logits, class_logits, batch_stats)
 
     def augmented(self, image: Array, keys: Array, p: Array) -> Array:
-        """Augmented images [B, H, W, C], each with the random draws of its key, with probability p."""
+        """Augmented images [B, H, W, C], each with the random draws of its key, with probability p.
+
+        All levels of an image [B, H, W, L C] (`levels` in `gan.networks`) have the same draws.
+        """
         if self.augment.transform is identity:
             return image
         low, high = self.output.image_range
         half = (high - low) / 2
-        return self.augment.transform((image - low) / half - 1.0, keys, p) * half + (half + low)
+        augmented = by_level(self.augment.transform, (image - low) / half - 1.0, keys, p, self.image_shape[-1])
+        return augmented * half + (half + low)
 
     def truncated(self, truncation: float) -> "Game":
         """The game with the truncation trick: samples of higher quality and less variety.

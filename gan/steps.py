@@ -43,7 +43,7 @@ class GeneratedBatch(NamedTuple):
     """Images that both networks learn from, D first, while G is unchanged: one forward pass of G for two updates."""
 
     image: Array
-    """[B, H, W, C], before any augmentation."""
+    """[B, H, W, C], or the levels [B, H, W, L C] of a generator that makes several, before any augmentation."""
     batch_stats: Any
     """G's batch statistics after generating them."""
     vjp_fn: Callable[[Array], tuple]

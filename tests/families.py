@@ -7,7 +7,7 @@ import math
 import jax
 import numpy as np
 
-from configs import biggan, conv_gan, dcgan, flag_gan, mlp_gan, r3gan, sagan, sngan, stylegan2, toy
+from configs import biggan, conv_gan, dcgan, flag_gan, gat, mlp_gan, r3gan, sagan, sngan, stylegan2, toy
 from gan import build
 from gan.inference.model import Model
 
@@ -30,6 +30,7 @@ WIDTHS = {"widths": (8, 12, 8)}
 EQUAL = {"widths": (8, 8, 8)}
 ATTENTIVE = {"attention": (8,)}
 HALVED = {"halvings": 1}
+TRANSFORMER = {"width": 16, "depth": 4, "heads": 2, "patch_size": 4}
 FAMILIES = {
     "dcgan": Family(
         dcgan.get_config("digits"), {"width": 4, "depth": 2, "conditioning": "concat"}, {"width": 4, "depth": 2},
@@ -49,6 +50,9 @@ FAMILIES = {
     ),
     "stylegan2": Family(
         stylegan2.get_config(), WIDTHS | {"mapping_layers": 2, "style_width": 8}, WIDTHS | {"group_size": 2}
+    ),
+    "gat": Family(
+        gat.get_config(), TRANSFORMER, TRANSFORMER | {"label_width": 8}, (8, 12, 3), CLASSES
     ),
 }  # fmt: skip
 FAST = ("dcgan", "stylegan2")

@@ -218,6 +218,19 @@ def test_diff_augment_stays_within_its_ranges():
     assert np.abs(np.corrcoef([bright, contrast, saturation]) - np.eye(3)).max() < 0.2  # draws of their own
 
 
+def test_parts_of_diff_augment_that_change_some_images_alone():
+    images, (_, keys) = np.random.default_rng(0).random((300, 4, 6, 3), np.float32), some(300)
+    # 0.4 and 0.5 of 300, give or take 4 sqrt(300 * 0.25) = 35.
+    flipped = transform('diff_augment("flip")')(images, keys, 1.0)
+    is_flipped = np.all(flipped == images[:, :, ::-1], axis=(1, 2, 3))
+    np.testing.assert_array_equal(flipped[~is_flipped], images[~is_flipped])
+    assert abs(np.sum(is_flipped) - 120) < 35
+    always, half = (transform(f'diff_augment("color", color={p})')(images, keys, 1.0) for p in (1.0, 0.5))
+    is_colored = np.any(half != images, axis=(1, 2, 3))
+    np.testing.assert_allclose(half[is_colored], always[is_colored], atol=1e-6)
+    assert abs(np.sum(is_colored) - 150) < 35
+
+
 def test_frequency_bands():
     amplify = jit(augment.amplify)
     gains = np.array([2.0, 1.0, 1.0, 1.0], np.float32)
@@ -298,3 +311,9 @@ def test_equal_arguments_build_equal_values():
 def test_an_unknown_part_is_rejected(text):
     with pytest.raises(UserError, match=r"config\.augment\.policy.*expected: .*color.*cutout"):
         build(text)
+
+
+@pytest.mark.parametrize("color", [0.0, 1.5, -0.5])
+def test_a_color_that_is_no_probability_is_rejected(color):
+    with pytest.raises(UserError, match=r"config\.augment\.policy: color=.*; expected: 0 < color <= 1"):
+        build(f'diff_augment("color", color={color})')

@@ -208,6 +208,13 @@ def test_every_network_states_its_first_layers(network, options):
     assert found.vectors.shape == (2, 8) and np.linalg.norm(found.vectors, axis=1).min() > 0.5
 
 
+def test_a_transformer_states_the_layers_that_its_styles_enter():
+    model = made("gat", width=8, depth=2, heads=2, levels=1, remat=True)
+    found = directions.sefa(model, 2)
+    assert found.vectors.shape == (2, 2, 8) and found.shares[0] >= found.shares[1] > 0
+    np.testing.assert_array_equal(found.vectors[:, 0], found.vectors[:, 1])  # the style of every block is moved
+
+
 def test_a_layer_behind_a_relu_is_averaged_over_latents():
     model = made("conv_gan", image_shape=(28, 28, 1), width=2)
     found = directions.sefa(model, 2)

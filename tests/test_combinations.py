@@ -39,6 +39,11 @@ NETWORK_FIELDS = {
         {"widths": (4, 3), "style_width": 5, "mapping_layers": 1},
         {"widths": (3, 4), "group_size": 4, "mapping_layers": 1},
     ),
+    "gat": (
+        (4, 8, 1),
+        {"width": 8, "depth": 2, "heads": 2, "levels": 2},
+        {"width": 8, "depth": 2, "heads": 1, "levels": 2, "label_width": 4},
+    ),
 }
 HAS_BATCH_STATISTICS = {
     "generator": {"dcgan", "conv_gan", "flag", "resnet", "sagan", "biggan", "biggan_deep"}, "discriminator": {"dcgan"},
@@ -71,6 +76,7 @@ def configured(network, loss, penalty, augment, optimizer, conditioning):
     is_legal = not penalty or (
         not (PENALTIES[penalty].needs_input_gradient and batch_statistics)
         and not (PENALTIES[penalty].needs_class_logits and conditioning[1] != "classifier")
+        and not (network == "gat" and penalty in ("wgan_gp", "wgan_lp"))
     )
     return config, shape, is_legal
 

@@ -74,14 +74,15 @@ def test_jax_alone_runs_the_program(names, alone, tmp_path):
                 np.testing.assert_allclose(found["images"].astype(int), model.to_uint8(values[:size]), atol=1)
 
 
-def test_the_truncation_of_styles_is_in_the_program():
-    model = families.model("stylegan2")
-    latents, labels = model.latents(2), jnp.zeros(2, jnp.int32)
+@pytest.mark.parametrize("name, labels", [("stylegan2", [0, 0]), ("gat", [2, 0])])
+def test_the_truncation_of_styles_is_in_the_program(name, labels):
+    model = families.model(name)
+    latents, labels = model.latents(2), jnp.asarray(labels, jnp.int32)
     _, values = jax.jit(program.function(model.truncated(0.3)))(latents, labels)
-    np.testing.assert_allclose(values, model.truncated(0.3).generate(latents), atol=1e-5)
+    np.testing.assert_allclose(values, model.truncated(0.3).generate(latents, labels), atol=1e-5)
     _, of_psi = jax.jit(program.function_of_psi(model.truncated(0.9)))(latents, labels, jnp.float32(0.3))
     np.testing.assert_allclose(of_psi, values, atol=1e-5)
-    assert np.abs(values - model.generate(latents)).max() > 0.01
+    assert np.abs(values - model.generate(latents, labels)).max() > 0.01
 
 
 def test_the_program_has_no_primitive_of_this_package():

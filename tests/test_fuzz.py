@@ -152,7 +152,7 @@ def damage_file(path, damage):
 
 # Configs.
 
-CONFIGS = ("dcgan", "r3gan", "toy", "stylegan2", "biggan", "flag_gan", "wgan_gp", "conv_gan", "sagan")
+CONFIGS = ("dcgan", "r3gan", "toy", "stylegan2", "gat", "biggan", "flag_gan", "wgan_gp", "conv_gan", "sagan")
 CHEAP = ["--config.data.name=digits", "--config.data.split=train"]
 EXTREMES = [
     "", " ", "nan", "inf", "-inf", "1e999", "-1", "0", "1", "2", "7", "0.5", "1e-46", "2147483648", "4294967296",

@@ -24,6 +24,7 @@ FIELDS = {
     "biggan": {"widths": (4, 4)},
     "biggan_deep": {"widths": (4, 4)},
     "stylegan2": {"widths": (4, 4), "mapping_layers": 1},
+    "gat": {"width": 8, "depth": 2, "heads": 2, "patch_size": 8, "levels": 2},
 }
 HALVINGS = {"resnet", "sagan", "biggan", "biggan_deep"}
 
@@ -83,6 +84,7 @@ def test_a_discriminator_states_its_groups_and_rows(network):
         ("stylegan2", {"widths": (4, 4, 4), "architecture": "orig"}), ("stylegan2", {"widths": (4, 4, 4)}),
         ("sagan", {"widths": (4, 4, 4), "attention": (16,)}), ("biggan", {"widths": (), "halvings": 0, "width": 1}),
         ("biggan_deep", {"widths": (4, 4, 8), "attention": (16,), "remat": True}), ("resnet", {"widths": (4, 4, 4)}),
+        ("gat", {"depth": 3, "levels": 1, "remat": True}), ("gat", {"depth": 1, "levels": 1}),
     ],
 )  # fmt: skip
 def test_a_discriminator_states_its_layers_from_the_image_on(network, fields):

@@ -22,6 +22,7 @@ FIELDS = {
         {"widths": (8, 8, 4), "mapping_layers": 2, "group_size": 2},
     ),
     "biggan_deep": ({"widths": (8, 8, 8)}, {"widths": (8, 8, 8), "halvings": 2}),
+    "gat": ({"width": 8, "depth": 2, "heads": 2, "patch_size": 4, "levels": 2},) * 2,
 }
 PLAYERS = ("generator", "discriminator")
 QUICK = (("r3gan", "discriminator"), ("resnet", "generator"))

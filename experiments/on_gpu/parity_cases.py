@@ -128,6 +128,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
               "discriminator.widths=(32, 32, 16)"),
     "stylegan2": ("configs/stylegan2.py", COLOR, "data.image_size=(16, 16)", "generator.widths=(32, 32, 16)",
                   "discriminator.widths=(32, 32, 16)", "penalties.path_length=2.0"),
+    "gat": ("configs/gat.py", COLOR, "data.image_size=(16, 16)", "generator.width=32", "discriminator.width=32",
+            "generator.patch_size=4", "discriminator.patch_size=4"),
 }  # fmt: skip
 """A config for each network, at sizes that compile quickly."""
 

@@ -16,7 +16,7 @@ from gan.augment.diffaugment import diff_augment
 from gan.augment.filters import amplify
 from gan.augment.geometry import resample, rotation, scaling, translation
 from gan.augment.pixels import cutout, shift
-from gan.augment.transform import Augment, identity
+from gan.augment.transform import Augment, by_level, identity
 
 __all__ = [
     "AUGMENTS",
@@ -25,6 +25,7 @@ __all__ = [
     "adapted",
     "amplify",
     "apa",
+    "by_level",
     "contrast",
     "cutout",
     "diff_augment",

@@ -14,6 +14,10 @@ from jax import Array
 from gan.augment.color import contrast, saturation
 from gan.augment.pixels import cutout, shift
 from gan.augment.transform import Augment, parse_policy, part_uniforms
+from gan.errors import UserError
+
+FLIPPED = 0.4
+"""The part of the images that `flip` mirrors (Hyun et al. 2025, arXiv:2509.24935, in the authors' code)."""
 
 
 def _color(image: Array, draws: Array) -> Array:
@@ -32,10 +36,15 @@ def _cutout(image: Array, draws: Array) -> Array:
     return cutout(image, jnp.floor((sides + 1 - size % 2) * draws[:2]) - size // 2, size)
 
 
+def _flip(image: Array, draws: Array) -> Array:
+    return jnp.where(draws[0] < FLIPPED, image[:, ::-1], image)
+
+
 PARTS: Mapping[str, Callable[[Array, Array], Array]] = {
     "color": _color,
     "translation": _translation,
     "cutout": _cutout,
+    "flip": _flip,
 }
 
 
@@ -44,6 +53,8 @@ class DiffAugment:
     """The transform of `diff_augment`, with these parts in this order."""
 
     parts: tuple[str, ...]
+    color: float = 1.0
+    """The probability of the part "color" where an image is augmented."""
 
     def __call__(self, images: Array, keys: Array, p: Array) -> Array:
         return jax.vmap(self._augment_one, in_axes=(0, 0, None))(images, keys, p)
@@ -52,19 +63,27 @@ class DiffAugment:
         draws = part_uniforms(key, ("gate", *self.parts))
         augmented = image
         for part in self.parts:
-            augmented = PARTS[part](augmented, draws[part])
+            changed = PARTS[part](augmented, draws[part])
+            is_drawn = part == "color" and self.color < 1.0
+            augmented = jnp.where(draws[part][-1] < self.color, changed, augmented) if is_drawn else changed
         return jnp.where(draws["gate"][0] < p, augmented, image)
 
 
-def diff_augment(policy: str = "color,translation,cutout") -> Augment:
+def diff_augment(policy: str = "color,translation,cutout", color: float = 1.0) -> Augment:
     """With probability p, all parts of the policy are applied to an image. The paper has p = 1.
 
-    - color: x + U(-1/2, 1/2), then `saturation` by U(0, 2), then `contrast` by U(1/2, 3/2).
+    - color: x + U(-1/2, 1/2), then `saturation` by U(0, 2), then `contrast` by U(1/2, 3/2); of augmented images only
+      the part `color`, 1 in the paper.
     - translation: `shift` by up to an eighth of each side, in each direction.
     - cutout: 0 in a box of half of each side, centered on any pixel.
+    - flip: left to right, for FLIPPED of the images. It is not in the paper, and not in the default policy.
 
     The parts are applied in this order, whatever their order in the policy.
 
+    Raises `UserError` for an unknown part, and unless `color` is a probability above 0.
+
     Reference: Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training, arXiv:2006.10738.
     """
-    return Augment(DiffAugment(parse_policy(policy, PARTS)))
+    if not 0.0 < color <= 1.0:
+        raise UserError(f"config.augment.policy: color={color}; expected: 0 < color <= 1")
+    return Augment(DiffAugment(parse_policy(policy, PARTS), color))

@@ -29,6 +29,16 @@ def identity(images: Array, keys: Array, p: Array) -> Array:
     return images
 
 
+def by_level(
+    transform: Callable[[Array, Array, Array], Array], images: Array, keys: Array, p: Array, channels: int
+) -> Array:
+    """The transform of each level of images [B, H, W, L C] with C `channels`, with the same draws for all levels."""
+    if images.shape[-1] == channels:
+        return transform(images, keys, p)
+    levels = images.reshape(*images.shape[:-1], -1, channels)
+    return jax.vmap(transform, (3, None, None), 3)(levels, keys, p).reshape(images.shape)
+
+
 def parse_policy(policy: str, valid: Iterable[str]) -> tuple[str, ...]:
     """The parts that a string such as "color,cutout" names, in the order of `valid`.
 

@@ -36,7 +36,7 @@ class Editor:
     directions: Directions | None
     """Those that have sliders; None where the network does not state its first layers."""
     mean_style: Array | None
-    """[1, L, W], to which psi moves the styles; None without styles."""
+    """[K, L, W] for each class or [1, L, W], to which psi moves the styles; None without styles."""
     groups: Mapping[str, range]
     """The parts of a code that can be mixed; empty where a code has one part."""
 
@@ -89,7 +89,8 @@ class Editor:
         if model.game.has_styles:
             styles = codes.encode(model, model.latents(size, seed=seed), labels)
             psi = 1.0 if truncation is None else truncation  # here, because a psi of the game would be compiled anew
-            return self.mean_style + psi * (styles - self.mean_style), labels
+            mean = self.mean_style[labels % len(self.mean_style)]
+            return mean + psi * (styles - mean), labels
         bounded = model if truncation is None else model.truncated(truncation)
         return bounded.latents(size, seed=seed), labels
 
@@ -122,7 +123,8 @@ def of(model: Model, found: Directions | None = None, method: str = "sefa") -> E
             found = None
     else:
         directions.check(found, model)
-    mean = model.truncated(0.0).styles(model.latents(1)) if model.game.has_styles else None
+    classes = np.arange(max(model.game.num_classes, 1) if model.game.is_conditional else 1)
+    mean = model.truncated(0.0).styles(model.latents(len(classes)), classes) if model.game.has_styles else None
     groups = mixing.groups(model) if codes.num_parts(model) > 1 else {}
     return Editor(model, found, mean, groups)
 

@@ -46,10 +46,12 @@ def function(model: Model) -> Function:
 def function_of_psi(model: Model) -> Function:
     """As `function`, for a generator with styles, with the truncation psi, float32 [], as the third argument."""
     game, variables = folded(dataclasses.replace(model, game=model.game.truncated(1.0)))
-    mean = variables["batch_stats"][STYLE_MEAN][None, None]
+    means = variables["batch_stats"][STYLE_MEAN]
 
     def generate(latent: Array, label: Array, psi: Array) -> tuple[Array, Array]:
-        styles = game.styles(variables, latent, label)
+        styles, mean = game.styles(variables, latent, label), means[None, None]
+        if means.ndim == 2:  # one for each class
+            mean = means[label][:, None]
         return _results(game, game.synthesize(variables, mean + psi * (styles - mean)))
 
     return generate

@@ -16,9 +16,12 @@ The class of a network states what it can do, as class attributes or fields:
 - `styles: bool`, of a generator: whether it is style-based. It then has the methods `mapping(latent, label) -> styles
   [B, L, W]` and `synthesis(styles) -> image` for L layers, passes its styles through Flax's `perturb("styles", ...)`,
   and has a field `truncation`, the part of the way from the mean style to each style that is kept in evaluation.
+- `levels: int`, of both, or no such attribute, for 1: with L levels a generator returns in training L images for each
+  latent, [B, H, W, L C], channels by level, of which the last is that of evaluation. Such a discriminator takes both
+  these and single images, real ones, which stand for all levels.
 - `latent_layers: str`, of a generator: a regular expression for the paths of the layers that the latent enters, or with
-  styles the styles: those whose outputs are affine in it (in conv_gan, in its ReLU). The first of them to be called is
-  the first layer.
+  styles the styles: those whose outputs are affine in it (in conv_gan, in its ReLU, in gat, in its silu). The first of
+  them to be called is the first layer.
 - `latent_parts: int`, of a generator without styles: the number of equal parts of the latent of which each enters
   another layer, from the smallest image to the largest; 1, or no such attribute, where the latent is not split.
 - `group_size: int`, of a discriminator: how many consecutive examples its logits depend on together; 1: each logit
@@ -37,7 +40,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from gan.networks import biggan, biggan_deep, conv_gan, dcgan, flag, mlp, r3gan, resnet, sagan, stylegan2
+from gan.networks import biggan, biggan_deep, conv_gan, dcgan, flag, gat, mlp, r3gan, resnet, sagan, stylegan2
 
 
 class Players(NamedTuple):
@@ -58,4 +61,5 @@ NETWORKS: Mapping[str, Players] = {
     "biggan": Players(biggan.Generator, biggan.Discriminator),
     "biggan_deep": Players(biggan_deep.Generator, biggan_deep.Discriminator),
     "stylegan2": Players(stylegan2.Generator, stylegan2.Discriminator),
+    "gat": Players(gat.Generator, gat.Discriminator),
 }
