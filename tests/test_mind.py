@@ -1,4 +1,4 @@
-"""gan.metrics.wasserstein.mind against closed forms, and the definition written as that of its public implementation."""
+"""gan.metrics.wasserstein.mind against closed forms and the definition, one direction at a time."""
 
 import numpy as np
 import pytest
