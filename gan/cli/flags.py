@@ -75,7 +75,7 @@ ERROR_BARS = _define_whole_number(
     "error_bars", None, "Random halves of the samples that error bars of the metrics come from. Default: the config's."
 )
 SAMPLES = flags.DEFINE_string(
-    "samples", None, "Images of any model to evaluate: a folder, or a ZIP or NPZ file. --config or --workdir says how."
+    "samples", None, "Images of any model to evaluate, by the protocol of the config: a folder, or a ZIP or NPZ file."
 )
 CLASSES = flags.DEFINE_list("classes", [], "Classes to sample, in turn: names or numbers. Default: all.")
 SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Sample each latent once for each class, side by side.")
@@ -89,7 +89,7 @@ OUT = flags.DEFINE_string(
     None,
     "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices. To "
     "explore: a folder, or a file of the view. Default: explore/ in the workdir. To export: the folder to write. To "
-    "evaluate --samples: a JSON file. Default: SAMPLES.evaluation.json.",
+    "evaluate images: a JSON file. Default: SAMPLES.evaluation.json.",
 )
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Type of the weights in an export. Default: float32.")
 FORMAT = flags.DEFINE_list(

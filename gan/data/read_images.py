@@ -57,8 +57,6 @@ def read_images(
     try:
         if source.suffix == ".npz" and source.is_file():
             return _of_arrays(source, image_shape, crop, count)
-        if not source.exists():
-            raise UserError(f"{FLAG}={str(source)!r} does not exist; expected: a folder, ZIP or NPZ file of images")
         return _of_files(source, image_shape, crop, count, has_labels)
     except UserError as error:
         raise UserError(str(error).replace("config.data.dir", FLAG)) from error

@@ -48,6 +48,8 @@ def score(
     out = out or samples.with_name(f"{samples.name.removesuffix('.npz').removesuffix('.zip')}.evaluation.json")
     if out.suffix != ".json":
         raise UserError(f"--out={out} must end in .json")
+    if not samples.exists():
+        raise UserError(f"--samples={str(samples)!r} does not exist; expected: a folder, ZIP or NPZ file of images")
     checks.check_values(config)
     options = options_with(
         config, count=count, extractor=extractor, metrics=metrics, error_bars=error_bars, are_labeled=True
