@@ -25,8 +25,8 @@ def frechet_infinity(real: Moments | Vectors, fake: np.ndarray, *, seed: int = 0
     (1 / N, FD_N). Seven distances in all; three, with k = 1 and 2, where four parts would be too small.
 
     Chong and Forsyth take one random subset for each of 15 numbers N. Parts that are disjoint hold all samples at each
-    point, so that what these samples have in common does not change the slope: the result varies a third as much from
-    one set of samples to the next (docs/evaluation.md). The bias by the finite number of real images remains, and the
+    point, so that what these samples have in common does not change the slope: between sets of real images the result
+    varies half as much (docs/evaluation.md). The bias by the finite number of real images remains, and the
     result may be negative.
 
     Args:
