@@ -139,7 +139,7 @@ def test_every_metric_has_an_error_bar(digits):
     found = evaluator.compute_from_images(images[:400], labels[:400])
     names = [name for name in found if not name.endswith("_std")]
     assert [name for name in found if name.endswith("_sampling_std")] == [f"{name}_sampling_std" for name in names]
-    assert {"fd_infinity_classifier", "mind_classifier", "vendi_classifier", "recall", "modes"} <= set(names)
+    assert {"infinity_fd_classifier", "mind_classifier", "vendi_classifier", "recall", "modes"} <= set(names)
     assert all(found[f"{name}_sampling_std"] > 0 for name in names if name != "modes")  # of ten, all are found
     assert found["modes_sampling_std"] == 0.0
     # Precision is a mean of zeros and ones: sqrt(p (1 - p) / 400), and 20 halves know it to a sixth.
@@ -161,7 +161,7 @@ def test_every_metric_has_an_error_bar(digits):
     few = evaluator.compute_from_images(images[:90], labels[:90])
     assert not any(name.endswith("_sampling_std") for name in few)
     assert any("error bars: left out" in line for line in few.warnings)
-    assert any("fd_infinity: 90 samples for 128 features" in line for line in few.warnings)
+    assert any("infinity_fd: 90 samples for 128 features" in line for line in few.warnings)
 
 
 def test_a_dropped_mode_and_copies_lower_the_vendi_score_and_points_have_error_bars(digits):

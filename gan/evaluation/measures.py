@@ -107,7 +107,7 @@ class Measures:
         extractor, metrics = self._extractor, {}
         if "frechet_infinity" in self._names:
             distance = frechet_infinity.frechet_infinity(self.moments, samples.features, seed=self._seed)
-            metrics[f"fd_infinity_{extractor}"] = distance
+            metrics[f"infinity_fd_{extractor}"] = distance
         if "vendi" in self._names:
             metrics[f"vendi_{extractor}"] = vendi.vendi_score(samples.features)
         if samples.distances is not None and "memorization" in self._names:

@@ -70,7 +70,7 @@ def of_infinity(count: int, dimension: int) -> Iterator[str]:
     """A warning where the samples are too few for the distance of their parts to be linear in 1 / N."""
     if count < frechet_infinity.LEAST_PER_DIMENSION * dimension:
         yield (
-            f"fd_infinity: {count} samples for {dimension} features, of whose bias more than 3% is left; expected: "
+            f"infinity_fd: {count} samples for {dimension} features, of whose bias more than 3% is left; expected: "
             f"{frechet_infinity.LEAST_PER_DIMENSION * dimension} or more"
         )
 
