@@ -1,7 +1,7 @@
 """Error bars: the standard deviation of a metric over random halves of the samples.
 
-The bootstrap with replacement fails for these metrics: its duplicates are neighbors at distance 0, and make any set
-less diverse. A half without replacement is a smaller set of samples of the same generator.
+A half without replacement is a smaller set of samples of the same generator. The bootstrap with replacement is not: its
+copies are neighbors at distance 0, and make any set less diverse (docs/evaluation.md compares both).
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def deviation(values: np.ndarray, count: int) -> np.ndarray:
     With m = count // 2 samples kept and d = count - m left out, the variance over halves times m / d is that of the
     metric over new sets of `count` samples of the same generator, to first order in 1 / count: exactly for a mean. The
     real images stay the same. Where the first order vanishes, as in the distance between sets of one distribution, it
-    is an upper bound: at most sqrt(3) times the deviation.
+    is too large, by up to sqrt(3) where the metric is quadratic in the difference.
 
     The mean over halves is not reported: it has the bias of count / 2 samples.
 
