@@ -149,8 +149,10 @@ def get_config() -> ConfigDict:
                 "extractor": "auto",
                 # frechet (selects the best checkpoint, as the sliced Wasserstein distance does for points), kernel,
                 # intra_class (for conditional games), prdc (precision, recall, density, coverage),
-                # inception_score, mode_coverage (modes, reverse_kl), memorization.
+                # inception_score, mode_coverage (modes, reverse_kl), memorization; and by name alone:
+                # frechet_infinity, mind, vendi, authenticity.
                 "metrics": ("frechet", "kernel", "prdc", "inception_score", "mode_coverage", "memorization"),
+                "error_bars": 0,  # random halves of the samples that error bars (*_sampling_std) come from; 0: none
             },
         }
     )

@@ -12,7 +12,10 @@ Sample:
 
 Evaluate:
   python -m gan.main --mode=evaluate --workdir=DIR [--num_samples=10000] [--seed=0] [--extractor=NAME]
-                     [--truncation=0.7] [--step=N]
+                     [--truncation=0.7] [--step=N] [--metrics=NAME,NAME] [--error_bars=100]
+
+Evaluate images of any model, a folder, or a ZIP or NPZ file, by the protocol of a config:
+  python -m gan.main --mode=evaluate --samples=PATH --config=NAME[:ARG] [--out=FILE.json] [--config.FIELD=VALUE ...]
 
 Explore, with the views of docs/explore.md:
   python -m gan.main --mode=explore --view=NAME --workdir=DIR [--num_samples=8] [--seed=0] [--classes=NAME,NAME]
@@ -83,7 +86,7 @@ def _run(words: list[str]) -> int:
     if words:
         raise UserError(f"{words[0]!r} is no flag: flags begin with --")
     mode = flags.MODE.value
-    if mode == "train" and flags.CONFIG.value is None:
+    if (mode == "train" or flags.SAMPLES.value) and flags.CONFIG.value is None:
         raise flags.config_is_missing(flags.WORKDIR.value)
     workdir = flags.workdir()
     flags.check_modes()

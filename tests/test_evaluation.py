@@ -98,6 +98,88 @@ def test_copies_of_training_images_are_distinguished_from_new_images(monkeypatch
     assert evaluator.protocol()["memorization"]["left_out"] == "the reference images are training images"
 
 
+def test_authenticity_is_low_for_copies_and_that_of_held_out_images_for_new_ones():
+    config = runs.config(**EVALUATION, **{"data.split": "train[:1000]", "evaluation.split": "train[1000:1400]",
+        "evaluation.extractor": "pixels", "evaluation.metrics": ("authenticity",)})  # fmt: skip
+    evaluator = create(config)
+    training, fresh = (data.open_dataset(config.data, split).arrays() for split in (None, "train[1400:]"))
+    noise = np.random.default_rng(0).integers(-2, 3, training[0][:300].shape)
+    noisy = np.clip(training[0][:300] + noise, 0, 255).astype(np.uint8)
+    half = np.concatenate([training[0][:150], fresh[0][:150]])
+    found = [
+        evaluator.compute_from_images(images, np.zeros(len(images), np.int32))["authenticity"]
+        for images in (training[0][:300], noisy, half, fresh[0])
+    ]
+    expected = evaluator.protocol()["authenticity"]["held_out_authenticity"]
+    assert 0.4 < expected < 0.9
+    assert found[0] == 0.0 and found[1] < 0.02  # copies, and noise that moves no image as far as another one is
+    assert found[2] == pytest.approx(expected / 2, abs=0.06) and found[3] == pytest.approx(expected, abs=0.08)
+    assert "authenticity" not in evaluator.real_baseline()  # which are training images
+    # The definition, with all distances: d(x, y) > d(y, y') for y nearest to x, and y' nearest to y.
+    x, y = (np.asarray(part).reshape(len(part), -1) / 255.0 for part in (fresh[0], training[0]))
+    between, within = (np.sqrt(np.square(a[:, None] - y[None]).sum(axis=-1)) for a in (x, y))
+    np.fill_diagonal(within, np.inf)
+    nearest = between.argmin(axis=1)
+    authentic = between.min(axis=1) > within.min(axis=1)[nearest]
+    assert found[3] == pytest.approx(np.mean(authentic), abs=0.01)  # of 397; pixels of 17 values have equal distances
+    config.evaluation.split = "train[:1000]"  # no image is held out
+    protocol = create(config).protocol()["authenticity"]
+    assert protocol == {"training_images": 1000, "held_out_left_out": "the reference images are training images"}
+
+
+NEW = ("frechet", "kernel", "prdc", "inception_score", "mode_coverage", "frechet_infinity", "mind", "vendi")
+
+
+def test_every_metric_has_an_error_bar(digits):
+    _, images, labels = digits
+    noise = np.random.default_rng(0).integers(-60, 61, images.shape)
+    images = np.clip(images + noise, 0, 255).astype(np.uint8)
+    config = runs.config(**EVALUATION, **{"evaluation.error_bars": 20, "evaluation.metrics": NEW})
+    evaluator = create(config)
+    found = evaluator.compute_from_images(images[:400], labels[:400])
+    names = [name for name in found if not name.endswith("_std")]
+    assert [name for name in found if name.endswith("_sampling_std")] == [f"{name}_sampling_std" for name in names]
+    assert {"infinity_fd_classifier", "mind_classifier", "vendi_classifier", "recall", "modes"} <= set(names)
+    assert all(found[f"{name}_sampling_std"] > 0 for name in names if name != "modes")  # of ten, all are found
+    assert found["modes_sampling_std"] == 0.0
+    # Precision is a mean of zeros and ones: sqrt(p (1 - p) / 400), and 20 halves know it to a sixth.
+    expected = np.sqrt(found["precision"] * (1 - found["precision"]) / 400)
+    assert found["precision_sampling_std"] == pytest.approx(expected, rel=0.5)
+    shown = evaluators.describe(found)
+    assert "± " in shown and "_sampling_std" not in shown
+    protocol = evaluator.protocol()
+    assert "20 random halves" in protocol["error_bars"] and {"mind", "vendi", "frechet_infinity"} <= set(protocol)
+    baseline = evaluator.real_baseline()
+    assert set(baseline) == set(found)
+    # The same values without error bars, which are left out of few samples.
+    config.evaluation.error_bars = 0
+    plain = create(config)
+    assert plain.compute_from_images(images[:400], labels[:400]) == {
+        name: value for name, value in found.items() if not name.endswith("_sampling_std")
+    }
+    assert "error_bars" not in plain.protocol()
+    few = evaluator.compute_from_images(images[:90], labels[:90])
+    assert not any(name.endswith("_sampling_std") for name in few)
+    assert any("error bars: left out" in line for line in few.warnings)
+    assert any("infinity_fd: 90 samples for 128 features" in line for line in few.warnings)
+
+
+def test_a_dropped_mode_and_copies_lower_the_vendi_score_and_points_have_error_bars(digits):
+    _, images, labels = digits
+    config = runs.config(**EVALUATION, **{"evaluation.metrics": ("vendi",)})
+    evaluator = create(config)
+    scores = [
+        evaluator.compute_from_images(part, np.zeros(len(part), np.int32))["vendi_classifier"]
+        for part in (images[labels < 10][:600], images[labels < 8][:600], images[labels < 2][:600], images[[0] * 600])
+    ]
+    assert scores == sorted(scores, reverse=True) and scores[-1] == pytest.approx(1)
+    points = create(runs.config(**{"data.name": "ring8", "data.image_size": (), "evaluation.num_samples": 500,
+                                   "evaluation.error_bars": 10}))  # fmt: skip
+    found = points.real_baseline()
+    assert found["sliced_wasserstein_sampling_std"] > 0 and found["modes_sampling_std"] == 0
+    assert "10 random halves" in points.protocol()["error_bars"]
+
+
 def test_near_copies_are_shown_beside_their_training_images():
     images = np.arange(4 * 2 * 8 * 8, dtype=np.uint8).reshape(4, 2, 8, 8, 1)
     marked = np.array([True, False, True, False])
@@ -238,6 +320,8 @@ def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_
     [
         ({"evaluation.metrics": ("fid",)}, "config.evaluation.metrics: 'fid' is unknown.*expected: frechet"),
         ({"evaluation.metrics": ("intra_class",)}, "'intra_class' needs samples of a given class.*concat, embedding"),
+        ({"evaluation.error_bars": 1}, "config.evaluation.error_bars=1; expected: 2 or more, or 0 for no error bars"),
+        ({"evaluation.error_bars": -5}, "config.evaluation.error_bars=-5; expected"),
         ({"evaluation.num_samples": 3}, "config.evaluation.num_samples=3 is too few; expected: 10 or more"),
         ({"evaluation.reference_samples": 4}, "give 4 images to compare with; expected: 10 or more"),
         ({"evaluation.extractor": "incepton"}, "config.evaluation.extractor='incepton'.*nearest: 'inception'"),
@@ -310,6 +394,8 @@ def test_collapsed_copied_and_few_samples_are_flagged_beside_their_metrics(digit
     [
         (warnings.of_copies(0.05, 10_000, 0.01, 10_000), True), (warnings.of_copies(0.03, 10_000, 0.01, 10_000), False),
         (warnings.of_copies(0.05, 200, 0.01, 300), False), (warnings.of_copies(0.1, 200, 0.01, 300), True),
+        (warnings.of_infinity(1024, 128), False), (warnings.of_infinity(1023, 128), True),
+        (warnings.of_halves(100), False), (warnings.of_halves(99), True),
         (warnings.of_score(500, 10), False), (warnings.of_score(90, 10), True), (warnings.of_score(9, 2), True),
         (warnings.of_modes(80, 8), False), (warnings.of_modes(79, 8), True),
         (warnings.of_precision({"precision": 1.0, "density": 5.0, "recall": 0.0, "coverage": 0.01}), True),

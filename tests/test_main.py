@@ -41,9 +41,9 @@ def test_help_is_fast_and_lists_only_flags_of_this_package():
     assert time.monotonic() - start < 2
     flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", shown, re.MULTILINE)
     assert sorted(flags) == [
-        "classes", "config", "coordinator", "direction", "directions", "dtype", "extractor", "format",
-        "image", "layers", "method", "mode", "multihost", "num_processes", "num_samples", "out", "path",
-        "port", "process_id", "same_latents", "seed", "step", "truncation", "view", "workdir",
+        "classes", "config", "coordinator", "direction", "directions", "dtype", "error_bars", "extractor",
+        "format", "image", "layers", "method", "metrics", "mode", "multihost", "num_processes", "num_samples",
+        "out", "path", "port", "process_id", "same_latents", "samples", "seed", "step", "truncation", "view", "workdir",
     ]  # fmt: skip
 
 
@@ -109,6 +109,12 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
             [CONFIG, "--config.loggers=a", "--config.loggers=b"],
             "--config.loggers is given more than once; expected: once",
         ),
+        (["--mode=evaluate", "--samples=x"], "--config is missing"),
+        (["--mode=evaluate", "--samples=x", CONFIG], "--samples='x' does not exist"),
+        (["--mode=evaluate", "--samples=x", CONFIG, "--workdir=y"], "--workdir has no meaning with --samples and"),
+        (["--mode=evaluate", "--samples=x", CONFIG, "--step=3"], "--step has no meaning with --samples"),
+        (["--mode=evaluate", "--workdir=x", "--out=y.json"], "--out has no meaning with --mode=evaluate of a run"),
+        ([CONFIG, "--samples=x"], "--samples has no meaning with --mode=train; expected with: evaluate"),
         ([CONFIG, "--format=onnx"], "--format has no meaning with --mode=train; expected with: explore, export"),
     ],
 )

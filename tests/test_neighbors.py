@@ -121,6 +121,20 @@ def test_the_search_on_the_device_finds_what_all_distances_show(offset, monkeypa
     np.testing.assert_array_equal(found.distances[:2, 0], [0, 0])
 
 
+def test_a_query_among_the_references_is_not_its_own_neighbor(monkeypatch):
+    monkeypatch.setattr(neighbors, "ROWS", 16)
+    references = normal((50, 20)).astype(np.float32)
+    references[7] = references[49]  # a copy, in another batch, is a neighbor at distance 0
+    own = np.array([7, 0, 31, 32, 49, 48])  # in the first, a middle and the last batch, which is of this image alone
+    batches = np.split(references, [16, 32, 48, 49])
+    found = neighbors.nearest_on_device(references[own], batches, own)
+    table = np.linalg.norm(np.float64(references[own])[:, None] - references[None], axis=2)
+    table[np.arange(6), own] = np.inf
+    np.testing.assert_array_equal(found.indices[:, 0], table.argmin(axis=1))
+    np.testing.assert_allclose(found.distances[:, 0], table.min(axis=1), rtol=1e-12)
+    assert found.distances[0, 0] == 0 and found.indices[0, 0] == 49
+
+
 def test_invalid_numbers_of_neighbors_are_rejected():
     points = normal((5, 2))
     with pytest.raises(UserError, match="expected: 1 to 4"):

@@ -399,7 +399,8 @@ def test_a_study_without_results_can_be_read(tmp_path):
 
 
 def test_an_objective_is_found_by_the_prefix_of_its_name(tmp_path):
-    lines = [{"step": step, "fd_classifier": 9.0 - step, "kd_x": 1.0, "kd_x_std": 2.0} for step in (1, 2)]
+    others = {"kd_x": 1.0, "kd_x_std": 2.0, "infinity_fd_classifier": 3.0, "fd_classifier_sampling_std": 4.0}
+    lines = [{"step": step, "fd_classifier": 9.0 - step, **others} for step in (1, 2)]
     (tmp_path / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "fre')
     assert trial.reports(tmp_path, experiment()) == [(1, 8.0), (2, 7.0)]
     assert trial.reports(tmp_path, experiment(minimize="kd")) == [(1, 1.0), (2, 1.0)]

@@ -55,6 +55,13 @@ EXTRACTOR = flags.DEFINE_string(
     "Feature extractor of the evaluation: classifier, inception, pixels, dinov2_vits14 (also vitb14, vitl14). Default: "
     "the config's.",
 )
+METRICS = flags.DEFINE_list("metrics", [], "Metrics of the evaluation: see docs/evaluation.md. Default: the config's.")
+ERROR_BARS = _define_whole_number(
+    "error_bars", None, "Random halves of the samples that error bars of the metrics come from. Default: the config's."
+)
+SAMPLES = flags.DEFINE_string(
+    "samples", None, "Images of any model to evaluate, by the protocol of the config: a folder, or a ZIP or NPZ file."
+)
 CLASSES = flags.DEFINE_list("classes", [], "Classes to sample, in turn: names or numbers. Default: all.")
 SAME_LATENTS = flags.DEFINE_bool("same_latents", False, "Sample each latent once for each class, side by side.")
 TRUNCATION = flags.DEFINE(
@@ -66,7 +73,8 @@ OUT = flags.DEFINE_string(
     "out",
     None,
     "NPZ file of the samples. Default: in the workdir, samples_stepSTEP_seedSEED_nNUM and the other choices. To "
-    "explore: a folder, or a file of the view. Default: explore/ in the workdir. To export: the folder to write.",
+    "explore: a folder, or a file of the view. Default: explore/ in the workdir. To export: the folder to write. To "
+    "evaluate images: a JSON file. Default: SAMPLES.evaluation.json.",
 )
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Type of the weights in an export. Default: float32.")
 FORMAT = flags.DEFINE_list(
@@ -104,10 +112,13 @@ MODES_OF = {
     "num_samples": ("sample", "evaluate", "explore"),
     "seed": ("sample", "evaluate", "explore"),
     "extractor": ("evaluate", "explore"),
+    "metrics": ("evaluate",),
+    "error_bars": ("evaluate",),
+    "samples": ("evaluate",),
     "classes": ("sample", "explore"),
     "same_latents": ("sample",),
     "truncation": ("sample", "evaluate", "explore", "export"),
-    "out": ("sample", "explore", "export"),
+    "out": ("sample", "evaluate", "explore", "export"),
     "step": ("sample", "evaluate", "explore", "export"),
     "direction": ("sample",),
     "view": ("explore",),
@@ -180,13 +191,17 @@ def named_in_errors() -> Iterator[None]:
 def check_modes() -> None:
     """Raises `UserError` where a flag is set that the mode does not use."""
     mode = MODE.value
-    if mode != "train" and CONFIG.value is not None and flags.FLAGS["config"].override_values:
+    if mode != "train" and not SAMPLES.value and CONFIG.value is not None and flags.FLAGS["config"].override_values:
         raise _field_has_no_meaning(next(iter(flags.FLAGS["config"].override_values)), mode)
     for flag, modes in MODES_OF.items():
         if flags.FLAGS[flag].present and mode not in modes:
             raise UserError(f"--{flag} has no meaning with --mode={mode}; expected with: {', '.join(modes)}")
     if mode == "explore":
         _check_view(VIEW.value)
+    if mode == "evaluate" and not SAMPLES.value and OUT.value:
+        raise UserError("--out has no meaning with --mode=evaluate of a run; expected with it: --samples")
+    if flag := next((name for name in ("truncation", "step") if SAMPLES.value and flags.FLAGS[name].present), ""):
+        raise UserError(f"--{flag} has no meaning with --samples, which are images")
 
 
 def _field_has_no_meaning(field: str, mode: str) -> UserError:
@@ -251,12 +266,14 @@ def help_text() -> str:
 
 
 def _with_recorded_config(argv: Sequence[str]) -> list[str]:
-    """The words, with the recorded config as --config where --workdir alone names the run that is to be trained."""
+    """The words, with the recorded config as --config where --workdir alone names it: to train, or with --samples."""
     values = words.values(argv)
     folder, mode = values.get("workdir", ""), values.get("mode", "train")
+    if {"samples", "config", "workdir"} <= values.keys():
+        raise UserError("--workdir has no meaning with --samples and --config; expected: one of the two")
     if "config" in values:
         return list(argv)
-    if mode != "train":
+    if mode != "train" and "samples" not in values:
         for name in values:
             if name.startswith("config."):
                 raise _field_has_no_meaning(name.removeprefix("config."), mode)

@@ -44,6 +44,7 @@ FIELDS: Mapping[str, Any] = {
     "evaluate_every": int, "initialize_from": str, "initialize_parts": tuple[str, ...], "freeze": str,
     "evaluation.split": str, "evaluation.reference_samples": int, "evaluation.num_samples": int,
     "evaluation.standing_batches": int, "evaluation.extractor": str, "evaluation.metrics": tuple[str, ...],
+    "evaluation.error_bars": int,
 }  # fmt: skip
 """Every field and its type, except those of the groups in `NAMED`."""
 
@@ -52,7 +53,7 @@ NAMED: Mapping[str, Any] = {"penalties": float, "schedules.penalties": str}
 
 ADDED: Mapping[str, Any] = {
     "loggers": ("tensorboard",), "data.mirror": False, "data.white": 0.0, "keep_every": 0, "initialize_from": "",
-    "initialize_parts": ("generator", "discriminator", "ema"), "freeze": "",
+    "initialize_parts": ("generator", "discriminator", "ema"), "freeze": "", "evaluation.error_bars": 0,
 }  # fmt: skip
 """Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 

@@ -59,10 +59,10 @@ def builder(
       UserError: no folder or ZIP file, fewer than two images, an unreadable file, images beside class folders, an
         image without a label in `dataset.json`, or images whose white is unknown.
     """
-    files, names = _list(data_dir)
-    labels = _labels(files, names)
+    files, names = list_files(data_dir)
+    labels = read_labels(files, names)
     places = listing.places(files.source, names, labels)
-    class_names = _class_names(places, labels)
+    class_names = names_of_classes(places, labels)
     digests, whole = files.digests(names, root / "seen")
     options = (VERSION, skip_broken, class_names, *([float(white)] if white else []))
     identity = hashlib.sha256(repr(options).encode())
@@ -111,7 +111,7 @@ def prepared(data_root: pathlib.Path) -> tfds.core.DatasetBuilder | None:
     return tfds.builder_from_directory(folder) if (folder / "dataset_info.json").exists() else None
 
 
-def _labels(files, names):
+def read_labels(files: Any, names: Sequence[str]) -> list[int] | None:
     """The label of each image by a `dataset.json` beside them, or None."""
     if not files.has(dataset_json.NAME):
         return None
@@ -123,14 +123,14 @@ def _labels(files, names):
     return dataset_json.read_labels(where, content, names)
 
 
-def _class_names(places, labels):
+def names_of_classes(places: Sequence[listing.Place], labels: Sequence[int] | None) -> list[str]:
     """The names in natural order; by labels, "0" to the largest of them, whether or not there is an image of each."""
     if labels is not None and max(labels) >= 0:
         return [str(label) for label in range(max(labels) + 1)]
     return sorted({place.class_name for place in places}, key=listing.natural_order)
 
 
-def _list(data_dir):
+def list_files(data_dir: str | os.PathLike) -> tuple[FolderFiles | ZipFiles, list[str]]:
     """The files of a folder or ZIP file, and the names of its images; other files are counted in one warning."""
     if not data_dir:
         raise UserError("config.data.name='folder' needs config.data.dir: the folder of images, or a ZIP file")

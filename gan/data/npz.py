@@ -16,6 +16,8 @@ from gan.data.reasons import one_line
 from gan.errors import UserError
 
 VERSION = "1"
+UNNAMED = "arr_0"
+"""What `numpy.savez(file, array)` calls its array, as many published samples do."""
 MAX_CLASSES = 2**16
 MAX_BYTES = 2**34
 """Of all arrays: they are read into memory, and a small file can hold any size."""
@@ -24,8 +26,8 @@ MAX_BYTES = 2**34
 def builder(data_dir: str | os.PathLike, root: pathlib.Path) -> tfds.core.DatasetBuilder:
     """The TFDS builder for the images in an NPZ file, prepared or to be prepared under `root`.
 
-    The file has `images` uint8 [N, H, W] or [N, H, W, 1 or 3], and may have `labels`, integers [N], and `class_names`
-    [K]; a label is the index of its class.
+    The file has `images`, or else `arr_0`, uint8 [N, H, W] or [N, H, W, 1 or 3], and may have `labels`, integers [N],
+    and `class_names` [K]; a label is the index of its class.
 
     Raises:
       UserError: no file, no NPZ file, or arrays that are missing or of another kind.
@@ -41,7 +43,7 @@ def builder(data_dir: str | os.PathLike, root: pathlib.Path) -> tfds.core.Datase
     if (found := folder.prepared(data_root)) is not None:
         return found
     where = f"config.data.dir={str(data_dir)!r}"
-    images, labels, class_names = _read(where, source)
+    images, labels, class_names = read(where, source)
     height, width, channels = images.shape[1:]
     examples = [
         folder.Example(
@@ -57,8 +59,8 @@ def builder(data_dir: str | os.PathLike, root: pathlib.Path) -> tfds.core.Datase
     )
 
 
-def _read(where, source):
-    """(images uint8 [N, H, W, C], labels [N], class names [K]) of a file, checked."""
+def read(where: str, source: pathlib.Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(images uint8 [N, H, W, C], labels [N], class names [K]) of a file, checked. `where` begins the messages."""
     with open(source, "rb") as file:
         is_array = file.read(6) == b"\x93NUMPY"
     if not is_array and not zipfile.is_zipfile(source):
@@ -72,6 +74,8 @@ def _read(where, source):
             if size > MAX_BYTES:
                 raise UserError(f"{where} holds {size / 2**30:.1f} GiB; expected: up to {MAX_BYTES >> 30} GiB")
             arrays = {name: file[name] for name in ("images", "labels", "class_names") if name in file}
+            if "images" not in arrays and UNNAMED in file:
+                arrays["images"] = file[UNNAMED]
             found = ", ".join(file.files)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
             MemoryError) as error:  # fmt: skip

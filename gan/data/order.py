@@ -113,3 +113,9 @@ def _hash(x):
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return x ^ (x >> np.uint32(16))
+
+
+def evenly_spaced(total: int, count: int) -> np.ndarray:
+    """min(count, total) indices, evenly spaced in range(total): int64."""
+    count = min(count, total)
+    return np.arange(count, dtype=np.int64) * total // count

@@ -3,6 +3,9 @@
 import logging
 import time
 from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from gan.evaluation import evaluator
 from gan.evaluation.options import EvaluationOptions, evaluation_options
@@ -14,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None,
+    folder: Path, *, count: int | None, seed: int, extractor: str | None = None,
+    metrics: tuple[str, ...] | None = None, error_bars: int | None = None, truncation: float | None = None,
     checkpoint: str | None = None, step: int | None = None,
 ) -> None:  # fmt: skip
     """Writes `evaluation.json`: the metrics of the last and the best checkpoint and of real images, and the protocol.
@@ -31,6 +35,8 @@ def evaluate(
       count: number of samples; None: that of the run's config.
       seed: of the samples.
       extractor: name of the feature extractor; None: that of the run's config.
+      metrics: their names; None: those of the run's config.
+      error_bars: number of random halves for error bars; None: that of the run's config.
       truncation: see `Game.truncated`.
       checkpoint: see `load`.
       step: see `load`.
@@ -38,7 +44,9 @@ def evaluate(
     Raises:
       UserError: no run or checkpoint in `folder`, other data than it was trained on, or an option out of range.
     """
-    options, real_data, dataset = options_and_data(folder, count=count, extractor=extractor)  # mistakes come out first
+    options, real_data, dataset = options_and_data(  # mistakes come out first
+        folder, count=count, extractor=extractor, metrics=metrics, error_bars=error_bars
+    )
     models = _models(folder, checkpoint, step)
     if truncation is not None:
         models = {name: model.truncated(truncation) for name, model in models.items()}
@@ -50,13 +58,13 @@ def evaluate(
     for name, model in models.items():
         start = time.perf_counter()
         logger.info("Drawing %s samples of the %s checkpoint, step %d.", f"{options.num_samples:,}", name, model.step)
-        metrics = run_evaluator.compute(model.game, model.ema)
+        found = run_evaluator.compute(model.game, model.ema)
         seconds = round(time.perf_counter() - start, 2)
-        warnings = list(metrics.warnings)
-        checkpoints[name] = {"step": model.step, "metrics": metrics, "warnings": warnings, "seconds": seconds}
-        if (grid := run_evaluator.nearest_training_images(model.game, model.ema, metrics.pairs)) is not None:
+        warnings = list(found.warnings)
+        checkpoints[name] = {"step": model.step, "metrics": found, "warnings": warnings, "seconds": seconds}
+        if (grid := run_evaluator.nearest_training_images(model.game, model.ema, found.pairs)) is not None:
             plots.save_png(folder / f"nearest_{name}.png", grid)
-        logger.info("the %s checkpoint, step %d: %s", name, model.step, evaluator.describe(metrics))
+        logger.info("the %s checkpoint, step %d: %s", name, model.step, evaluator.describe(found))
     protocol = run_evaluator.protocol() | ({} if truncation is None else {"truncation": truncation})
     record = {
         "checkpoints": checkpoints,
@@ -68,19 +76,26 @@ def evaluate(
     logger.info("%s", folder / "evaluation.json")
 
 
-def options_and_data(
-    folder: Path, *, count: int | None = None, extractor: str | None = None
-) -> tuple[EvaluationOptions, RealData, dict]:
+def options_and_data(folder: Path, **given: Any) -> tuple[EvaluationOptions, RealData, dict]:
     """The evaluation options of the run in `folder`, its data, and the record of the data that it was trained on.
 
-    The arguments and errors are those of `evaluate`; whether the data are the recorded ones is not checked.
+    `given` are the arguments of `options_with`; the errors are those of `evaluate`. Whether the data are the recorded
+    ones is not checked.
     """
     config, dataset = recorded(folder)
-    given = {"num_samples": count, "extractor": extractor}
+    options = options_with(config, **given)
+    return options, open_data(options), dataset
+
+
+def options_with(
+    config: ConfigDict, *, count: int | None = None, extractor: str | None = None,
+    metrics: tuple[str, ...] | None = None, error_bars: int | None = None, are_labeled: bool = False,
+) -> EvaluationOptions:  # fmt: skip
+    """The options of `config.evaluation`, with those in their place that were given as flags; see `evaluate`."""
+    given = {"num_samples": count, "extractor": extractor, "metrics": metrics, "error_bars": error_bars}
     given = {field: value for field, value in given.items() if value is not None}
     config.evaluation.update(given)
-    options = evaluation_options(config, flags={field: f"--{field}" for field in given})
-    return options, open_data(options), dataset
+    return evaluation_options(config, flags={field: f"--{field}" for field in given}, are_labeled=are_labeled)
 
 
 def _models(folder: Path, checkpoint: str | None, step: int | None) -> dict[str, Model]:

@@ -16,8 +16,9 @@ NAME = "evaluations_by_step"
 
 
 def evaluate_steps(
-    folder: Path, *, count: int | None, seed: int, extractor: str | None = None, truncation: float | None = None
-) -> None:
+    folder: Path, *, count: int | None, seed: int, extractor: str | None = None,
+    metrics: tuple[str, ...] | None = None, error_bars: int | None = None, truncation: float | None = None,
+) -> None:  # fmt: skip
     """Writes the metrics of all checkpoints that a run has, in the order of their steps, and a plot of them.
 
     `evaluations_by_step.jsonl` has a line for each step, with the metrics as in `evaluations.jsonl`. It grows with each
@@ -26,7 +27,9 @@ def evaluate_steps(
 
     The arguments and errors are those of `command.evaluate`.
     """
-    options, real_data, dataset = options_and_data(folder, count=count, extractor=extractor)
+    options, real_data, dataset = options_and_data(
+        folder, count=count, extractor=extractor, metrics=metrics, error_bars=error_bars
+    )
     workdir.check_data(folder, dataset, real_data.training.fingerprint)
     run_evaluator = evaluator.create(options, seed, real_data)
     steps = sorted({step for name in CHECKPOINTS for step in checkpoint_steps(folder, name)})
@@ -39,12 +42,12 @@ def evaluate_steps(
             for step in steps:
                 model = load(folder, step=step)
                 model = model if truncation is None else model.truncated(truncation)
-                metrics = run_evaluator.compute(model.game, model.ema)
-                lines.append({"step": step, **metrics})
-                warnings[step] = list(metrics.warnings)
+                found = run_evaluator.compute(model.game, model.ema)
+                lines.append({"step": step, **found})
+                warnings[step] = list(found.warnings)
                 file.write(json.dumps(lines[-1]) + "\n")
                 file.flush()
-                logger.info("step %d: %s", step, evaluator.describe(metrics))
+                logger.info("step %d: %s", step, evaluator.describe(found))
         plots.draw_metrics(folder / f"{NAME}.png", lines, real)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

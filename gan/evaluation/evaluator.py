@@ -6,6 +6,7 @@ reported by `protocol()` and recorded beside the values.
 
 from gan import data
 from gan.evaluation.images import ImageEvaluator
+from gan.evaluation.measures import DEVIATION
 from gan.evaluation.options import EvaluationOptions
 from gan.evaluation.points import PointEvaluator
 from gan.evaluation.reference import RealData, open_data
@@ -28,6 +29,10 @@ def create(options: EvaluationOptions, seed: int, real: RealData | None = None) 
 
 
 def describe(metrics: Metrics) -> str:
-    """The metrics in one line, with what makes them meaningless."""
-    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    return "; WARNING: ".join([values, *metrics.warnings])
+    """The metrics in one line, with their error bars and what makes them meaningless."""
+    values = []
+    for name, value in metrics.items():
+        if not name.endswith(DEVIATION):
+            bar = f" ± {metrics[name + DEVIATION]:.2g}" if name + DEVIATION in metrics else ""
+            values.append(f"{name} {value:.4g}{bar}")
+    return "; WARNING: ".join([", ".join(values), *metrics.warnings])

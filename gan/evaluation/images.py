@@ -7,6 +7,7 @@ import numpy as np
 
 from gan import data
 from gan.evaluation import reference, warnings
+from gan.evaluation.measures import Gathered, Measures
 from gan.evaluation.memorization import Pairs, TrainingImages
 from gan.evaluation.options import EvaluationOptions
 from gan.evaluation.reference import Features, RealData, cached_features, evenly_spaced
@@ -15,14 +16,22 @@ from gan.evaluation.warnings import Metrics
 from gan.game import Game
 from gan.io import plots
 from gan.io.progress import progress
-from gan.metrics import classifier, features, frechet, inception_score, kernel, modes, neighbors
+from gan.metrics import classifier, features, frechet, halves
 from gan.metrics.frechet import Moments, Vectors
 from gan.state import GeneratorEMA
 
-ALL_FEATURES = {"intra_class", "kernel", "prdc", "memorization"}
-"""Metrics that need the features of all samples at once. For `frechet` they are accumulated batch by batch."""
+STREAMED = {"frechet", "inception_score", "mode_coverage"}
+"""Metrics that do not need the features of all samples at once: moments and probabilities are kept batch by batch."""
 PROBABILITIES = {"inception_score", "mode_coverage"}
 """Metrics that need class probabilities."""
+OF_TRAINING_IMAGES = {"memorization", "authenticity"}
+"""Metrics that search the training images, which therefore have none."""
+METHODS = {
+    "mind": "1000 directions, 3 D times the mean squared difference of sorted projections, equally many of both",
+    "frechet_infinity": "intercept of a line through the distances of the whole, halves and quarters of the samples",
+    "vendi": "cosine kernel, order 1",
+}
+"""How metrics are computed, for the protocol, besides those that it has always had."""
 
 
 class ImageEvaluator:
@@ -46,8 +55,11 @@ class ImageEvaluator:
         self._extractor = features.extractor(text, info, "config.evaluation.extractor")
         reference.check_size(self._extractor, options, real)
         self._reference = cached_features(self._extractor, real.reference, real.rows)
-        self._reference_moments = frechet.moments(self._reference.features)
         self._training_images = TrainingImages(self._extractor, real, self._reference)
+        self._measures = Measures(
+            self._metrics, self._extractor.name, self._reference, self._training_images,
+            has_equal_modes=self._is_stacked, seed=seed,
+        )  # fmt: skip
 
     @property
     def selection_metric(self) -> str:
@@ -66,10 +78,15 @@ class ImageEvaluator:
         }
         if self._extractor.protocol:
             protocol["features"] = self._extractor.protocol
+        protocol |= {name: method for name, method in METHODS.items() if name in self._metrics}
         if self._classifier is not None:
             protocol["classifier_test_accuracy"] = self._classifier.test_accuracy
         if "memorization" in self._metrics:
             protocol["memorization"] = self._training_images.protocol()
+        if "authenticity" in self._metrics:
+            protocol["authenticity"] = self._training_images.authenticity_protocol()
+        if self._options.error_bars:
+            protocol["error_bars"] = halves.described(self._options.error_bars)
         num_samples = min(self._options.num_samples, len(self._real.rows))
         if warning := frechet.rank_warning(num_samples, self._extractor.dimension):
             protocol["warning"] = warning
@@ -100,8 +117,11 @@ class ImageEvaluator:
             return None
         training, count = self._real.training, self._options.num_samples
         batches = draw_samples(game, ema, training, seed=self._seed, count=count, rows=pairs.samples)
-        samples = np.concatenate([batch["image"] for batch in batches])
-        nearest = training.read(pairs.training)[0]
+        return self.picture(np.concatenate([batch["image"] for batch in batches]), pairs)
+
+    def picture(self, samples: np.ndarray, pairs: Pairs) -> np.ndarray:
+        """A picture uint8 [H, W, 3] of the samples of `pairs`, each beside its nearest training image."""
+        nearest = self._real.training.read(pairs.training)[0]
         return plots.draw_pairs(np.stack([samples, nearest], axis=1), pairs.are_copies, pairs.caption)
 
     def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]], *, are_training: bool = False) -> Metrics:
@@ -109,70 +129,49 @@ class ImageEvaluator:
         moments, all_features, all_labels, probabilities = frechet.empty(self._extractor.dimension), [], [], []
         for batch, labels in batches:
             moments = moments.update(batch)
-            if self._metrics & ALL_FEATURES:
+            if self._metrics - STREAMED or self._options.error_bars:
                 all_features.append(batch)
                 all_labels.append(labels)
             if self._extractor.probabilities is not None and self._metrics & PROBABILITIES:
                 probabilities.append(self._extractor.probabilities(batch))
-        metrics, pairs = {}, None
-        if "frechet" in self._metrics:
-            metrics[self.selection_metric] = frechet.frechet_distance(self._reference_moments, moments)
-        fake = Features(np.concatenate(all_features), np.concatenate(all_labels)) if all_features else None
-        if fake is not None:
-            metrics |= self._from_features(fake)
-        if fake is not None and "memorization" in self._metrics and not are_training:
-            memorization, pairs = self._training_images.compare(fake.features)
-            metrics |= memorization
-        if probabilities:
-            metrics |= self._from_probabilities(np.concatenate(probabilities))
-        num_classes = probabilities[0].shape[1] if probabilities else 0
-        return Metrics(metrics, tuple(self._warnings(metrics, moments, fake, num_classes)), pairs)
+        samples = Gathered(*(np.concatenate(p) if p else None for p in (all_features, all_labels, probabilities)))
+        found, pairs = None, None
+        if self._metrics & OF_TRAINING_IMAGES and not are_training:
+            found = self._training_images.search(samples.features)
+            is_decided = "authenticity" in self._metrics
+            samples = samples._replace(
+                distances=found.distances[:, 0],
+                are_authentic=self._training_images.are_authentic(found) if is_decided else None,
+            )
+            pairs = self._training_images.pairs(found) if "memorization" in self._metrics else None
+        metrics = self._measures.of(samples, moments)
+        if self._options.error_bars and moments.count >= warnings.FEW:
+            metrics |= self._measures.deviations(samples, metrics, self._options.error_bars)
+        return Metrics(metrics, tuple(self._warnings(metrics, moments, samples)), pairs)
 
-    def _warnings(
-        self, metrics: Mapping[str, float], moments: Moments | Vectors, fake: Features | None, num_classes: int
-    ) -> Iterator[str]:
+    def _warnings(self, metrics: Mapping[str, float], moments: Moments | Vectors, samples: Gathered) -> Iterator[str]:
         """Why metrics of samples with these moments, and features where they are kept, have no meaning."""
-        yield from warnings.of_spread(moments, self._reference_moments)
+        num_classes = 0 if samples.probabilities is None else samples.probabilities.shape[1]
+        yield from warnings.of_spread(moments, self._measures.moments)
         if "frechet" in self._metrics:
-            yield from warnings.of_moments(moments, self._reference_moments)
-        if fake is not None:
-            yield from warnings.of_sets(fake.features, self._reference.features)
+            yield from warnings.of_moments(moments, self._measures.moments)
+        if "frechet_infinity" in self._metrics:
+            yield from warnings.of_infinity(moments.count, moments.dimension)
+        if samples.features is not None:
+            yield from warnings.of_sets(samples.features, self._reference.features)
             yield from warnings.of_precision(metrics)
         if "near_copies" in metrics:
             real = self._reference.features
             expected = self._training_images.held_out_share
             yield from warnings.of_copies(metrics["near_copies"], moments.count, expected, len(real))
         if "intra_class" in self._metrics:
-            yield from warnings.of_classes(fake.labels, self._extractor.dimension)
+            yield from warnings.of_classes(samples.labels, self._extractor.dimension)
         if num_classes and "inception_score" in self._metrics:
             yield from warnings.of_score(moments.count, num_classes)
         if "modes" in metrics:
             yield from warnings.of_modes(moments.count, num_classes)
-
-    def _from_features(self, fake: Features) -> dict[str, float]:
-        extractor, real, metrics = self._extractor.name, self._reference, {}
-        if "intra_class" in self._metrics:
-            by_class = [frechet.moments_by_class(side.features, np.asarray(side.labels)) for side in (real, fake)]
-            metrics[f"intra_fd_{extractor}"] = frechet.intra_class_distance(*by_class).mean
-        if "kernel" in self._metrics:
-            size = min(1000, len(real.features), len(fake.features))
-            distance = kernel.kernel_distance(real.features, fake.features, subset_size=size, seed=self._seed)
-            metrics |= {f"kd_{extractor}": distance.mean, f"kd_{extractor}_std": distance.std}
-        if "prdc" in self._metrics:
-            metrics |= neighbors.prdc(real.features, fake.features)._asdict()
-        return metrics
-
-    def _from_probabilities(self, probabilities: np.ndarray) -> dict[str, float]:
-        extractor, metrics = self._extractor.name, {}
-        if "inception_score" in self._metrics:
-            score = inception_score.inception_score(probabilities)
-            metrics |= {f"inception_score_{extractor}": score.mean, f"inception_score_{extractor}_std": score.std}
-        if "mode_coverage" in self._metrics and extractor == "classifier":
-            num_classes, labels = probabilities.shape[1], self._reference.labels
-            # Published results on StackedMNIST assume that its 1,000 modes are equally frequent.
-            shares = None if self._is_stacked else np.bincount(labels, minlength=num_classes) / len(labels)
-            metrics |= modes.label_coverage(np.argmax(probabilities, axis=-1), num_classes, shares)
-        return metrics
+        if self._options.error_bars:
+            yield from warnings.of_halves(moments.count)
 
     def _load_classifier(self) -> classifier.Classifier:
         self._classifier = reference.dataset_classifier(self._options, self._real)

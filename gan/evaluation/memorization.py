@@ -2,8 +2,8 @@
 
 The median distance hides copies among many other samples, so the near copies are counted too. A sample is a near copy
 if it is nearer to its nearest training image than nearly all held-out images are to theirs. Meehan et al. 2020,
-arXiv:2004.05675, compare the same two sets of distances; Alaa et al. 2022, arXiv:2102.08921, decide for
-each sample.
+arXiv:2004.05675, compare the same two sets of distances; Alaa et al. 2021, arXiv:2102.08921, decide for
+each sample (`are_authentic`).
 """
 
 import functools
@@ -52,19 +52,28 @@ class TrainingImages:
         return len(self._real.training)
 
     @property
+    def _have_held_out(self) -> bool:
+        return self._real.reference.split != self._real.training.split
+
+    @property
     def are_compared(self) -> bool:
         """Whether there are held-out images: training images are at distance 0 from themselves."""
-        return self._real.reference.split != self._real.training.split and np.median(self._held_out) > 0.0
+        return self._have_held_out and np.median(self._held_out_distances) > 0.0
 
     @functools.cached_property
     def bound(self) -> float:
         """The distance up to which a sample is a near copy: the QUANTILE of those of held-out images."""
-        return float(np.quantile(self._held_out, QUANTILE, method="inverted_cdf"))
+        return float(np.quantile(self._held_out_distances, QUANTILE, method="inverted_cdf"))
 
     @functools.cached_property
     def held_out_share(self) -> float:
         """The share of held-out images that count as near copies: QUANTILE, or more where many are copies."""
-        return float(np.mean(self._held_out <= self.bound))
+        return float(np.mean(self._held_out_distances <= self.bound))
+
+    @functools.cached_property
+    def held_out_authenticity(self) -> float:
+        """The share of held-out images that are authentic: what new images have."""
+        return float(np.mean(self.are_authentic(self._held_out)))
 
     def read(self, rows: np.ndarray) -> Features:
         """The features and labels of the training images `rows`."""
@@ -78,26 +87,52 @@ class TrainingImages:
         if not self.are_compared:
             return searched | {"left_out": "the reference images are training images"}
         return searched | {
-            "held_out_images": len(self._held_out), "quantile": QUANTILE, "near_copy_distance": self.bound,
+            "held_out_images": len(self._held_out_distances), "quantile": QUANTILE, "near_copy_distance": self.bound,
             "held_out_near_copies": self.held_out_share,
         }  # fmt: skip
 
-    def compare(self, features: np.ndarray) -> tuple[dict[str, float], Pairs]:
-        """The metrics of samples' features [N, D], and the nearest pairs.
+    def authenticity_protocol(self) -> dict[str, Any]:
+        """What authenticity is decided by, and that of held-out images."""
+        searched: dict[str, Any] = {"training_images": len(self)}
+        if not self._have_held_out:
+            return searched | {"held_out_left_out": "the reference images are training images"}
+        count = len(self._reference.features)
+        return searched | {"held_out_images": count, "held_out_authenticity": self.held_out_authenticity}
+
+    def search(self, features: np.ndarray) -> Neighbors:
+        """The nearest training image of each sample, of features [N, D]: indices and distances [N, 1]."""
+        return self._nearest(features, "samples")
+
+    def memorization(self, distances: np.ndarray) -> dict[str, float]:
+        """The metrics of samples whose nearest training images are at distances [N].
 
         nearest_training_ratio  median of d over samples / median of d over held-out images, d the distance to the
                                 nearest training image. 1 is expected of new images, less of copies.
         near_copies             share of samples with d of at most `bound`; `held_out_share` is expected of new images.
         """
-        found = self._nearest(features, "samples")
+        if not self.are_compared:
+            return {}
+        ratio = np.median(distances) / np.median(self._held_out_distances)
+        return {"nearest_training_ratio": float(ratio), "near_copies": float(np.mean(distances <= self.bound))}
+
+    def pairs(self, found: Neighbors) -> Pairs:
+        """The pairs to be shown of what `search` found."""
         distances = found.distances[:, 0]
-        metrics, are_copies = {}, np.zeros(len(features), bool)
-        if self.are_compared:
-            are_copies = distances <= self.bound
-            metrics["nearest_training_ratio"] = float(np.median(distances) / np.median(self._held_out))
-            metrics["near_copies"] = float(np.mean(are_copies))
+        are_copies = distances <= self.bound if self.are_compared else np.zeros(len(distances), bool)
         first = np.argsort(distances, kind="stable")[:SHOWN]
-        return metrics, Pairs(first, found.indices[first, 0], are_copies[first], self._caption(metrics, len(features)))
+        caption = self._caption(self.memorization(distances), len(distances))
+        return Pairs(first, found.indices[first, 0], are_copies[first], caption)
+
+    def are_authentic(self, found: Neighbors) -> np.ndarray:
+        """Whether each sample is farther from its nearest training image than that is from its own nearest: bool [N].
+
+        A sample that is not is a noisy copy by the test of Alaa et al. 2021, arXiv:2102.08921, section 4.3; the share
+        of those that are is the AuthPct of Stein et al. 2023, arXiv:2306.04675. Only the training images that are
+        nearest to a sample are searched for neighbors of their own.
+        """
+        rows, positions = np.unique(found.indices[:, 0], return_inverse=True)
+        own = self._nearest(self.read(rows).features, "training images", own=rows)
+        return found.distances[:, 0] > own.distances[positions.reshape(-1), 0]
 
     def _caption(self, metrics: dict[str, float], count: int) -> str:
         pairs = f"Samples, nearest first, each with the nearest of {len(self):,} training images on its right."
@@ -109,16 +144,20 @@ class TrainingImages:
         )
 
     @functools.cached_property
-    def _held_out(self) -> np.ndarray:
-        return self._nearest(self._reference.features, "held-out images").distances[:, 0]
+    def _held_out(self) -> Neighbors:
+        return self._nearest(self._reference.features, "held-out images")
 
-    def _nearest(self, queries: np.ndarray, what: str) -> Neighbors:
+    @property
+    def _held_out_distances(self) -> np.ndarray:
+        return self._held_out.distances[:, 0]
+
+    def _nearest(self, queries: np.ndarray, what: str, own: np.ndarray | None = None) -> Neighbors:
         size = max(1, min(BATCH, VALUES // self._extractor.dimension))
         batches = progress(
             self._batches(size), total=-(-len(self) // size),
             what=f"Searching {len(self):,} training images for the nearest to {len(queries):,} {what}",
         )  # fmt: skip
-        return neighbors.nearest_on_device(queries, batches)
+        return neighbors.nearest_on_device(queries, batches, own)
 
     def _batches(self, size: int) -> Iterator[np.ndarray]:
         """The features of all training images, `size` at a time."""

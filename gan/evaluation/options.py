@@ -15,7 +15,10 @@ from gan.errors import UserError, nearest
 from gan.inference import sampling
 from gan.metrics import features
 
-METRICS = ("frechet", "intra_class", "kernel", "prdc", "inception_score", "mode_coverage", "memorization")
+METRICS = (
+    "frechet", "intra_class", "kernel", "prdc", "inception_score", "mode_coverage", "memorization", "frechet_infinity",
+    "mind", "vendi", "authenticity",
+)  # fmt: skip
 """The valid names in `config.evaluation.metrics`. They apply to images; 2-D points have their own metrics."""
 
 AUTO = "auto"
@@ -39,14 +42,18 @@ class EvaluationOptions:
     standing_batches: int
     extractor: str
     metrics: tuple[str, ...]
+    error_bars: int
 
 
-def evaluation_options(config: ConfigDict, *, flags: Mapping[str, str] = NO_FLAGS) -> EvaluationOptions:
+def evaluation_options(
+    config: ConfigDict, *, flags: Mapping[str, str] = NO_FLAGS, are_labeled: bool = False
+) -> EvaluationOptions:
     """The options of `config.evaluation`, checked without the data.
 
     Args:
       config: of the run.
       flags: {field of `config.evaluation`: the flag that it was given with}, for the messages.
+      are_labeled: whether the samples may have labels that are not those of the config's generator.
 
     Raises:
       UserError: an unknown metric or extractor, a metric that the generator cannot have, a number of samples out of
@@ -55,13 +62,11 @@ def evaluation_options(config: ConfigDict, *, flags: Mapping[str, str] = NO_FLAG
     evaluation = config.evaluation
     checks.check_data(config.data)
     _check_extractor(config, flags.get("extractor", "config.evaluation.extractor"))
+    field = flags.get("metrics", "config.evaluation.metrics")
     for name in evaluation.metrics:
         if name not in METRICS:
-            raise UserError(
-                f"config.evaluation.metrics: {name!r} is unknown{nearest(name, METRICS)}; expected: "
-                f"{', '.join(METRICS)}"
-            )
-    if "intra_class" in evaluation.metrics and config.generator.conditioning == "none":
+            raise UserError(f"{field}: {name!r} is unknown{nearest(name, METRICS)}; expected: {', '.join(METRICS)}")
+    if "intra_class" in evaluation.metrics and config.generator.conditioning == "none" and not are_labeled:
         raise UserError(
             "config.evaluation.metrics: 'intra_class' needs samples of a given class; "
             "valid with config.generator.conditioning: concat, embedding"
@@ -71,6 +76,9 @@ def evaluation_options(config: ConfigDict, *, flags: Mapping[str, str] = NO_FLAG
         raise UserError(f"{field}={evaluation.num_samples} is too few; expected: {MIN_SAMPLES} or more")
     if evaluation.num_samples > sampling.MAX_SAMPLES:
         raise UserError(f"{field}={evaluation.num_samples}; expected: up to {sampling.MAX_SAMPLES}")
+    field = flags.get("error_bars", "config.evaluation.error_bars")
+    if evaluation.error_bars < 0 or evaluation.error_bars == 1:
+        raise UserError(f"{field}={evaluation.error_bars}; expected: 2 or more, or 0 for no error bars")
     return EvaluationOptions(
         data=dict(config.data),
         split=evaluation.split,
@@ -79,6 +87,7 @@ def evaluation_options(config: ConfigDict, *, flags: Mapping[str, str] = NO_FLAG
         standing_batches=evaluation.standing_batches,
         extractor=evaluation.extractor,
         metrics=tuple(evaluation.metrics),
+        error_bars=evaluation.error_bars,
     )
 
 

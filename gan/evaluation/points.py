@@ -6,12 +6,13 @@ import numpy as np
 
 from gan import data
 from gan.evaluation import reference, warnings
+from gan.evaluation.measures import DEVIATION
 from gan.evaluation.options import EvaluationOptions
 from gan.evaluation.reference import RealData, evenly_spaced
 from gan.evaluation.samples import draw_samples
 from gan.evaluation.warnings import Metrics
 from gan.game import Game
-from gan.metrics import frechet, modes, wasserstein
+from gan.metrics import frechet, halves, modes, wasserstein
 from gan.state import GeneratorEMA
 
 
@@ -26,9 +27,11 @@ class PointEvaluator:
 
     def protocol(self) -> dict[str, Any]:
         """How the metrics are computed."""
-        return reference.protocol(self._options, self._seed, self._real) | {
-            "sliced_wasserstein": "order 1, 256 projections"
-        }
+        protocol = reference.protocol(self._options, self._seed, self._real)
+        protocol["sliced_wasserstein"] = "order 1, 256 projections"
+        if self._options.error_bars:
+            protocol["error_bars"] = halves.described(self._options.error_bars)
+        return protocol
 
     def real_baseline(self) -> Metrics:
         """The metrics of real training points, as many as samples: what a perfect generator would have."""
@@ -45,13 +48,28 @@ class PointEvaluator:
         points = images.reshape(len(images), -1)
         rows = evenly_spaced(len(self._real.reference), len(points))
         real = self._real.reference.read(rows)[0].reshape(-1, points.shape[1])
-        metrics = {self.selection_metric: wasserstein.sliced_wasserstein(points[: len(real)], real, seed=self._seed)}
-        warned: tuple[str, ...] = ()
+        mixture = data.MIXTURES.get(self._real.training.name)
+        metrics = self._metrics(points, real)
+        if self._options.error_bars and len(points) >= warnings.FEW:
+            kept = halves.draw(len(points), self._options.error_bars, self._seed)
+            values = [self._metrics(points[marks], real[evenly_spaced(len(real), marks.sum())]) for marks in kept]
+            for name in list(metrics):
+                deviation = halves.deviation(np.array([found[name] for found in values]), len(points))
+                metrics[name + DEVIATION] = float(deviation)
+        warned = [
+            *warnings.of_sets(points, real),
+            *warnings.of_spread(frechet.moments(points), frechet.moments(real)),
+            *(warnings.of_modes(len(points), len(mixture.shares)) if mixture else ()),
+            *(warnings.of_halves(len(points)) if self._options.error_bars else ()),
+        ]
+        return Metrics(metrics, warned)
+
+    def _metrics(self, points: np.ndarray, real: np.ndarray) -> dict[str, float]:
+        distance = wasserstein.sliced_wasserstein(points[: len(real)], real[: len(points)], seed=self._seed)
+        metrics = {self.selection_metric: distance}
         if mixture := data.MIXTURES.get(self._real.training.name):
             metrics |= modes.mode_coverage(points, mixture.centers, mixture.std, mixture.shares)
-            warned = tuple(warnings.of_modes(len(points), len(mixture.shares)))
-        spread = warnings.of_spread(frechet.moments(points), frechet.moments(real))
-        return Metrics(metrics, (*warnings.of_sets(points, real), *spread, *warned))
+        return metrics
 
     def nearest_training_images(self, game: Game, ema: GeneratorEMA, pairs: None) -> None:
         """None: the points themselves are plotted during training."""

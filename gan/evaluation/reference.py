@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gan import data
+from gan.data.order import evenly_spaced
 from gan.errors import UserError
 from gan.evaluation.options import MIN_SAMPLES, EvaluationOptions
 from gan.io import workdir
@@ -98,12 +99,6 @@ def protocol(options: EvaluationOptions, seed: int, real: RealData) -> dict[str,
         "reference_examples": len(real.rows),
         "versions": workdir.versions(),
     }
-
-
-def evenly_spaced(total: int, count: int) -> np.ndarray:
-    """min(count, total) indices, evenly spaced in range(total): int64."""
-    count = min(count, total)
-    return np.arange(count, dtype=np.int64) * total // count
 
 
 def cached_features(extractor: Extractor, dataset: Any, rows: np.ndarray) -> Features:

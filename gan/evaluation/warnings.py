@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 
 from gan.evaluation.memorization import Pairs
-from gan.metrics import frechet
+from gan.metrics import frechet, frechet_infinity
 from gan.metrics.frechet import Moments, Vectors
 
 FEW = 100
@@ -64,6 +64,21 @@ def of_moments(samples: Moments | Vectors, real: Moments | Vectors) -> Iterator[
     """A warning where a covariance of the Frechet distance is singular."""
     if warning := frechet.rank_warning(min(samples.count, real.count), samples.dimension):
         yield f"Frechet distance: {warning}"
+
+
+def of_infinity(count: int, dimension: int) -> Iterator[str]:
+    """A warning where the samples are too few for the distance of their parts to be linear in 1 / N."""
+    if count < frechet_infinity.LEAST_PER_DIMENSION * dimension:
+        yield (
+            f"infinity_fd: {count} samples for {dimension} features, of whose bias more than 3% is left; expected: "
+            f"{frechet_infinity.LEAST_PER_DIMENSION * dimension} or more"
+        )
+
+
+def of_halves(count: int) -> Iterator[str]:
+    """A warning where samples are too few for error bars."""
+    if count < FEW:
+        yield f"error bars: left out, since halves of {count} samples say little; expected: {FEW} or more"
 
 
 def of_classes(labels: np.ndarray, dimension: int) -> Iterator[str]:

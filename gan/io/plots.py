@@ -171,7 +171,7 @@ def draw_losses(workdir: Path) -> None:
 def draw_metrics(path: Path, lines: Sequence[Mapping[str, float]], real: Mapping[str, float]) -> None:
     """Draws a plot of each metric of `lines` over their steps, with that of real images as a dashed line.
 
-    The band of a metric NAME with a NAME_std is one standard deviation wide, up and down.
+    The band of a metric NAME is one standard deviation wide, up and down: of its NAME_sampling_std, or else NAME_std.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # late, as in draw_losses
     from matplotlib.figure import Figure
@@ -185,8 +185,9 @@ def draw_metrics(path: Path, lines: Sequence[Mapping[str, float]], real: Mapping
         axes = figure.add_subplot(rows, columns, index + 1, xlabel="step", title=name)
         values = np.array([line.get(name, np.nan) for line in lines], np.float64)
         axes.plot(steps, values, "o-", markersize=3)
-        if all(f"{name}_std" in line for line in lines):
-            deviations = np.array([line[f"{name}_std"] for line in lines])
+        ends = [end for end in ("_sampling_std", "_std") if all(name + end in line for line in lines)]
+        if ends:
+            deviations = np.array([line[name + ends[0]] for line in lines])
             axes.fill_between(steps, values - deviations, values + deviations, alpha=0.2)
         if name in real:
             axes.axhline(real[name], linestyle="--", linewidth=1, color="gray")

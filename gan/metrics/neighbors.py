@@ -5,7 +5,6 @@ because of the cancellation in |x|^2 + |y|^2 - 2 x.y. Results are rounded to flo
 distance in every block, and ties remain ties.
 """
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -25,6 +24,8 @@ VALUES = 2**24
 """The maximal number of values of features in a tile, 128 MiB in float64: tiles of long vectors have fewer rows."""
 BLOCK = 2**26
 """The maximal number of distances in memory at once: 256 MiB in float32."""
+LISTED = 32
+"""Nearest neighbors of each sample that are kept for the radii in halves of the samples."""
 ROWS = 2048
 """Queries that are compared on the device at once with a batch of references: see `nearest_on_device`."""
 
@@ -96,6 +97,61 @@ def radii(features: np.ndarray, ks: Sequence[int]) -> np.ndarray:
     return result
 
 
+def prdc_of_halves(
+    real: np.ndarray, fake: np.ndarray, kept: np.ndarray, *, manifold_k: int = 3, density_k: int = 5
+) -> Prdc:
+    """`prdc` of each of the parts of `fake` that the rows of `kept` bool [R, N] mark: the fields are float64 [R].
+
+    Every distance is computed once, whatever the number of parts. The radius of a sample in a part is found among its
+    LISTED nearest samples of the whole: a half has fewer than three of 32 once in eight million. In pairs of which the
+    distance is within the radius in each part, or in none, the parts are one matrix product.
+    """
+    real, fake = check_pair(real=real, fake=fake)
+    real_manifold, real_density = radii(real, (manifold_k, density_k))
+    of_parts = _radii_of_parts(fake, kept, manifold_k)
+    smallest, largest = np.where(kept, of_parts, np.inf).min(axis=0), of_parts.max(axis=0)
+    marks = kept.T.astype(np.float32)
+    in_real_manifold, contained = np.zeros(len(fake), bool), np.zeros(len(fake), np.int64)
+    recalled, covered = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)
+    for rows, distances in _blocks(real, fake, what="Computing precision, recall, density, coverage of halves"):
+        in_real_manifold |= (distances <= real_manifold[rows, None]).any(axis=0)
+        inside = distances < real_density[rows, None]
+        contained += np.count_nonzero(inside, axis=0)
+        covered += np.count_nonzero(inside.astype(np.float32) @ marks, axis=0)
+        found = (distances <= smallest[None]).astype(np.float32) @ marks > 0
+        left, right = np.nonzero((distances > smallest[None]) & (distances <= largest[None]))
+        pairs = distances[left, right]
+        for part, radius in enumerate(of_parts):
+            found[left[pairs <= radius[right]], part] = True
+        recalled += np.count_nonzero(found, axis=0)
+    counts = np.count_nonzero(kept, axis=1)
+    return Prdc(
+        precision=kept @ in_real_manifold.astype(np.float64) / counts,
+        recall=recalled / len(real),
+        density=kept @ contained.astype(np.float64) / (density_k * counts),
+        coverage=covered / len(real),
+    )
+
+
+def _radii_of_parts(features: np.ndarray, kept: np.ndarray, k: int) -> np.ndarray:
+    """The distance of each sample to its k-th nearest other one of its part: float32 [R, N]; -1 where it is in none."""
+    listed = min(LISTED, len(features) - 1)
+    indices, distances = np.empty((len(features), listed), np.int32), np.empty((len(features), listed), np.float32)
+    for rows, block in _blocks(features, features, what="Computing distances to neighbors"):
+        own = np.arange(rows.start, rows.stop)
+        block[own - rows.start, own] = np.inf
+        found = np.argpartition(block, listed - 1, axis=1)[:, :listed]
+        order = np.argsort(np.take_along_axis(block, found, axis=1), axis=1)
+        indices[rows] = np.take_along_axis(found, order, axis=1)
+        distances[rows] = np.take_along_axis(block, indices[rows], axis=1)
+    result = np.full(kept.shape, -1.0, np.float32)
+    for radius, marks in zip(result, kept, strict=True):
+        numbers = np.cumsum(marks[indices[marks]], axis=1)
+        place = np.where(numbers[:, -1] >= k, (numbers >= k).argmax(axis=1), listed - 1)
+        radius[marks] = distances[marks, place]
+    return result
+
+
 def nearest(queries: np.ndarray, references: np.ndarray, k: int = 1) -> Neighbors:
     """The k nearest of references [M, D] to each of queries [N, D], for example to detect memorized training images.
 
@@ -116,7 +172,7 @@ def nearest(queries: np.ndarray, references: np.ndarray, k: int = 1) -> Neighbor
     return Neighbors(indices, distances)
 
 
-def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray]) -> Neighbors:
+def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray], own: np.ndarray | None = None) -> Neighbors:
     """The nearest of references [M, D], which come in batches [m, D], to each of queries [N, D]: indices int [N, 1].
 
     As `nearest`, for many references: the products are float32 on the device, and no more than a batch of references
@@ -125,6 +181,7 @@ def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray]) -> Nei
 
     Args:
       batches: all of one size, but for the last, which may be smaller.
+      own: the index int [N] of each query among the references, which is not its own neighbor; None: none is there.
     """
     center = check_features(queries, "queries").mean(axis=0, dtype=np.float64)[None]
     indices, distances = np.full(len(queries), -1), np.full(len(queries), np.inf)
@@ -133,9 +190,10 @@ def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray]) -> Nei
         size = size or len(batch)
         padded = np.zeros((size, batch.shape[1]), np.float32)
         padded[: len(batch)] = batch - center
-        search = functools.partial(_nearest_in_batch, jnp.asarray(padded), len(batch))
-        found, squares = image_ops.in_batches(search, centered, min(ROWS, len(queries)))
-        (rows,) = np.nonzero(np.sqrt(np.maximum(squares, 0.0)) <= 1.01 * distances)  # all of the first batch
+        others = np.full(len(queries), -1) if own is None else own - first
+        found, squares = _search(centered, others, padded, len(batch))
+        is_nearer = np.sqrt(np.maximum(squares, 0.0)) <= 1.01 * distances  # all of the first batch
+        (rows,) = np.nonzero(is_nearer & np.isfinite(squares))
         exact = np.linalg.norm(np.float64(queries[rows]) - batch[found[rows]], axis=1)
         nearer = exact < distances[rows]
         indices[rows[nearer]], distances[rows[nearer]] = first + found[rows[nearer]], exact[nearer]
@@ -143,12 +201,25 @@ def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray]) -> Nei
     return Neighbors(indices[:, None], distances[:, None])
 
 
+def _search(queries: np.ndarray, own: np.ndarray, references: np.ndarray, count: int) -> list[np.ndarray]:
+    """`_nearest_in_batch` for all queries [N, D], ROWS at a time."""
+    references = jnp.asarray(references)
+    return image_ops.in_batches(
+        lambda rows: _nearest_in_batch(references, count, queries[rows], own[rows]),
+        np.arange(len(queries)), min(ROWS, len(queries)),
+    )  # fmt: skip
+
+
 @jax.jit
-def _nearest_in_batch(references: Array, count: int, queries: Array) -> tuple[Array, Array]:
-    """The index of the nearest of the first `count` references [m, D] to each query, and its squared distance: [N]."""
+def _nearest_in_batch(references: Array, count: int, queries: Array, own: Array) -> tuple[Array, Array]:
+    """The index of the nearest of the first `count` references [m, D] to each query, and its squared distance: [N].
+
+    The reference of index `own` int [N] is left out.
+    """
     products = jnp.matmul(queries, references.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(jnp.square(references), axis=1)[None] - 2.0 * products
-    squares = jnp.where(jnp.arange(len(references))[None] < count, squares, jnp.inf)
+    index = jnp.arange(len(references))[None]
+    squares = jnp.where((index < count) & (index != own[:, None]), squares, jnp.inf)
     return jnp.argmin(squares, axis=1), jnp.min(squares, axis=1) + jnp.sum(jnp.square(queries), axis=1)
 
 
