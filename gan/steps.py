@@ -16,7 +16,6 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.game import DiscriminatorOutput, Game
-from gan.penalties import DiscriminatorView, GeneratorView, Path
 from gan.rows import ALL, Rows
 from gan.schedules import Hyperparams
 from gan.state import Player, TrainState, example_keys, named_key
@@ -35,6 +34,7 @@ from gan.updates import (
     update_ema,
     update_running_stats,
 )
+from gan.views import DiscriminatorView, GeneratorView, Path
 
 Metrics = dict[str, Array]
 

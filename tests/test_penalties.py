@@ -8,7 +8,8 @@ from jax.test_util import check_grads
 
 from configs import default
 from gan import penalties
-from gan.penalties import PENALTIES, DiscriminatorView, GeneratorView, Path
+from gan.penalties import PENALTIES
+from gan.views import DiscriminatorView, GeneratorView, Path
 
 REAL, FAKE = jax.random.normal(jax.random.key(0), (2, 5, 2, 3, 1))
 KEYS = jax.random.split(jax.random.key(1), 5)
