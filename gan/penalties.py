@@ -95,6 +95,16 @@ def lecam_stats(view: DiscriminatorView) -> dict[str, Array]:
     return {"real": view.real_logits, "fake": view.fake_logits}
 
 
+def centering(view: DiscriminatorView) -> Array:
+    """(D(x) + D(G(z)))^2 of each pair, which holds the mean of D's logits at 0; the authors' weight is 0.01.
+
+    A relativistic loss is a function of D(x) - D(G(z)) alone, and leaves that mean free.
+
+    Reference: Lin et al. 2025, Adversarial Flow Models, arXiv:2511.22475 (`cp_scale` in the authors' code).
+    """
+    return jnp.square(view.real_logits + view.fake_logits)
+
+
 def bcr(view: DiscriminatorView) -> Array:
     """(D(x) - D(T(x)))^2 + (D(G(z)) - D(T(G(z))))^2, T a flip and a small shift; the authors' weight is 10.
 
@@ -170,6 +180,17 @@ def zcr_g(view: GeneratorView) -> Array:
     return -sum_of_squares(view.fake - view.generate(_neighbor(view)))
 
 
+def transport(view: GeneratorView) -> Array:
+    """The mean over the image of (G(z) - z)^2, for latents of the image's shape; the authors' weight is 0.2 to 0.005.
+
+    Of all maps from the latents to the same images, the one with the least mean is the optimal transport.
+
+    Reference: Lin et al. 2025, Adversarial Flow Models, arXiv:2511.22475 (`ot_scale` in the authors' code).
+    """
+    displacement = view.fake.reshape(len(view.fake), -1) - view.latent
+    return jnp.mean(jnp.square(displacement), axis=1)
+
+
 def ortho(view: GeneratorView) -> Array:
     """Sum over kernels W [in, out] of |W^T W (1 - I)|^2, the same for every example; the authors' weight is 1e-4.
 
@@ -195,6 +216,8 @@ class Penalty(NamedTuple):
     """Whether it differentiates by an example. Then no result of the player for an example may depend on others."""
     needs_class_logits: bool = False
     """Whether it needs a discriminator with class logits."""
+    needs_image_latents: bool = False
+    """Whether it needs latents with as many numbers as an image."""
     stats_fn: Callable[[Any], dict[str, Array]] | None = None
     """The player's view to the quantities, [B] each, whose running means are in `view.running_stats[name]`."""
     stat_names: tuple[str, ...] = ()
@@ -208,6 +231,7 @@ PENALTIES: Mapping[str, Penalty] = {
     "wgan_lp": Penalty("discriminator", wgan_lp, needs_input_gradient=True),
     "dragan": Penalty("discriminator", dragan, needs_input_gradient=True),
     "lecam": Penalty("discriminator", lecam, stats_fn=lecam_stats, stat_names=("real", "fake")),
+    "centering": Penalty("discriminator", centering),
     "bcr": Penalty("discriminator", bcr),
     "zcr_d": Penalty("discriminator", zcr_d),
     "ac_real": Penalty("discriminator", ac_real, needs_class_logits=True),
@@ -217,6 +241,7 @@ PENALTIES: Mapping[str, Penalty] = {
         "generator", path_length, needs_input_gradient=True, stats_fn=path_lengths, stat_names=("length",)
     ),
     "zcr_g": Penalty("generator", zcr_g),
+    "transport": Penalty("generator", transport, needs_image_latents=True),
     "ortho": Penalty("generator", ortho),
 }
 

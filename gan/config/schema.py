@@ -53,6 +53,8 @@ NAMED: Mapping[str, Any] = {"penalties": float, "schedules.penalties": str}
 ADDED: Mapping[str, Any] = {
     "loggers": ("tensorboard",), "data.mirror": False, "data.white": 0.0, "keep_every": 0, "initialize_from": "",
     "initialize_parts": ("generator", "discriminator", "ema"), "freeze": "",
+    "penalties.centering": 0.0, "schedules.penalties.centering": "",
+    "penalties.transport": 0.0, "schedules.penalties.transport": "",
 }  # fmt: skip
 """Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 
