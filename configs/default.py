@@ -88,6 +88,7 @@ def get_config() -> ConfigDict:
             # The weight of each penalty of gan/penalties.py; 0: off. r1, for example, weighs the mean of |grad D|^2.
             "penalties": penalties(),
             "gradient_estimator": "exact",  # of |grad D|^2 in r1 and r2: exact, finite_difference(sigma, every)
+            "normalize_gradient": False,  # whether D's gradient to G's images is divided by a running mean of its norm
             "weight_clip": 0.0,  # D's parameters are clipped to [-weight_clip, weight_clip]; 0: no clipping
             "top_k": 1.0,  # the fraction of G's images, those with the largest logits, from which G learns
             "augment": {

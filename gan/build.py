@@ -155,6 +155,7 @@ def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_clas
         adaptive_augment=bool(config.augment.target or config.schedules.augment.target),
         clips_weights=bool(config.weight_clip or config.schedules.weight_clip),
         selects_top=bool(config.top_k != 1 or config.schedules.top_k),
+        normalizes_gradient=config.normalize_gradient,
         gradient_estimator=specs.call(GRADIENT_ESTIMATORS, config.gradient_estimator, "config.gradient_estimator"),
         compute_dtype=lookup(COMPUTE_DTYPES, config.compute_dtype, "config.compute_dtype"),
     )
