@@ -15,6 +15,7 @@ from test_steps import assert_close, train_on
 from twins import jit
 
 from configs import toy
+from experiments.studies import transport_plans
 from gan import losses, state, steps, updates
 from gan.build import make_game
 from gan.io import checkpoint
@@ -148,3 +149,26 @@ def test_weights_of_zero_are_the_recipe_without_the_parts():
         ends.append(step(step(state.create(game, settings, seed=0), batches(game))[0], batches(game, seed=1))[0])
     assert_close(ends[0].generator.params, ends[1].generator.params, atol=1e-5)
     assert_close(ends[0].discriminator.params, ends[1].discriminator.params, atol=1e-5)
+
+
+def test_the_study_compares_with_the_exact_optimal_transport():
+    # In one dimension sorted values are matched, here 0 to 5 and 1 to 7: (25 + 36) / 2 instead of (49 + 16) / 2.
+    line = np.array([[0.0], [1.0]])
+    ends = np.array([[7.0], [5.0]])
+    np.testing.assert_array_equal(transport_plans.optimal_plan(line, ends), [[5.0], [7.0]])
+    assert transport_plans.cost(line, ends) == 32.5 and transport_plans.cost(line, ends[::-1]) == 30.5
+    # In the plane, a shift is the optimal transport of points to their shifted copies.
+    points = np.random.default_rng(0).standard_normal((50, 2))
+    shifted = points + np.array([3.0, 4.0])
+    np.testing.assert_array_equal(transport_plans.optimal_plan(points, shifted[::-1]), shifted)
+    np.testing.assert_allclose(transport_plans.cost(points, shifted), 25.0)
+
+
+@pytest.mark.parametrize("row", transport_plans.ROWS)
+def test_the_study_s_rows_have_the_parts_that_they_say(row):
+    config = transport_plans.configured("line4", row, 100, [])
+    game, weight = make_game(config, image_shape=(1, 1, 1)), config.penalties.transport
+    assert ("transport" in game.generator.penalties) == (row not in ("none", "centering, normalized"))
+    assert ("centering" in game.discriminator.penalties) == (row != "none")
+    assert game.normalizes_gradient == (row not in ("none", "0.05 without normalization"))
+    assert game.latent_size == 1 and (weight == float(row.split()[0]) if row[0] == "0" else weight in (0.0, 0.2))
