@@ -18,6 +18,7 @@ def penalties() -> dict:
         "wgan_lp": 0.0,  # of D: as wgan_gp, for gradients longer than 1 alone
         "dragan": 0.0,  # of D: (|grad D| - 1)^2 around real images; the authors' weight is 10
         "lecam": 0.0,  # of D: its distance to the running means of its logits; the authors' weight is 0.1 to 0.5
+        "centering": 0.0,  # of D: the square of D(x) + D(G(z)); the authors' weight is 0.01
         "bcr": 0.0,  # of D: its change when an image is flipped and shifted; the authors' weight is 10
         "zcr_d": 0.0,  # of D: its change when the latent of a generated image is; the authors' weight is 5
         "ac_real": 0.0,  # of D with a classifier: cross entropy of real images; the authors' weight is 1
@@ -25,6 +26,7 @@ def penalties() -> dict:
         "ac_gen": 0.0,  # of G, where D has a classifier: cross entropy of generated images
         "path_length": 0.0,  # of G: the deviation of the Jacobian's length from its mean; StyleGAN2's is 2
         "zcr_g": 0.0,  # of G: minus the change of an image when its latent is changed; the authors' weight is 0.5
+        "transport": 0.0,  # of G: the mean of (G(z) - z)^2, with latent.size=0; the authors' weight is 0.2 to 0.005
         "ortho": 0.0,  # of G: the overlap of the columns of its kernels; the authors' weight is 1e-4
     }
 
@@ -77,7 +79,7 @@ def get_config() -> ConfigDict:
                 "on_device": "auto",  # whether all examples are kept in device memory: auto, always, never
             },
             "latent": {
-                "size": 100,  # number of dimensions
+                "size": 100,  # number of dimensions; 0: as many as an image has numbers
                 "prior": "normal",  # normal(mean, sd, bound), uniform(low, high)
                 "share": False,  # whether the updates of G reuse the latents of D's, which saves a forward pass of G
             },
@@ -86,6 +88,7 @@ def get_config() -> ConfigDict:
             # The weight of each penalty of gan/penalties.py; 0: off. r1, for example, weighs the mean of |grad D|^2.
             "penalties": penalties(),
             "gradient_estimator": "exact",  # of |grad D|^2 in r1 and r2: exact, finite_difference(sigma, every)
+            "normalize_gradient": False,  # whether D's gradient to G's images is divided by a running mean of its norm
             "weight_clip": 0.0,  # D's parameters are clipped to [-weight_clip, weight_clip]; 0: no clipping
             "top_k": 1.0,  # the fraction of G's images, those with the largest logits, from which G learns
             "augment": {

@@ -138,15 +138,15 @@ def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_clas
     Raises `UserError` for an unknown name, a field that a network does not take, networks that do not fit the image,
     or options that contradict each other, before anything is compiled.
     """
-    if config.latent.size < 1:
-        raise UserError(f"config.latent.size={config.latent.size} must be at least 1")
+    if config.latent.size < 0:
+        raise UserError(f"config.latent.size={config.latent.size} must be at least 1, or 0: the size of the image")
     facts = {"image_shape": tuple(image_shape), "num_classes": num_classes}
     game = Game(
         generator=_player(config, "generator", facts),
         discriminator=_player(config, "discriminator", facts),
         loss=specs.call(LOSSES, config.loss, "config.loss"),
         prior=specs.call(PRIORS, config.latent.prior, "config.latent.prior"),
-        latent_size=config.latent.size,
+        latent_size=config.latent.size or math.prod(image_shape),
         output=lookup(OUTPUTS, config.output_activation, "config.output_activation"),
         **facts,
         share_latents=config.latent.share,
@@ -155,6 +155,7 @@ def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_clas
         adaptive_augment=bool(config.augment.target or config.schedules.augment.target),
         clips_weights=bool(config.weight_clip or config.schedules.weight_clip),
         selects_top=bool(config.top_k != 1 or config.schedules.top_k),
+        normalizes_gradient=config.normalize_gradient,
         gradient_estimator=specs.call(GRADIENT_ESTIMATORS, config.gradient_estimator, "config.gradient_estimator"),
         compute_dtype=lookup(COMPUTE_DTYPES, config.compute_dtype, "config.compute_dtype"),
     )

@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -269,6 +270,11 @@ def check_networks(config: ConfigDict, game: Game, examples: int) -> None:
                 raise UserError(
                     f"config.penalties.{penalty} needs config.discriminator.conditioning='classifier', "
                     f"and a dataset with labels"
+                )
+            if PENALTIES[penalty].needs_image_latents and game.latent_size != math.prod(game.image_shape):
+                raise UserError(
+                    f"config.penalties.{penalty} needs latents of the image's size, and config.latent.size="
+                    f"{game.latent_size}; expected: 0, for {math.prod(game.image_shape)}"
                 )
 
 

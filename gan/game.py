@@ -134,6 +134,8 @@ class Game:
     """Whether the discriminator's parameters are clipped after each update."""
     selects_top: bool = False
     """Whether the generator is trained on the share of its images with the largest logits (top-k training)."""
+    normalizes_gradient: bool = False
+    """Whether the gradient of G's loss with respect to its images is divided by a running mean of its norm."""
     gradient_estimator: Exact | FiniteDifference = Exact()
     """How R1 and R2 compute |grad D|^2."""
     compute_dtype: str = "float32"

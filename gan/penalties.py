@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gan.estimators import Critic, Exact, FiniteDifference, fold, normal, squared_gradient, sum_of_squares
+from gan.estimators import Critic, fold, normal, squared_gradient, sum_of_squares
+from gan.views import DiscriminatorView, GeneratorView, Path
 
 DECAY = 0.99
 """The part of a running mean that is kept at each update of its player (LeCam and path length: both papers' value)."""
@@ -29,66 +30,6 @@ DRAGAN_SD = 0.25
 
 ESTIMATED = ("r1", "r2")
 """The penalties whose |grad D|^2 is computed by `config.gradient_estimator`."""
-
-
-class DiscriminatorView(NamedTuple):
-    """The inputs of a penalty on the discriminator. A direct call needs only the fields that the penalty uses."""
-
-    critic: Critic
-    """Images to logits, with the augmentation and the random draws of the real images in this update."""
-    real: Array
-    """Real images [B, H, W, C], before any augmentation."""
-    fake: Array
-    """Generated images [B, H, W, C], before any augmentation."""
-    fake_critic: Critic | None = None
-    """As `critic`, with the random draws of the generated images; None: `critic`."""
-    keys: Array | None = None
-    """One PRNG key for each example, [B]."""
-    label: Array | None = None
-    real_logits: Array | None = None
-    fake_logits: Array | None = None
-    real_class_logits: Array | None = None
-    """Logits of the classes [B, K], from a discriminator that also classifies."""
-    fake_class_logits: Array | None = None
-    latent: Array | None = None
-    """The latents of the generated images, [B, Z]."""
-    generate: Callable[[Array], Array] | None = None
-    """Latents [B, Z] to images [B, H, W, C]."""
-    running_stats: Mapping[str, Any] = {}
-    """Running means by penalty and quantity: `running_stats[penalty][stat_name]`."""
-    estimator: Exact | FiniteDifference = Exact()
-    """How `r1` and `r2` compute |grad D|^2."""
-
-    def fake_critic_or_critic(self, *images_and_rows: Any) -> Array:
-        """The critic with the draws of the generated images."""
-        return (self.fake_critic or self.critic)(*images_and_rows)
-
-
-class Path(NamedTuple):
-    """A function that makes images, for the path length penalty, and the point where its gradient is taken."""
-
-    images: Callable[[Array], Array]
-    """[N, Z] or [N, L, W] to images [N, H, W, C]."""
-    start: Array
-    keys: Array
-    """One PRNG key for each image, [N]."""
-
-
-class GeneratorView(NamedTuple):
-    """The inputs of a penalty on the generator."""
-
-    generate: Callable[[Array], Array]
-    """Latents [B, Z] to images [B, H, W, C]."""
-    latent: Array
-    fake: Array
-    """The generated images of `latent`."""
-    keys: Array | None = None
-    params: Any = None
-    label: Array | None = None
-    fake_class_logits: Array | None = None
-    running_stats: Mapping[str, Any] = {}
-    path: Path | None = None
-    """The images as a function of an offset of the styles of G's layers; None: as a function of the latents."""
 
 
 def gradient_norm(critic: Critic, images: Array) -> Array:
@@ -152,6 +93,16 @@ def lecam(view: DiscriminatorView) -> Array:
 def lecam_stats(view: DiscriminatorView) -> dict[str, Array]:
     """The quantities whose running means LeCam uses: the logits, [B] each."""
     return {"real": view.real_logits, "fake": view.fake_logits}
+
+
+def centering(view: DiscriminatorView) -> Array:
+    """(D(x) + D(G(z)))^2 of each pair, which holds the mean of D's logits at 0; the authors' weight is 0.01.
+
+    A relativistic loss is a function of D(x) - D(G(z)) alone, and leaves that mean free.
+
+    Reference: Lin et al. 2025, Adversarial Flow Models, arXiv:2511.22475 (`cp_scale` in the authors' code).
+    """
+    return jnp.square(view.real_logits + view.fake_logits)
 
 
 def bcr(view: DiscriminatorView) -> Array:
@@ -229,6 +180,17 @@ def zcr_g(view: GeneratorView) -> Array:
     return -sum_of_squares(view.fake - view.generate(_neighbor(view)))
 
 
+def transport(view: GeneratorView) -> Array:
+    """The mean over the image of (G(z) - z)^2, for latents of the image's shape; the authors' weight is 0.2 to 0.005.
+
+    Of all maps from the latents to the same images, the one with the least mean is the optimal transport.
+
+    Reference: Lin et al. 2025, Adversarial Flow Models, arXiv:2511.22475 (`ot_scale` in the authors' code).
+    """
+    displacement = view.fake.reshape(len(view.fake), -1) - view.latent
+    return jnp.mean(jnp.square(displacement), axis=1)
+
+
 def ortho(view: GeneratorView) -> Array:
     """Sum over kernels W [in, out] of |W^T W (1 - I)|^2, the same for every example; the authors' weight is 1e-4.
 
@@ -254,6 +216,8 @@ class Penalty(NamedTuple):
     """Whether it differentiates by an example. Then no result of the player for an example may depend on others."""
     needs_class_logits: bool = False
     """Whether it needs a discriminator with class logits."""
+    needs_image_latents: bool = False
+    """Whether it needs latents with as many numbers as an image."""
     stats_fn: Callable[[Any], dict[str, Array]] | None = None
     """The player's view to the quantities, [B] each, whose running means are in `view.running_stats[name]`."""
     stat_names: tuple[str, ...] = ()
@@ -267,6 +231,7 @@ PENALTIES: Mapping[str, Penalty] = {
     "wgan_lp": Penalty("discriminator", wgan_lp, needs_input_gradient=True),
     "dragan": Penalty("discriminator", dragan, needs_input_gradient=True),
     "lecam": Penalty("discriminator", lecam, stats_fn=lecam_stats, stat_names=("real", "fake")),
+    "centering": Penalty("discriminator", centering),
     "bcr": Penalty("discriminator", bcr),
     "zcr_d": Penalty("discriminator", zcr_d),
     "ac_real": Penalty("discriminator", ac_real, needs_class_logits=True),
@@ -276,6 +241,7 @@ PENALTIES: Mapping[str, Penalty] = {
         "generator", path_length, needs_input_gradient=True, stats_fn=path_lengths, stat_names=("length",)
     ),
     "zcr_g": Penalty("generator", zcr_g),
+    "transport": Penalty("generator", transport, needs_image_latents=True),
     "ortho": Penalty("generator", ortho),
 }
 

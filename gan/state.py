@@ -14,6 +14,9 @@ from gan import penalties
 from gan.game import Game, initial_variables, named_key
 from gan.schedules import Hyperparams
 
+IMAGE_GRADIENT = "image_gradient"
+"""The name in `TrainState.running_stats` of the squared gradient of G's loss with respect to its images."""
+
 
 @struct.dataclass
 class Player:
@@ -57,7 +60,7 @@ class TrainState:
     discriminator: Player
     ema: GeneratorEMA
     running_stats: dict
-    """Running statistics of penalties and of an adaptive augmentation, by name."""
+    """Running statistics of penalties, of an adaptive augmentation and of the gradient of G's images, by name."""
 
 
 def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
@@ -83,6 +86,8 @@ def create(game: Game, hyperparams: Hyperparams, seed: int) -> TrainState:
 
 def _initial_running_stats(game: Game, hyperparams: Hyperparams) -> dict:
     running_stats = penalties.initial_running_stats(game.discriminator.penalties + game.generator.penalties)
+    if game.normalizes_gradient:
+        running_stats[IMAGE_GRADIENT] = {name: jnp.float32(0.0) for name in ("square", "weight")}
     if game.adaptive_augment:
         # p; and since p last changed: the sum of the mean signs of D's logits on real images, and the updates.
         running_stats["augment"] = {"p": hyperparams.augment.p, "signs": jnp.float32(0.0), "updates": jnp.int32(0)}

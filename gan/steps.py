@@ -16,7 +16,6 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.game import DiscriminatorOutput, Game
-from gan.penalties import DiscriminatorView, GeneratorView, Path
 from gan.rows import ALL, Rows
 from gan.schedules import Hyperparams
 from gan.state import Player, TrainState, example_keys, named_key
@@ -34,7 +33,9 @@ from gan.updates import (
     penalties_of,
     update_ema,
     update_running_stats,
+    with_normalized_gradient,
 )
+from gan.views import DiscriminatorView, GeneratorView, Path
 
 Metrics = dict[str, Array]
 
@@ -195,11 +196,18 @@ def _generator_objective(
     discriminator = state.discriminator
     discriminate = functools.partial(_discriminate, game, discriminator.params, draws, p)
     on_real = discriminate("real", discriminator.batch_stats, part["image"])
-    on_fake = discriminate("fake", discriminator.batch_stats, fake)
 
-    real_logits, fake_logits = gather_logits(axis_name, (on_real.logits, on_fake.logits))
-    losses = game.loss.generator(real_logits, fake_logits)
-    loss = mean_of_top(losses, fake_logits, hyperparams.top_k) if game.selects_top else jnp.mean(losses)
+    def adversarial(image: Array) -> tuple[Array, DiscriminatorOutput]:
+        on_fake = discriminate("fake", discriminator.batch_stats, image)
+        real_logits, fake_logits = gather_logits(axis_name, (on_real.logits, on_fake.logits))
+        losses = game.loss.generator(real_logits, fake_logits)
+        loss = mean_of_top(losses, fake_logits, hyperparams.top_k) if game.selects_top else jnp.mean(losses)
+        return loss, on_fake
+
+    if game.normalizes_gradient:
+        loss, on_fake, gradient_stats = with_normalized_gradient(adversarial, fake, state.running_stats, axis_name)
+    else:
+        (loss, on_fake), gradient_stats = adversarial(fake), {}
     view = GeneratorView(
         generate=functools.partial(_generate, game, variables, part["label"], key),
         latent=latent,
@@ -212,7 +220,7 @@ def _generator_objective(
         path=_style_path(game, variables, latent, draws) if game.has_styles else None,
     )
     penalty, terms, observed = penalties_of(game.generator, view, hyperparams, penalized)
-    return loss + penalty, (new_batch_stats, {"generator_loss": loss, **terms}, observed)
+    return loss + penalty, (new_batch_stats, {"generator_loss": loss, **terms}, observed | gradient_stats)
 
 
 def train_step(

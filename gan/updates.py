@@ -1,5 +1,6 @@
 """What both updates share: gradients by parts of a batch, lazy penalties, the optimizer, and running averages."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,11 @@ import optax
 from jax import Array
 
 from gan import augment
+from gan.estimators import sum_of_squares
 from gan.game import Game, PlayerSpec
 from gan.penalties import DECAY, PENALTIES
 from gan.schedules import Hyperparams, PlayerHyperparams
-from gan.state import GeneratorEMA, Player, TrainState
+from gan.state import IMAGE_GRADIENT, GeneratorEMA, Player, TrainState
 
 Batch = dict[str, Array]
 
@@ -20,6 +22,10 @@ ADAPT_EVERY = 4
 """Updates of the discriminator between two changes of an adaptive augmentation's probability."""
 TINY = 1e-12
 """What keeps the relative update of parameters that are all zero finite."""
+DECAYS = {IMAGE_GRADIENT: 0.9}
+"""The part of a running mean that is kept at each update, by the name of the statistics; of all others it is DECAY."""
+FLAT = 1e-8
+"""Added to the norm of a gradient, which is zero where D is constant (the authors' value)."""
 
 
 def gradient_of(
@@ -151,6 +157,32 @@ def mean_of_top(losses: Array, logits: Array, share: Array) -> Array:
     return jnp.sum(jnp.where(rank < count, losses, 0.0)) / count
 
 
+def with_normalized_gradient(
+    loss: Callable[[Array], tuple[Array, Any]], image: Array, running_stats: dict, axis_name: str | None
+) -> tuple[Array, Any, dict]:
+    """`loss(image)`, of which the gradient by the images [B, H, W, C] is normalized, and what is observed for that.
+
+    `loss` returns a scalar and anything else. The gradient of the latter is as it was.
+
+    Let e be B times that gradient at one image, of n numbers, and v the running mean of the batch's mean |e|^2, this
+    batch included. Then e / sqrt(n v) takes the place of e. Its root mean square is 1 / n, that of the gradient of a
+    mean over the image, such as `penalties.transport`: the two keep their proportion however steep D is.
+
+    Both running means start at zero, and v is that of |e|^2 over that of 1: at the first update it is the mean of the
+    first batch. The authors' code has no such correction, and its first e is sqrt(10) times as long.
+
+    Reference: Lin et al. 2025, Adversarial Flow Models, arXiv:2511.22475 (`grad_norm.py` in the authors' code).
+    """
+    (value, other), gradient = jax.value_and_grad(loss, has_aux=True)(image)
+    square = jnp.mean(sum_of_squares(len(image) * gradient))
+    observed = {IMAGE_GRADIENT: {"square": mean_over_devices(axis_name, square), "weight": jnp.float32(1.0)}}
+    sums = update_running_stats(running_stats, observed)[IMAGE_GRADIENT]
+    numbers = math.prod(image.shape[1:])
+    scale = 1.0 / (jnp.sqrt(numbers * sums["square"] / sums["weight"]) + FLAT)
+    value, gradient, fixed = jax.lax.stop_gradient((value, scale * gradient, image))
+    return value + jnp.sum(gradient * (image - fixed)), other, observed
+
+
 def update_ema(ema: GeneratorEMA, generator: Player, images: Array, halflife: Array) -> GeneratorEMA:
     """The exponential moving average after `images` more: ema + (1 - 2^(-images / halflife)) (generator - ema).
 
@@ -167,11 +199,13 @@ def update_ema(ema: GeneratorEMA, generator: Player, images: Array, halflife: Ar
 
 
 def update_running_stats(running_stats: dict, observed: dict) -> dict:
-    """Running means of a penalty's statistics after one more observation of each."""
-    return running_stats | {
-        name: jax.tree.map(lambda old, new: old + (1.0 - DECAY) * (new - old), running_stats[name], means)
-        for name, means in observed.items()
-    }
+    """Running means of statistics, such as a penalty's, after one more observation of each."""
+
+    def updated(name: str, means: Any) -> Any:
+        decay = DECAYS.get(name, DECAY)
+        return jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), running_stats[name], means)
+
+    return running_stats | {name: updated(name, means) for name, means in observed.items()}
 
 
 def augment_probability(game: Game, state: TrainState, hyperparams: Hyperparams) -> Array:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = ["errors", "rows", "estimators", "config", "parallel", "io"]
+BASE = ["errors", "rows", "estimators", "views", "config", "parallel", "io"]
 """From the bottom up: mistakes of the user's, configs, devices and processes, files of a run."""
 LEAVES = {"augment", "data", "losses", "metrics", "networks", "optimizers", "penalties"}
 CORE = [

@@ -68,6 +68,10 @@ def configured(network, loss, penalty, augment, optimizer, conditioning):
     config.batch_size, config.latent.size, config.loss = BATCH, 9 if "concat" in conditioning else 8, loss
     penalty, _, estimator = penalty.partition(ESTIMATOR)
     config.gradient_estimator = estimator or "exact"
+    if penalty and PENALTIES[penalty].needs_image_latents:
+        config.latent.size = 0
+        if network == "conv_gan" and conditioning[0] == "concat":  # 784 numbers and 3 of the label are no multiple of 4
+            config.generator.conditioning = "embedding"
     if penalty:
         config.penalties[penalty] = 0.1
     if augment != "none":

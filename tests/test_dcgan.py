@@ -1,5 +1,7 @@
 """gan.networks.dcgan: the published parameter counts, any size, any channels."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from configs import dcgan
 from gan import data
 from gan.build import make_game
+from gan.errors import UserError
 from gan.game import parameter_count
 from gan.inference import sampling
 from gan.networks.dcgan import Discriminator, Generator, stage_sizes
@@ -39,6 +42,40 @@ def test_any_height_width_and_channels(shape):
     image, logits = jax.eval_shape(play, jax.random.key(0))
     assert image.shape == (2, *shape)
     assert logits.shape == (2,)
+
+
+@pytest.mark.parametrize("shape, labels", [((28, 28, 1), 0), ((33, 17, 3), 5)])
+def test_a_latent_may_be_an_image(shape, labels):
+    module = Generator(shape, labels, width=4, depth=2, image_latent=True, conditioning="concat" if labels else "none")
+    latent, label = jnp.zeros((2, math.prod(shape))), jnp.zeros(2, jnp.int32)
+    image, _ = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), latent, label, False))
+    assert image.shape == (2, *shape)
+    # Down: C+K to 4 and 4 to 8 channels; up: 8 to 4, and the 4 + 4 joined at half the size to C; 2 * (4 + 8 + 4) of BN.
+    channels = shape[-1]
+    assert count(module, latent) == 16 * ((channels + labels) * 4 + 4 * 8 + 8 * 4 + 8 * channels) + 2 * (4 + 8 + 4)
+
+
+def test_a_pixel_of_an_image_latent_reaches_the_pixels_around_it():
+    module = Generator((16, 16, 1), width=4, depth=1, batch_norm=False, image_latent=True, kernel_init="normal(0.5)")
+    latent = jax.random.normal(jax.random.key(1), (1, 256))
+    variables = module.init(jax.random.key(0), latent, None, False)
+    gradient = jax.grad(lambda z: module.apply(variables, z, None, False)[0, 8, 8, 0])(latent).reshape(16, 16)
+    rows, columns = jnp.nonzero(gradient)
+    # A pixel is of two by two transposed kernels, and each of these of four pixels: 6 by 6.
+    assert {int(x) for x in rows} | {int(x) for x in columns} <= set(range(5, 12)) and len(rows) > 8
+
+
+@pytest.mark.parametrize(
+    "latent, conditioning, line",
+    [
+        (jnp.zeros((2, 63)), "none", "image_latent=True needs latents of the image's size, 64; expected: .*size=0"),
+        (jnp.zeros((2, 64)), "concat_embedding", "concat_embedding' has no meaning with image_latent=True"),
+    ],
+)
+def test_a_latent_that_is_no_image_is_one_line(latent, conditioning, line):
+    module = Generator((8, 8, 1), 3, image_latent=True, conditioning=conditioning)
+    with pytest.raises(UserError, match=line):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), latent, jnp.zeros(2, jnp.int32), False))
 
 
 def test_stages_end_at_about_four_pixels():

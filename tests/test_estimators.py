@@ -20,8 +20,8 @@ from gan.errors import UserError
 from gan.estimators import Exact, finite_difference, squared_gradient
 from gan.game import initial_variables
 from gan.io import workdir
-from gan.penalties import DiscriminatorView
 from gan.rows import ALL, Rows
+from gan.views import DiscriminatorView
 
 discriminator_step = jax.jit(steps.discriminator_step, static_argnames="game")
 

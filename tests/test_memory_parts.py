@@ -66,7 +66,7 @@ class Styled(nn.Module):
         return nn.Dense(4)(jnp.tanh(styles[:, 0]) * styles[:, 1]).reshape(-1, 2, 2, 1)
 
 
-QUICK = ("penalties", "batch normalization", "averages", "groups")
+QUICK = ("penalties", "batch normalization", "averages", "groups", "normalized")
 CASES = {
     "penalties": (
         "discriminator",
@@ -88,6 +88,7 @@ CASES = {
     "averages": ("generator", small(loss=losses.relativistic_average()), "the loss compares"),
     "contrast": ("discriminator", small(loss=losses.dual_contrastive()), "the loss compares"),
     "top k": ("generator", small(selects_top=True), "top_k"),
+    "normalized": ("generator", small(normalizes_gradient=True), "normalize_gradient divides"),
     "paths": ("generator", small(generator={"penalties": ("path_length",)}), ""),
     "paths of styles": (
         "generator",

@@ -8,7 +8,8 @@ from jax.test_util import check_grads
 
 from configs import default
 from gan import penalties
-from gan.penalties import PENALTIES, DiscriminatorView, GeneratorView, Path
+from gan.penalties import PENALTIES
+from gan.views import DiscriminatorView, GeneratorView, Path
 
 REAL, FAKE = jax.random.normal(jax.random.key(0), (2, 5, 2, 3, 1))
 KEYS = jax.random.split(jax.random.key(1), 5)
@@ -104,6 +105,20 @@ def test_lecam_penalizes_distances_to_the_other_mean():
     )  # fmt: skip
     # (1 + 0.5)^2 + (-1 - 0.5)^2 = 4.5 and (2 + 0.5)^2 + (0 - 0.5)^2 = 6.5.
     np.testing.assert_allclose(penalties.lecam(view), [4.5, 6.5])
+
+
+def test_centering_penalizes_the_sum_of_a_pair_of_logits():
+    view = DiscriminatorView(linear, REAL, FAKE, real_logits=jnp.array([1.0, 2.0]), fake_logits=jnp.array([-1.0, 3.0]))
+    # (1 - 1)^2 = 0 and (2 + 3)^2 = 25: the difference, which a relativistic loss uses, does not matter.
+    np.testing.assert_allclose(penalties.centering(view), [0.0, 25.0])
+
+
+def test_transport_is_the_mean_square_of_the_displacement():
+    latent = jnp.arange(12, dtype=jnp.float32).reshape(2, 6)
+    moved = latent.at[0, 4].add(3.0).at[1].add(-2.0)
+    view = GeneratorView(None, latent, moved.reshape(2, 2, 3, 1))
+    # One of six numbers moves by 3: 9 / 6. All move by -2: 4.
+    np.testing.assert_allclose(penalties.transport(view), [1.5, 4.0])
 
 
 def test_consistency_is_zero_for_an_invariant_critic():

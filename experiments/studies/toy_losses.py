@@ -44,7 +44,7 @@ SAMPLES = 2500
 
 WEIGHTS = {
     "wgan_gp": 10.0, "wgan_lp": 10.0, "dragan": 10.0, "lecam": 0.3, "zcr_d": 5.0, "path_length": 2.0,
-    "zcr_g": 0.5, "ortho": 1e-4,
+    "zcr_g": 0.5, "ortho": 1e-4, "centering": 0.01, "transport": 0.05,
 }  # fmt: skip
 """The authors' weights. R1 and R2 have the weight of configs/toy.py, and all other penalties 1."""
 
@@ -128,6 +128,17 @@ def train(config: ConfigDict, images: Array, labels: Array, seeds: Array) -> Arr
 def _train_one(
     game: Game, schedule, batch_size: int, num_steps: int, images: Array, labels: Array, seed: Array
 ) -> Array:
+    trained = last_state(game, schedule, batch_size, num_steps, images, labels, seed)
+    keys = state.example_keys(state.named_key(jax.random.key(seed), "sample"), jnp.arange(SAMPLES))
+    label = jnp.zeros(SAMPLES, jnp.int32)
+    points, _ = game.generate(trained.ema.variables, game.latents(keys), label, train=False)
+    return points.reshape(SAMPLES, 2)
+
+
+def last_state(
+    game: Game, schedule, batch_size: int, num_steps: int, images: Array, labels: Array, seed: Array
+) -> state.TrainState:
+    """The state after all steps of a run, which can be compiled as a whole."""
     shape = {"batches": game.discriminator.steps, "batch_size": batch_size}
     rows = jnp.broadcast_to(jnp.arange(batch_size, dtype=jnp.int32), tuple(shape.values()))
 
@@ -135,11 +146,7 @@ def _train_one(
         batches = data.gather(images, labels, seed=seed, step=current.step, **shape) | {"row": rows}
         return steps.train_step(current, batches, schedule(current.images), game=game)[0], None
 
-    trained, _ = jax.lax.scan(step, state.create(game, schedule(0), seed), length=num_steps)
-    keys = state.example_keys(state.named_key(jax.random.key(seed), "sample"), jnp.arange(SAMPLES))
-    label = jnp.zeros(SAMPLES, jnp.int32)
-    points, _ = game.generate(trained.ema.variables, game.latents(keys), label, train=False)
-    return points.reshape(SAMPLES, 2)
+    return jax.lax.scan(step, state.create(game, schedule(0), seed), length=num_steps)[0]
 
 
 def sample_metrics(points: np.ndarray, distribution: str) -> dict[str, float] | None:

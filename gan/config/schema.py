@@ -32,7 +32,8 @@ FIELDS: Mapping[str, Any] = {
     "data.crop": str, "data.mirror": bool, "data.skip_broken": bool, "data.white": float,
     "data.on_device": str,
     "latent.size": int, "latent.prior": str, "latent.share": bool,
-    "output_activation": str, "loss": str, "gradient_estimator": str, "weight_clip": float, "top_k": float,
+    "output_activation": str, "loss": str, "gradient_estimator": str, "normalize_gradient": bool,
+    "weight_clip": float, "top_k": float,
     "augment.policy": str, "augment.p": float, "augment.target": float, "augment.ada_images": float,
     "discriminator_steps": int, "generator_steps": int, "compute_dtype": str, "ema_halflife": float,
     **{f"{player}.{name}": kind for player, (name, kind) in itertools.product(PLAYERS, PLAYER.items())},
@@ -54,6 +55,8 @@ NAMED: Mapping[str, Any] = {"penalties": float, "schedules.penalties": str}
 ADDED: Mapping[str, Any] = {
     "loggers": ("tensorboard",), "data.mirror": False, "data.white": 0.0, "keep_every": 0, "initialize_from": "",
     "initialize_parts": ("generator", "discriminator", "ema"), "freeze": "", "evaluation.error_bars": 0,
+    "normalize_gradient": False, "penalties.centering": 0.0, "schedules.penalties.centering": "",
+    "penalties.transport": 0.0, "schedules.penalties.transport": "",
 }  # fmt: skip
 """Fields that came later than the first runs of this format, and what a run without the field had in its place."""
 

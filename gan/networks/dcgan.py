@@ -10,6 +10,7 @@ import math
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -44,10 +45,14 @@ class Generator(nn.Module):
     A dense layer to the smallest size with width * 2^(depth - 1) channels, then transposed convolutions, each but the
     last with batch normalization and ReLU. Convolutions before a normalization have no bias, as in the authors' code;
     neither has the last one.
+
+    With `image_latent` the latent, with as many numbers as the image, is an image of this shape. The convolutions of D
+    take the place of the dense layer, with ReLU, and their channels are joined to those of the transposed convolutions
+    at each size, as in a U-Net (Ronneberger et al. 2015, arXiv:1505.04597). A one-hot label is K constant channels.
     """
 
     styles: ClassVar[bool] = False
-    latent_layers: ClassVar[str] = "Dense_0"
+    latent_layers: ClassVar[str] = "Dense_0|Conv_0"
     batch_independent_stats: ClassVar[frozenset[str]] = frozenset()
 
     image_shape: tuple[int, int, int]
@@ -56,6 +61,7 @@ class Generator(nn.Module):
     depth: int = 0
     kernel_init: str = "normal(0.02)"
     batch_norm: bool = True
+    image_latent: bool = False
     conditioning: str = "none"
     axis_name: str | None = None
 
@@ -70,9 +76,15 @@ class Generator(nn.Module):
 
         features = self.width * 2 ** (depth - 1)
         height, width = sizes[depth]
-        latent = LabelledLatent(self.num_classes, self.conditioning)(latent, label)
-        x = nn.Dense(height * width * features, use_bias=not self.batch_norm, kernel_init=init)(latent)
-        x = normalize(x.reshape(-1, height, width, features))
+        latent, joined = LabelledLatent(self.num_classes, self.conditioning)(latent, label), []
+        if self.image_latent:
+            x = _as_image(latent, self.image_shape, self.conditioning)
+            for stage in range(depth):
+                layer = Conv(self.width * 2**stage, (4, 4), stride=2, use_bias=not self.batch_norm, kernel_init=init)
+                joined.append(x := normalize(layer(x)))
+        else:
+            x = nn.Dense(height * width * features, use_bias=not self.batch_norm, kernel_init=init)(latent)
+            x = normalize(x.reshape(-1, height, width, features))
         for stage in range(depth - 1, 0, -1):
             x = ConvTranspose(
                 self.width * 2 ** (stage - 1),
@@ -83,6 +95,7 @@ class Generator(nn.Module):
                 kernel_init=init,
             )(x)
             x = normalize(x)
+            x = jnp.concatenate([x, joined[stage - 1]], axis=-1) if self.image_latent else x
         channels = self.image_shape[2]
         return ConvTranspose(channels, (4, 4), stride=2, output_size=sizes[0], use_bias=False, kernel_init=init)(x)
 
@@ -126,6 +139,24 @@ class Discriminator(nn.Module):
         x = x.reshape(len(x), -1)
         logit = nn.Dense(1, use_bias=False, kernel_init=init)(x)[:, 0]
         return LabelledLogit(self.num_classes, self.conditioning, init)(logit, x, label)
+
+
+def _as_image(latent: Array, image_shape: tuple[int, int, int], conditioning: str) -> Array:
+    """A latent of an image's size [B, H W C + K] to [B, H, W, C + K]: what follows the image is constant channels."""
+    size = math.prod(image_shape)
+    if conditioning == "concat_embedding":
+        raise UserError(
+            "config.generator.conditioning='concat_embedding' has no meaning with image_latent=True; expected: none, "
+            "concat, embedding"
+        )
+    if latent.shape[-1] < size or conditioning != "concat" and latent.shape[-1] > size:
+        raise UserError(
+            f"config.generator.image_latent=True needs latents of the image's size, {size}; expected: "
+            f"config.latent.size=0"
+        )
+    image, others = latent[:, :size].reshape(-1, *image_shape), latent[:, size:]
+    constant = jnp.broadcast_to(others[:, None, None], (len(latent), *image_shape[:2], others.shape[-1]))
+    return jnp.concatenate([image, constant], axis=-1)
 
 
 def _scale_init(key: Array, shape: tuple[int, ...], dtype) -> Array:

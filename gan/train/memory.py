@@ -123,6 +123,8 @@ def what_parts_change(game: Game) -> str:
         return "the loss compares the examples of a batch with each other"
     if game.selects_top:
         return "top_k selects from the images of a batch"
+    if game.normalizes_gradient:
+        return "normalize_gradient divides by a norm that each part of a batch has a share in"
     if "path_length" in game.generator.penalties and game.has_styles:
         return "penalties.path_length is taken at every second example of a batch"
     return ""
