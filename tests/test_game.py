@@ -169,7 +169,7 @@ def test_truncation_draws_again_what_lies_beyond_it_or_is_the_generators_own():
     with pytest.raises(UserError, match="^truncation=0.5 needs latents from a normal distribution"):
         build(latent__prior="uniform").truncated(0.5)
     for wrong in (0.0, -1.0, float("nan")):
-        with pytest.raises(UserError, match="must be above 0"):
+        with pytest.raises(UserError, match="expected: a number above 0"):
             game.truncated(wrong)
 
     class Styled(nn.Module):
