@@ -31,12 +31,15 @@ ROWS = 2048
 
 
 class Prdc(NamedTuple):
-    """Precision and density measure generated samples, recall and coverage real ones. Density may exceed 1."""
+    """Precision and density measure generated samples, recall and coverage real ones. Density may exceed 1.
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    A number each, or float64 [P] of P parts of the generated samples.
+    """
+
+    precision: float | np.ndarray
+    recall: float | np.ndarray
+    density: float | np.ndarray
+    coverage: float | np.ndarray
 
 
 class Neighbors(NamedTuple):
@@ -203,9 +206,9 @@ def nearest_on_device(queries: np.ndarray, batches: Iterable[np.ndarray], own: n
 
 def _search(queries: np.ndarray, own: np.ndarray, references: np.ndarray, count: int) -> list[np.ndarray]:
     """`_nearest_in_batch` for all queries [N, D], ROWS at a time."""
-    references = jnp.asarray(references)
+    on_device = jnp.asarray(references)
     return image_ops.in_batches(
-        lambda rows: _nearest_in_batch(references, count, queries[rows], own[rows]),
+        lambda rows: _nearest_in_batch(on_device, count, queries[rows], own[rows]),
         np.arange(len(queries)), min(ROWS, len(queries)),
     )  # fmt: skip
 

@@ -125,4 +125,4 @@ def _direction_blocks(
 def _projected(us: np.ndarray, features: np.ndarray) -> np.ndarray:
     """us [K, D] features^T [D, N] in float64, of COLUMNS dimensions at a time."""
     columns = [slice(start, start + COLUMNS) for start in range(0, features.shape[1], COLUMNS)]
-    return sum(us[:, part] @ features[:, part].T.astype(np.float64) for part in columns)
+    return sum((us[:, part] @ features[:, part].T.astype(np.float64) for part in columns), np.zeros(()))
