@@ -13,7 +13,7 @@ import runs
 
 from gan import data
 from gan.errors import UserError
-from gan.evaluation import command, memorization, warnings
+from gan.evaluation import command, memorization, reference, warnings
 from gan.evaluation import evaluator as evaluators
 from gan.evaluation.options import evaluation_options
 from gan.inference import model, sampling
@@ -45,6 +45,19 @@ def test_real_images_have_better_metrics_than_noise(digits):
     assert baseline["fd_classifier"] < 0.05 * noise_metrics["fd_classifier"]
     assert baseline["modes"] == 10 and baseline["precision"] > 0.95 and noise_metrics["precision"] < 0.2
     assert abs(baseline["kd_classifier"]) < 0.05 * noise_metrics["kd_classifier"]
+
+
+@pytest.mark.parametrize("metrics, computed", [(("frechet",), 200), (("frechet", "memorization"), 1797)])
+def test_features_of_all_training_images_are_computed_only_for_a_search(metrics, computed, monkeypatch):
+    found = []
+
+    def count(extractor, dataset, rows):
+        found.append(len(rows))
+        return reference.cached_features(extractor, dataset, rows)
+
+    monkeypatch.setattr(memorization, "cached_features", count)
+    create(runs.config(**EVALUATION | {"evaluation.metrics": metrics})).real_baseline()
+    assert found == [computed]
 
 
 def test_shuffled_pixels_increase_the_distance(digits):

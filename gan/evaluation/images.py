@@ -55,7 +55,8 @@ class ImageEvaluator:
         self._extractor = features.extractor(text, info, "config.evaluation.extractor")
         reference.check_size(self._extractor, options, real)
         self._reference = cached_features(self._extractor, real.reference, real.rows)
-        self._training_images = TrainingImages(self._extractor, real, self._reference)
+        is_searched = not self._metrics.isdisjoint(("memorization", "authenticity"))
+        self._training_images = TrainingImages(self._extractor, real, self._reference, is_searched=is_searched)
         self._measures = Measures(
             self._metrics, self._extractor.name, self._reference, self._training_images,
             has_equal_modes=self._is_stacked, seed=seed,

@@ -42,11 +42,13 @@ class Pairs(NamedTuple):
 class TrainingImages:
     """All training images of a run, among which the nearest to samples are searched for.
 
-    Distances are those of features. The reference images are the held-out ones.
+    Distances are those of features. The reference images are the held-out ones. With `is_searched` False no metric
+    needs the features of all training images, and they are not computed.
     """
 
-    def __init__(self, extractor: Extractor, real: RealData, reference: Features):
+    def __init__(self, extractor: Extractor, real: RealData, reference: Features, *, is_searched: bool = True):
         self._extractor, self._real, self._reference = extractor, real, reference
+        self._is_searched = is_searched
 
     def __len__(self) -> int:
         return len(self._real.training)
@@ -77,7 +79,7 @@ class TrainingImages:
 
     def read(self, rows: np.ndarray) -> Features:
         """The features and labels of the training images `rows`."""
-        if self._extractor.is_cheap:
+        if self._extractor.is_cheap or not self._is_searched:
             return cached_features(self._extractor, self._real.training, rows)
         return Features(self._features.features[rows], self._features.labels[rows])
 
