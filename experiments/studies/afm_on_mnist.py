@@ -2,8 +2,7 @@
 
 The recipe of configs/afm.py:mnist, and the same networks, loss, penalties of D's gradient and rates without its parts:
 without the transport term, and without any of centering, normalization and transport. `vector` has no part either, and
-the generator of DCGAN with latents of 100 numbers in place of the U-Net. Everything that makes the images is then the
-same but for the part in question. Lin et al. 2025, arXiv:2511.22475.
+the generator of DCGAN with latents of 100 numbers in place of the U-Net. Lin et al. 2025, arXiv:2511.22475.
 
 python -m experiments.sweep experiments/studies/afm_on_mnist.py --workdir=runs/afm_on_mnist
 """
