@@ -53,8 +53,8 @@ def _learn_mnist(config: ConfigDict) -> None:
     default.use_mnist(config)
     _use_images(config, width=16, learning_rate=1e-3)
     config.generator.learning_rate = 2e-3
-    # With sigma 0.01 on every fourth of 64 images and beta2 of 0.9, D became flat within 400 steps. All 64 images are as
-    # many as a quarter of the authors' 256.
+    # With sigma 0.01 on every fourth of 64 images and beta2 of 0.9, D became flat within 400 steps. All 64 are as many
+    # as a quarter of the authors' 256.
     config.gradient_estimator = "finite_difference(0.1)"
     config.generator.beta2 = config.discriminator.beta2 = 0.99
     config.ema_halflife = 20_000.0
