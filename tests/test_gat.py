@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from players import first_step, largest_move
 from twins import check_same, drawn, jit
 
 from configs import gat as configs
@@ -348,3 +349,18 @@ def test_the_hyperparameters_of_the_paper(preset, rate):
     assert config.steps == 150_000 and config.batch_size == 512
     augment = specs.call(AUGMENTS, config.augment.policy, "config.augment.policy").transform
     assert augment.parts == ("color", "translation", "cutout", "flip") and augment.color == 0.5
+
+
+def test_the_first_step_of_the_cifar_recipe_is_finite_and_changes_both_players():
+    config = configs.get_config("cifar10")
+    for player in (config.generator, config.discriminator):
+        player.update({"width": 8, "depth": 2, "heads": 1, "levels": 2, "patch_size": 4})
+    config.discriminator.label_width = 4
+    game = make_game(config, image_shape=(8, 8, 3), num_classes=10)
+    before, after, metrics = first_step(game, make_schedules(config)(0))
+    assert all(np.isfinite(value) for value in metrics.values()) and metrics["r1"] > 0 and metrics["r2"] > 0
+    for player in ("generator", "discriminator"):
+        # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
+        np.testing.assert_allclose(largest_move(before, after, player), 4e-4, rtol=0.1)
+    moved = np.abs(after.generator.batch_stats[STYLE_MEAN]).max(axis=1)
+    assert moved[0] > 0 and not moved[1:].any()  # all labels are 0
