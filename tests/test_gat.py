@@ -44,7 +44,7 @@ LATENT, LABEL = jax.random.normal(jax.random.key(0), (4, 6)), jnp.array([2, 0, 2
         # D: 12 blocks, 48*384 + 3*384, 384*2048 + 2048, 10*2048 + 2 (2048^2 + 2048).
         ("cifar10", (32, 32, 3), 10, 29_186_992, 30_522_496),
         # 12 blocks of width 768, patches of 16 pixels: 4 times 768^2 + 768 + 768*48 + 48; 192*768 for D.
-        ("imagenet64", (64, 64, 3), 1000, 116_643_520, 97_233_664),
+        pytest.param("imagenet64", (64, 64, 3), 1000, 116_643_520, 97_233_664, marks=pytest.mark.slow),
         # Ours: 4 blocks of width 96, 128*96 + 96^2 + 2*96, 10*64, 4 times 96^2 + 96 + 96*49 + 49.
         # D: 4 blocks, 196*96 + 3*96, 96*96 + 96, 10*96 + 2 (96^2 + 96).
         ("small", (28, 28, 1), 10, 674_116, 496_064),
@@ -351,6 +351,7 @@ def test_the_hyperparameters_of_the_paper(preset, rate):
     assert augment.parts == ("color", "translation", "cutout", "flip") and augment.color == 0.5
 
 
+@pytest.mark.slow  # tests/test_combinations.py trains this network too
 def test_the_first_step_of_the_cifar_recipe_is_finite_and_changes_both_players():
     config = configs.get_config("cifar10")
     for player in (config.generator, config.discriminator):
