@@ -74,7 +74,7 @@ def test_jax_alone_runs_the_program(names, alone, tmp_path):
                 np.testing.assert_allclose(found["images"].astype(int), model.to_uint8(values[:size]), atol=1)
 
 
-@pytest.mark.parametrize("name, labels", [("stylegan2", [0, 0]), ("gat", [2, 0])])
+@pytest.mark.parametrize("name, labels", [("stylegan2", [0, 0]), pytest.param("gat", [2, 0], marks=pytest.mark.slow)])
 def test_the_truncation_of_styles_is_in_the_program(name, labels):
     model = families.model(name)
     latents, labels = model.latents(2), jnp.asarray(labels, jnp.int32)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from players import first_step, largest_move
 from twins import check_same, drawn, jit
 
 from configs import gat as configs
@@ -43,7 +44,7 @@ LATENT, LABEL = jax.random.normal(jax.random.key(0), (4, 6)), jnp.array([2, 0, 2
         # D: 12 blocks, 48*384 + 3*384, 384*2048 + 2048, 10*2048 + 2 (2048^2 + 2048).
         ("cifar10", (32, 32, 3), 10, 29_186_992, 30_522_496),
         # 12 blocks of width 768, patches of 16 pixels: 4 times 768^2 + 768 + 768*48 + 48; 192*768 for D.
-        ("imagenet64", (64, 64, 3), 1000, 116_643_520, 97_233_664),
+        pytest.param("imagenet64", (64, 64, 3), 1000, 116_643_520, 97_233_664, marks=pytest.mark.slow),
         # Ours: 4 blocks of width 96, 128*96 + 96^2 + 2*96, 10*64, 4 times 96^2 + 96 + 96*49 + 49.
         # D: 4 blocks, 196*96 + 3*96, 96*96 + 96, 10*96 + 2 (96^2 + 96).
         ("small", (28, 28, 1), 10, 674_116, 496_064),
@@ -348,3 +349,19 @@ def test_the_hyperparameters_of_the_paper(preset, rate):
     assert config.steps == 150_000 and config.batch_size == 512
     augment = specs.call(AUGMENTS, config.augment.policy, "config.augment.policy").transform
     assert augment.parts == ("color", "translation", "cutout", "flip") and augment.color == 0.5
+
+
+@pytest.mark.slow  # tests/test_combinations.py trains this network too
+def test_the_first_step_of_the_cifar_recipe_is_finite_and_changes_both_players():
+    config = configs.get_config("cifar10")
+    for player in (config.generator, config.discriminator):
+        player.update({"width": 8, "depth": 2, "heads": 1, "levels": 2, "patch_size": 4})
+    config.discriminator.label_width = 4
+    game = make_game(config, image_shape=(8, 8, 3), num_classes=10)
+    before, after, metrics = first_step(game, make_schedules(config)(0))
+    assert all(np.isfinite(value) for value in metrics.values()) and metrics["r1"] > 0 and metrics["r2"] > 0
+    for player in ("generator", "discriminator"):
+        # Adam's first update changes a weight by the learning rate, wherever its gradient is not zero.
+        np.testing.assert_allclose(largest_move(before, after, player), 4e-4, rtol=0.1)
+    moved = np.abs(after.generator.batch_stats[STYLE_MEAN]).max(axis=1)
+    assert moved[0] > 0 and not moved[1:].any()  # all labels are 0
