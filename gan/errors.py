@@ -23,8 +23,6 @@ REMEDIES = {
     errno.EPERM: "make it accessible",
     errno.EIO: "check the disk",
     errno.ESTALE: "mount it again",
-    errno.EISDIR: "move it away",
-    errno.ELOOP: "move it away",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "close other programs",
 }

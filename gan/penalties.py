@@ -249,7 +249,7 @@ PENALTIES: Mapping[str, Penalty] = {
 def initial_running_stats(names: tuple[str, ...]) -> dict[str, dict[str, Array]]:
     """The running means of these penalties before the first update: zeros, for the penalties that have any."""
     return {
-        name: dict.fromkeys(PENALTIES[name].stat_names, jnp.float32(0.0))
+        name: {stat: jnp.float32(0.0) for stat in PENALTIES[name].stat_names}
         for name in names
         if PENALTIES[name].stat_names
     }

@@ -123,8 +123,6 @@ def test_a_signal_does_not_wait_for_a_long_call(tmp_path):
 
 def test_failures_of_the_machine_are_reported_with_advice():
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples/1.png")
-    folder = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "run/metrics.jsonl")
-    assert machine_failure(folder).startswith("run/metrics.jsonl: Is a directory: move it away; the last checkpoint")
     assert machine_failure(full).startswith(
         "samples/1.png: No space left on device: make room; the last checkpoint, if"
     )

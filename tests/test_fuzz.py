@@ -838,13 +838,16 @@ def test_the_record_of_a_run(examples, run_folder, tmp_path):
 @fuzzed(30, 1500)
 def test_flags_of_sampling(examples, run_folder, monkeypatch, tmp_path):
     """Flags of --mode=sample; no samples are drawn."""
-    drawn = {"image": np.zeros((4, 8, 8, 1), np.uint8), "label": np.zeros(4, np.int32)}
-    monkeypatch.setattr(sampling, "draw", lambda *_, **__: [drawn])
+
+    def draw(*_, count, **__):
+        return [{"image": np.zeros((count, 8, 8, 1), np.uint8), "label": np.zeros(count, np.int32)}]
+
+    monkeypatch.setattr(sampling, "draw", draw)
     monkeypatch.chdir(tmp_path)
 
     @over(
         examples,
-        count=st.integers() | st.integers(-1, 9),
+        count=st.integers(-1, 9) | st.integers(max_value=0) | st.integers(min_value=sampling.MAX_SAMPLES + 1),
         name=st.text() | st.integers(-1, 12).map(str) | st.sampled_from(EXTREMES),
         truncation=st.none() | st.floats(),
         out=st.sampled_from(["x.npz", "a/b.npz", "/proc/x.npz", "x.png", ".npz", "y" * 300 + ".npz", "~/x", ""]),

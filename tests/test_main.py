@@ -76,7 +76,7 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
         ([], "--config is missing"),
         (
             ["--config=configs/dcgam.py"],
-            r"--config=configs/dcgam.py is not a file; nearest: 'dcgan'; expected: FILE.py, biggan",
+            r"--config=configs/dcgam.py is not a file; nearest: 'dcgan'; expected: FILE.py, afm, biggan",
         ),
         (["--config=dcgam:mnist"], "--config=dcgam is not a file; nearest: 'dcgan'"),
         ([CONFIG, "--config.batchsize=3"], "--config.batchsize is no field of .* nearest: --config.batch_size"),

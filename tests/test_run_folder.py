@@ -65,6 +65,8 @@ def test_the_commands_of_a_page_have_folders_of_their_own(page):
     found = []
     for line in re.findall(r"^python -m gan\.main .*--config=.*", (runs.ROOT / page).read_text(), re.MULTILINE):
         given = dict(word[2:].split("=", 1) for word in shlex.split(line, comments=True)[3:] if "=" in word)
+        if "mode" in given:
+            continue  # it trains nothing
         changes = [f"{name.removeprefix('config.')}={text}" for name, text in given.items() if name[:7] == "config."]
         found.append(given.get("workdir") or folder_of(given["config"], *changes))
     assert len(set(found)) == len(found) >= 3

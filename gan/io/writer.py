@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from gan.errors import UserError
 from gan.io import plots
 from gan.io.atomic import replacing
 from gan.io.loggers import LOGGERS
@@ -20,6 +22,8 @@ from gan.io.loggers import LOGGERS
 logger = logging.getLogger(__name__)
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+LINES = ("metrics.jsonl", "evaluations.jsonl")
+"""Files with a line for each step."""
 
 
 class RunWriter:
@@ -34,8 +38,14 @@ class RunWriter:
     def __init__(
         self, workdir: Path, *, step: int, total: int, loggers: Sequence[str] = (), config: Mapping[str, Any] = EMPTY
     ):
-        """`total` is the last step of the run, `loggers` are names of LOGGERS, and they get the `config`."""
+        """`total` is the last step of the run, `loggers` are names of LOGGERS, and they get the `config`.
+
+        Raises `UserError` where a folder or a link to nothing is in the place of a file.
+        """
         self._workdir = workdir
+        for path in (workdir / name for name in LINES):
+            if os.path.lexists(path) and not path.is_file():
+                raise UserError(f"{path} is no file; move it away")
         (workdir / "samples").mkdir(exist_ok=True)
         remove_after(workdir, step)
         self.seconds = max((line.get("seconds", 0.0) for line in _lines(workdir / "metrics.jsonl")), default=0.0)
@@ -112,7 +122,7 @@ def remove_after(workdir: Path, step: int) -> None:
     That is, where a run resumes from an earlier checkpoint, or from the start: lines of metrics and of evaluations,
     sample images, checkpoints in `best/`, and the plot and the animation that show them.
     """
-    for name in ("metrics.jsonl", "evaluations.jsonl"):
+    for name in LINES:
         if _keep_until(workdir / name, step):
             (workdir / "losses.png").unlink(missing_ok=True)
     for image in _of_later_steps(workdir / "samples", step):
