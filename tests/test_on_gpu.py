@@ -301,11 +301,12 @@ def test_progress_is_the_median_of_the_lines_after_the_first(tmp_path):
     assert runs.progress(tmp_path)["steps"] == 43
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, run_names", [
     ("r3gan", ["r3gan"]),
-    pytest.param("launch", [], marks=pytest.mark.slow),
-    pytest.param("stacked_mnist", ["stacked_mnist"], marks=pytest.mark.slow),
-    pytest.param("tutorials", [f"tutorials_{name}" for name in tutorials.TUTORIALS], marks=pytest.mark.slow),
+    ("launch", []),
+    ("stacked_mnist", ["stacked_mnist"]),
+    ("tutorials", [f"tutorials_{name}" for name in tutorials.TUTORIALS]),
 ])  # fmt: skip
 def test_a_stage_of_runs_end_to_end(name, run_names, tmp_path, monkeypatch):
     monkeypatch.delenv("GAN_FLAGS", raising=False)
