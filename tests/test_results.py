@@ -57,19 +57,23 @@ def test_a_line_of_the_page_has_mean_and_deviation_over_seeds(folder):
         "`dcgan`", "**done**", "64,000 (5%)", "13.0 ± 3.6", "", "", "", "", "30 (20)", "2 cores, jax 0.10.2", "0123456",
     ]  # fmt: skip
     assert row(text, "`sagan`")[:3] == ["`sagan`, labels", "not run", "64,000 (10%)"]
-    assert row(text, "*real images, 32x32*")[3] == "1.4"
+    assert row(text, "*real examples of `mnist`, 32x32*")[3] == "1.4"
     assert "Protocol: 100 samples with seed 0 against 50 examples of 32x32x1 of `mnist`, split `test`" in text
     assert "| [MNIST, gray, 32x32](#mnist-gray-32x32) | 13 | 1 | 12 |" in text
 
 
 def test_seeds_that_are_missing_or_diverged_and_other_protocols_show(folder):
     records.write(record(0), folder)
-    records.write(record(1, status="diverged", failure="step 9: NaN", metrics={}, protocol={}, steps=9), folder)
-    other = record(2, protocol=PROTOCOL | {"num_samples": 77}, warnings=["the samples hardly vary"])
+    records.write(
+        record(1, status="diverged", failure="step 9: NaN", metrics={}, real={}, protocol={}, steps=9), folder
+    )
+    other = record(2, protocol=PROTOCOL | {"num_samples": 77}, warnings=["they vary 0.1% of 1"])
     text = page.text(SECTIONS, [*records.read_all(folder), other])
     assert row(text, "`dcgan`")[1:4] == ["**done**, 1 diverged", "64,000 (5%)", "10.0 ± 0.0"]
-    assert "- `dcgan`, seed 1: step 9: NaN." in text and "- `dcgan`, seed 2: the samples hardly vary." in text
+    assert "- `dcgan`, seed 1: step 9: NaN." in text and "- `dcgan`, seed 2: they vary 0.1% of 1." in text
     assert text.count("- Protocol of `dcgan`: ") == 2
+    text = page.text(SECTIONS, [dataclasses.replace(other, seed=0, warnings=["they vary 2e-3% of 7"]), other])
+    assert "\n- `dcgan`, seed 0, 2: they vary 2e-3% of 7.\n" in text and "they vary 0.1%" not in text
     text = page.text(SECTIONS, [record(0)])
     assert row(text, "`dcgan`")[1:4] == ["1 of 3 seeds", "64,000 (5%)", "10.0"]
 

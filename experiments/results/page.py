@@ -1,5 +1,6 @@
 """The results page as Markdown, made of the records and of the declared entries alone."""
 
+import re
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,16 +123,16 @@ def _hardware(record: Record) -> str:
 
 
 def _baselines(section: Section, found: Sequence[Record], width: int) -> list[str]:
-    """A line for the real images of each size that was evaluated."""
-    lines = {}
+    """A line for the real examples of each dataset and size that was evaluated."""
+    lines = []
     for record in found:
-        size = "x".join(map(str, record.image_shape[:2]))
-        if record.real and size not in lines:
+        if record.real:
             cells = [f"{record.real[column.metric]:{column.form}}" if column.metric in record.real else ""
                      for column in section.columns]  # fmt: skip
-            name = "real examples" if size == "1x1" else f"real images, {size}"
-            lines[size] = _row([f"*{name}*", "", "", *cells, *[""] * (width - 3 - len(cells))])
-    return list(lines.values())
+            size = "" if record.image_shape[0] == 1 else f", {'x'.join(map(str, record.image_shape[:2]))}"
+            name = f"*real examples of `{record.protocol['dataset']}`{size}*"
+            lines.append(_row([name, "", "", *cells, *[""] * (width - 3 - len(cells))]))
+    return list(dict.fromkeys(lines))
 
 
 def _protocols(found: Sequence[Record]) -> list[str]:
@@ -167,13 +168,16 @@ def _protocol(record: Record) -> str:
 
 
 def _notes(found: Sequence[Record]) -> list[str]:
-    """What the evaluations warned of, and how runs diverged."""
-    seeds: dict[tuple[str, str], list[str]] = {}
+    """What the evaluations warned of, and how runs diverged. Of lines that differ in numbers alone, the first."""
+    lines: dict[tuple[str, str], str] = {}
+    seeds: dict[tuple[str, str], list[int]] = {}
     for record in found:
         for line in [*record.warnings, *([record.failure] if record.failure else [])]:
-            seeds.setdefault((record.entry, line), []).append(str(record.seed))
-    lines = [f"- `{entry}`, seed {', '.join(numbers)}: {line}." for (entry, line), numbers in seeds.items()]
-    return ["", *lines] if lines else []
+            kind = (record.entry, re.sub(r"\d[\d.,e-]*", "", line))
+            lines.setdefault(kind, line)
+            seeds.setdefault(kind, []).append(record.seed)
+    notes = [f"- `{kind[0]}`, seed {', '.join(map(str, seeds[kind]))}: {line}." for kind, line in lines.items()]
+    return ["", *notes] if notes else []
 
 
 def _command(entry: Entry) -> str:
