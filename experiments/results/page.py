@@ -5,7 +5,9 @@ import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from experiments.results import records
 from experiments.results.entries import Column, Entry, Section, images_per_step
@@ -32,6 +34,15 @@ edit it: [contributing](../CONTRIBUTING.md#results) says how a record is added.
   have done other work. In parentheses: seconds of all cores together. Runs that were trained in one program share both.
 - A published value stands beside a result, and is the same quantity only where the section says so.
 """
+
+
+class _Plan(NamedTuple):
+    """What a line says before there is a record."""
+
+    entry: Entry
+    config: ConfigDict
+    own: ConfigDict
+    """The config without the overrides and the budget of the entry."""
 
 
 def text(sections: Sequence[Section], found: Sequence[Record]) -> str:
@@ -72,20 +83,21 @@ def _section(section: Section, rows: Mapping[str, Sequence[Record]]) -> str:
     heads = ["recipe", "status", "images", *(column.title for column in section.columns)]
     heads += ["published"] * is_published + ["seconds", "hardware, jax", "commit"]
     lines = [f"## {section.title}", "", section.text, "", _row(heads), "|---" * len(heads) + "|"]
-    lines += [_entry(section, entry, rows[entry.name], is_published) for entry in section.entries]
+    plans = [_Plan(entry, entry.configured(), loading.load(entry.config)) for entry in section.entries]
+    lines += [_entry(section, plan, rows[plan.entry.name], is_published) for plan in plans]
     flat = [record for entry in section.entries for record in rows[entry.name]]
     lines += _baselines(section, flat, len(heads))
     if flat:
         lines += ["", *_protocols(flat), *_notes(flat)]
-    commands = [f"python -m experiments.results run --only={section.name}", *map(_command, section.entries)]
+    commands = [f"python -m experiments.results run --only={section.name}", *map(_command, plans)]
     return "\n".join([*lines, "", "```bash", *commands, "```", ""])
 
 
-def _entry(section: Section, entry: Entry, found: Sequence[Record], is_published: bool) -> str:
+def _entry(section: Section, plan: _Plan, found: Sequence[Record], is_published: bool) -> str:
     """The line of an entry."""
-    config = entry.configured()
-    labels = ", labels" if config.generator.conditioning != "none" else ""
-    cells = [f"`{entry.name}`{labels}", status(entry, found), _images(entry)]
+    entry = plan.entry
+    labels = ", labels" if plan.config.generator.conditioning != "none" else ""
+    cells = [f"`{entry.name}`{labels}", status(entry, found), _images(plan)]
     cells += [spread(_values(found, column), column.form) for column in section.columns]
     if is_published:
         cells.append("; ".join(map(_published, entry.published)))
@@ -101,10 +113,9 @@ def _values(found: Sequence[Record], column: Column) -> list[float]:
     return [record.metrics[column.metric] for record in found if column.metric in record.metrics]
 
 
-def _images(entry: Entry) -> str:
+def _images(plan: _Plan) -> str:
     """The images of a run, and what part they are of the config's own length."""
-    config, own = entry.configured(), loading.load(entry.config)
-    images, whole = config.steps * images_per_step(config), own.steps * images_per_step(own)
+    images, whole = (config.steps * images_per_step(config) for config in (plan.config, plan.own))
     percent = 100 * images / whole
     return f"{images:,}" if images == whole else f"{images:,} ({percent:{'.0f' if percent >= 10 else '.2g'}}%)"
 
@@ -180,12 +191,12 @@ def _notes(found: Sequence[Record]) -> list[str]:
     return ["", *notes] if notes else []
 
 
-def _command(entry: Entry) -> str:
+def _command(plan: _Plan) -> str:
     """The command that trains a run of an entry by itself."""
-    own, config = flatten(loading.load(entry.config)), flatten(entry.configured())
-    fields = [field for field in (*entry.overrides, "steps") if config[field] != own[field]]
+    own, config = flatten(plan.own), flatten(plan.config)
+    fields = [field for field in (*plan.entry.overrides, "steps") if config[field] != own[field]]
     flags = [f"--config.{field}={_flag(config[field])}" for field in dict.fromkeys(fields)]
-    return shlex.join(["python", "-m", "gan.main", f"--config={entry.config}", *flags])
+    return shlex.join(["python", "-m", "gan.main", f"--config={plan.entry.config}", *flags])
 
 
 def _flag(value: Any) -> str:
