@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.on_gpu.driver import ROOT
+from experiments.on_gpu.driver import ROOT, gpus
+from experiments.results import records
 
 GRACE_SECONDS = 10.0
 """A stopped run saves a checkpoint first; after so many seconds it is killed."""
@@ -127,6 +128,20 @@ def copy_images(folder: Path, out: Path, name: str) -> dict[str, Any]:
         shutil.copyfile(folder / "losses.png", out / f"{name}_losses.png")
         found["losses"] = f"{name}_losses.png"
     return found
+
+
+def write_record(folder: Path, out: Path, section: str, name: str) -> Path:
+    """Writes the record of a run with seed 0, complete and evaluated, for docs/results.md. Returns its path.
+
+    Args:
+      folder: of the run.
+      out: the record is written to its subfolder `results`, from where it can be copied to docs/results.
+      section, name: the entry of experiments/results/entries.py.
+    """
+    found = gpus()
+    hardware = f"{len(found)} x {found[0].partition(',')[0]}" if found else records.hardware_of_cpu()
+    record = records.of_run(folder, section, records.find(section, name), 0, hardware=hardware)
+    return records.write(record, out / "results")
 
 
 def remove(*paths: Path) -> None:

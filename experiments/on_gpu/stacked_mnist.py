@@ -42,6 +42,8 @@ def run(stage: Stage) -> None:
         raise StageFailed(f"evaluation: {evaluated.failure or 'the time was over'}")
     metrics = metrics_of(json.loads((folder / "evaluation.json").read_text()))
     stage.add(what="evaluation", failure="", seconds=evaluated.seconds, **metrics)
+    if found["steps"] == config.steps:
+        runs.write_record(folder, stage.out, "stacked_mnist", "dcgan")
     last = metrics["last"]
     stage.headline(
         f"{line}: {last['modes']:.0f} modes, KL {last['reverse_kl']:.3f} (published: {PUBLISHED['modes']}, "

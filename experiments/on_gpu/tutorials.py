@@ -7,6 +7,7 @@ from typing import Any
 from experiments.benchmarks import systems
 from experiments.on_gpu import runs
 from experiments.on_gpu.stage import Stage, StageFailed
+from experiments.results import records
 
 TUTORIALS = ("flag_gan", "conv_gan", "mlp_gan", "smooth_gan", "vanilla_gan")
 """In the order in which they start: the longest first."""
@@ -14,6 +15,9 @@ TUTORIALS = ("flag_gan", "conv_gan", "mlp_gan", "smooth_gan", "vanilla_gan")
 AT_ONCE = 2
 MIN_SECONDS = 20.0
 """No run is started with less time than this."""
+
+EVALUATION_SECONDS = 60.0
+"""No evaluation is started with less time than this."""
 
 TINY = {
     "flag_gan": {"generator.channels": (4, 4, 4), "discriminator.channels": (4, 4)},
@@ -25,7 +29,7 @@ TINY = {
 
 
 def run(stage: Stage) -> None:
-    """Trains each tutorial, and copies its last samples and losses."""
+    """Trains each tutorial, copies its last samples and losses, and evaluates those that were trained to their end."""
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
         rows = list(threads.map(lambda name: train(stage, name), TUTORIALS))
     stage.headline(*(describe(row) for row in rows if row))
@@ -51,7 +55,22 @@ def train(stage: Stage, name: str) -> dict[str, Any] | None:
     stage.add(**row)
     if not ended.failure and row["steps"] < overrides["steps"]:
         stage.drop(f"{name} from step {row['steps']} of {overrides['steps']}")
+    elif not ended.failure and not stage.tiny and records.find("tutorials", name):
+        evaluate(stage, name, folder, log)
     return row
+
+
+def evaluate(stage: Stage, name: str, folder: Path, log: Path) -> None:
+    """Evaluates a run of full length in the remaining time, and writes its record for docs/results.md."""
+    if stage.left() < EVALUATION_SECONDS:
+        stage.drop(f"the evaluation of {name}")
+        return
+    seconds = stage.left() - runs.GRACE_SECONDS / 2
+    ended = runs.launch(["--mode=evaluate", f"--workdir={folder}"], seconds=seconds, log=log)
+    if ended.failure or ended.is_stopped:
+        stage.drop(f"the evaluation of {name}: {ended.failure or 'the time was over'}")
+        return
+    runs.write_record(folder, stage.out, "tutorials", name)
 
 
 def settings(name: str, *, tiny: bool, flags: str) -> tuple[dict[str, Any], str]:
