@@ -284,7 +284,8 @@ def check_levels(game: Game) -> None:
     field = f"config.generator.levels={levels}"
     if levels not in (1, taken):
         raise UserError(f"{field}: the discriminator takes {taken}; expected: as many levels of both players")
-    mixing = [f"penalties.{name}" for name in ("wgan_gp", "wgan_lp") if name in game.discriminator.penalties]
+    penalties = game.discriminator.penalties + game.generator.penalties
+    mixing = [f"penalties.{name}" for name in ("wgan_gp", "wgan_lp", "transport") if name in penalties]
     mixing += ["augment.policy"] * game.augment.pseudo
     if levels > 1 and mixing:
         raise UserError(

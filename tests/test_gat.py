@@ -319,6 +319,7 @@ def test_initial_values_are_those_of_the_authors():
         ({"discriminator.heads": 0}, r"config\.discriminator\.heads=0; expected: 1 or more"),
         ({"generator.levels": 2}, r"config\.generator\.levels=2: the discriminator takes 4; expected"),
         ({"penalties.wgan_gp": 1.0}, r"config\.penalties\.wgan_gp needs .* config\.generator\.levels=4 makes several"),
+        ({"penalties.transport": 1.0, "latent.size": 0}, r"config\.penalties\.transport needs generated images like"),
         ({"augment.policy": "apa", "augment.p": 0.5}, r"config\.augment\.policy needs generated images like the real"),
         ({"discriminator.spectral_norm": True}, r"discriminator\.spectral_norm=True does not work"),
     ],
