@@ -113,6 +113,7 @@ def _small(data: Mapping[str, Any]) -> tuple[Entry, ...]:
         "biggan": ("biggan", {}),
         "biggan_deep": ("biggan:small_deep", {}),
         "r3gan": ("r3gan", {}),
+        "gat": ("gat", {"data.image_size": (28, 28)}),  # its patches divide this size
         "sngan_narrow": ("sngan", narrow),
         "wgan_gp_narrow": ("wgan_gp", narrow),
     }
