@@ -17,7 +17,16 @@ import pytest
 
 from experiments import cli
 from experiments.benchmarks import __main__ as suite
-from experiments.benchmarks import operations, processes, program, run_costs, scaling, systems, timing
+from experiments.benchmarks import (
+    operations,
+    processes,
+    program,
+    run_costs,
+    scaling,
+    systems,
+    time_to_quality,
+    timing,
+)
 from experiments.benchmarks.torch import variants
 from gan.build import make_game
 from gan.game import initial_variables, parameter_count
@@ -488,3 +497,16 @@ def test_modules_of_experiments_do_not_import_each_other_in_a_circle():
     imports = {name: targets for name, targets in imports.items() if name not in packages}
     order = graphlib.TopologicalSorter({name: targets & imports.keys() for name, targets in imports.items()})
     assert len(list(order.static_order())) == len(imports)
+
+
+@pytest.mark.slow  # a launch
+def test_the_quality_after_a_time_is_that_of_a_run_with_these_overrides(monkeypatch, tmp_path, capsys):
+    flags = ["--config=configs/dcgan.py:digits", "--ours_only", "--seconds=300", "--seeds=3", "--samples=20"]
+    flags += [f"--json={tmp_path / 'quality.json'}", "--override", *TINY_RUN, "steps=2"]
+    monkeypatch.setattr(sys, "argv", ["time_to_quality", *flags])
+    time_to_quality.main()
+    record = json.loads((tmp_path / "quality.json").read_text())
+    (row,) = record["rows"]
+    assert (row["side"], row["seed"], row["steps"]) == ("ours", 3, 2) and row["value"] > 0
+    assert record["real_training_images"] > 0 and "steps=2" in record["override"]
+    assert "times that of real training images" in capsys.readouterr().out

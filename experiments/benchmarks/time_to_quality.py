@@ -2,6 +2,7 @@
 
 python -m experiments.benchmarks.time_to_quality
 python -m experiments.benchmarks.time_to_quality --seconds 60 300 --seeds 0 1 2 --json=time_to_quality.json
+python -m experiments.benchmarks.time_to_quality --ours_only --override data.name=cifar10 data.channels=1
 
 Our run is launched as a user launches it, with start-up and compilation and an empty compilation cache, and gets
 SIGTERM after the given seconds. PyTorch's DCGAN is the authors' (width 64, Adam 2e-4, batch 64), tuned for speed (fused
@@ -40,9 +41,10 @@ def main() -> None:
         train_torch(arguments)
         return
     from gan.evaluation import evaluator as evaluators  # late: the process of PyTorch does not need JAX
+    from gan.evaluation.options import evaluation_options
 
-    config = load(arguments.config, ["evaluation.metrics=('frechet',)", f"evaluation.num_samples={arguments.samples}"])
-    evaluator = evaluators.Evaluator(config, seed=0)
+    changes = [*arguments.override, "evaluation.metrics=('frechet',)", f"evaluation.num_samples={arguments.samples}"]
+    evaluator = evaluators.create(evaluation_options(load(arguments.config, changes)), seed=0)
     metric, baseline = evaluator.selection_metric, evaluator.real_baseline()[evaluator.selection_metric]
     rows = []
     with tempfile.TemporaryDirectory(prefix="gan-bench-") as folder:
@@ -51,7 +53,8 @@ def main() -> None:
                 rows.append(measure_ours(arguments, evaluator, Path(folder), seconds, seed))
                 if not arguments.ours_only:
                     rows.append(measure_torch(arguments, evaluator, Path(folder), seconds, seed))
-    record = timing.machine() | {"config": arguments.config, "real_training_images": baseline, "rows": rows}
+    record = timing.machine() | {"config": arguments.config, "override": arguments.override}
+    record |= {"real_training_images": baseline, "rows": rows}
     timing.write(arguments.json, record)
     print(f"{arguments.config} and PyTorch's DCGAN; {metric} of real training images: {baseline:.2f}\n")
     print_table(arguments, rows, baseline)
@@ -99,6 +102,7 @@ def parse() -> argparse.Namespace:
     """The flags."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--config", default="configs/fast_mnist.py", help="our config, FILE or FILE:ARG")
+    parser.add_argument("--override", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of our config")
     parser.add_argument("--seconds", type=float, nargs="+", default=[60.0], help="wall time from launch")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, default=10_000)
@@ -116,7 +120,7 @@ def row(side: str, seconds: float, seed: int, steps: int, value: float) -> dict:
 def train_ours(arguments: argparse.Namespace, workdir: Path, seconds: float, seed: int) -> int:
     """Launches a run and stops it after `seconds`. Returns its steps."""
     command = [sys.executable, "-m", "gan.main", f"--config={arguments.config}", f"--workdir={workdir}",
-               f"--config.seed={seed}"]  # fmt: skip
+               f"--config.seed={seed}", *(f"--config.{override}" for override in arguments.override)]  # fmt: skip
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
