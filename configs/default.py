@@ -180,8 +180,8 @@ def use_no_ema(config: ConfigDict) -> None:
     config.schedules.ema_halflife = ""
 
 
-def decay_learning_rates(config: ConfigDict) -> None:
-    """Both learning rates decrease linearly to zero at the end of the run, also where its length is overridden."""
+def decay_learning_rates(config: ConfigDict, kind: str = "linear", end: float = 0.0) -> None:
+    """Both learning rates decrease to `end` at the end of the run, also where its length is overridden."""
     for schedule in (config.schedules.generator, config.schedules.discriminator):
         images = config.get_ref("steps") * config.get_ref("discriminator_steps") * config.get_ref("batch_size")
-        schedule.learning_rate = "linear(0.0, " + images.to_str() + ")"
+        schedule.learning_rate = f"{kind}({end}, " + images.to_str() + ")"

@@ -97,6 +97,23 @@ def test_a_decay_to_the_end_of_a_run_ends_with_it_however_long_it_is():
     assert flatten(trial_config(plan, config, {}, seed=0))[decay] == "linear(0.0, 64000)"
 
 
+@pytest.mark.parametrize("horizon, steps", [("minute", 1500), ("five_minutes", 5000)])
+def test_the_rates_of_fast_mnist_fall_until_the_last_step_whatever_its_number(horizon, steps):
+    for changes, images in (
+        ([], steps * 64),
+        (["steps=100"], 100 * 64),
+        (["steps=100", "batch_size=128"], 100 * 128),
+    ):
+        config = loading.load(f"fast_mnist:{horizon}", changes)
+        schedules = make_schedules(config)
+        for player, first in (("generator", 4e-3), ("discriminator", 2e-3)):
+            rates = [float(getattr(schedules(seen), player).learning_rate) for seen in (0, images / 2, images - 64)]
+            np.testing.assert_allclose(rates[:2], [first, (first + 5e-4) / 2], rtol=1e-4)  # half way: the mean of both
+            assert 5e-4 < rates[2] < rates[1]
+        np.testing.assert_allclose(float(schedules(images).discriminator.learning_rate), 5e-4, rtol=1e-4)
+        assert float(schedules(images).penalties["r1"]) > 0  # without it D wins before the last step
+
+
 def test_a_learning_rate_that_is_zero_before_the_end_is_warned_of():
     def warnings(*changes):
         config = loading.load("dcgan", ["steps=100", *changes])
