@@ -8,11 +8,11 @@ Horizons are numbers of images, not seconds: a faster machine ends sooner with t
 is stopped after its minute has those of the same curve, earlier.
 
 What makes training fast, most important first: the class labels (an embedding in G, a projection in D), few channels
-and so several times as many steps, and high learning rates that decrease. Without a penalty D wins after about 1,000
-steps, and samples become worse. R1 prevents that; it needs a D without batch normalization. In the minute it is taken
-by finite differences on every fourth example, at every step: without second derivatives, and in one program for all
-steps, which compiles sooner. docs/benchmarks.md has the results and what else was tried. Later launches start faster,
-because compiled functions are cached.
+and so several times as many steps, and high learning rates that decrease. Without a penalty D won after about 1,000
+steps at 32x32, and samples became worse. R1 prevents that; it needs a D without batch normalization. In the minute it
+is taken by finite differences on every fourth example, at every step: without second derivatives, and in one program
+for all steps, which compiles sooner. docs/benchmarks.md has the results and what else was tried. Later launches start
+faster, because compiled functions are cached.
 """
 
 from ml_collections import ConfigDict

@@ -106,7 +106,7 @@ def test_the_rates_of_fast_mnist_fall_until_the_last_step_whatever_its_number():
             np.testing.assert_allclose(rates[:2], [first, (first + 5e-4) / 2], rtol=1e-4)  # half way: the mean of both
             assert 5e-4 < rates[2] < rates[1]
         np.testing.assert_allclose(float(schedules(images).discriminator.learning_rate), 5e-4, rtol=1e-4)
-        assert float(schedules(images).penalties["r1"]) > 0  # without it D wins before the last step
+        assert float(schedules(images).penalties["r1"]) > 0  # what keeps D from winning
 
 
 def test_a_learning_rate_that_is_zero_before_the_end_is_warned_of():
