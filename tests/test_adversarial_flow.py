@@ -94,7 +94,8 @@ def test_an_update_of_the_generator_does_not_depend_on_the_scale_of_the_critic(s
     np.testing.assert_allclose(ratio, 1000.0, rtol=1e-3)
 
 
-@pytest.mark.parametrize("wrapper", [pytest.param("jit", marks=pytest.mark.slow), "pmap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["jit", "pmap"])
 def test_more_devices_change_nothing_but_the_order_of_a_sum(wrapper):
     game = flow_game(noisy_game)
     (trained, metrics), (alone, metrics_alone) = (

@@ -38,7 +38,7 @@ def made(config, side, classes):
         # 70.43 and 87.98 million, StudioGAN's log of ImageNet these.
         ("imagenet128", 128, 1000, {}, 70_433_988, 87_982_370),
         # BigGAN-PyTorch's own classes, at a latent of 140.
-        ("imagenet128", 256, 1000, {"latent.size": 140}, 82_235_844, 99_225_890),
+        pytest.param("imagenet128", 256, 1000, {"latent.size": 140}, 82_235_844, 99_225_890, marks=pytest.mark.slow),
         # The same, with width 64 instead of 96 and attention over 32x32.
         ("imagenet128", 64, 1000, {"latent.size": 100, "generator.width": 64, "discriminator.width": 64,
                                    "generator.attention": (32,), "discriminator.attention": (32,)},
@@ -52,7 +52,7 @@ def made(config, side, classes):
         # BigGAN-PyTorch's own classes. The paper says 50.4 and 34.6: a last convolution to 128 channels has
         # 9*128*125 + 125 = 144,125 more.
         ("deep", 128, 1000, {}, 50_244_484, 34_590_210),
-        ("deep", 256, 1000, {}, 55_736_708, 38_247_426),
+        pytest.param("deep", 256, 1000, {}, 55_736_708, 38_247_426, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_the_parameter_counts(preset, side, classes, overrides, generator, discriminator):

@@ -182,11 +182,12 @@ def test_reads_that_orbax_abandons_print_nothing(file, printed, monkeypatch):
     assert len(found) == printed
 
 
-def test_metadata_that_orbax_does_not_know_is_named(tmp_path):
+@pytest.mark.parametrize("content", ["[]", "[" * 99_999])
+def test_metadata_that_orbax_does_not_know_is_named(content, tmp_path):
     checkpoints = tmp_path / "checkpoints"
     with checkpoint.open_manager(checkpoints) as manager:
         manager.save(1, args=checkpoint.ocp.args.Composite(digests=checkpoint.ocp.args.JsonSave({})))
-    (checkpoints / "1/_CHECKPOINT_METADATA").write_text("[]")
+    (checkpoints / "1/_CHECKPOINT_METADATA").write_text(content)
     with pytest.raises(UserError, match="_CHECKPOINT_METADATA in .*checkpoints is damaged.*move its checkpoint away"):
         checkpoint.open_manager(checkpoints, read_only=True)
 

@@ -380,7 +380,9 @@ def test_sigkill_at_ten_random_moments_leaves_no_trace(undisturbed, tmp_path):
     assert runs.final_digests(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])
+@pytest.mark.parametrize(
+    "damage", ["flip", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("truncate", "delete"))]
+)
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(whole, tmp_path, damage, caplog):
     runs.train(tmp_path)
     files = [

@@ -185,6 +185,7 @@ def test_the_compared_quantities_of_a_step_are_its_gradients():
         assert norm == pytest.approx(float(found["metrics"][f"{player}_gradient_norm"]), rel=1e-4) and norm > 0
 
 
+@pytest.mark.slow
 def test_rows_of_the_speed_table(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side is tested elsewhere
     monkeypatch.setattr(speed, "TINY_ORDER", (("mlp_gan", 4), ("dcgan32", 3)))

@@ -107,6 +107,7 @@ def test_a_run_begun_alone_goes_on_among_others_that_are_further_and_those_that_
     assert (third / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_or_is_given_up_leaves_the_others_as_they_are(alone, tmp_path):
     asked = []
 

@@ -154,6 +154,7 @@ def ring(monkeypatch):
     return section, entry
 
 
+@pytest.mark.slow
 def test_runs_without_a_record_are_trained_and_recorded(ring, tmp_path):
     folder, runs = tmp_path / "results", tmp_path / "runs"
     assert training.run([ring], runs, folder) == 0

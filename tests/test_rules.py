@@ -37,8 +37,8 @@ def assert_close(a, b, **tolerance):
 @pytest.mark.parametrize(
     "player, step, estimator",
     [
-        ("discriminator", discriminator_step, Exact()),
-        ("discriminator", discriminator_step, finite_difference(0.1)),
+        pytest.param("discriminator", discriminator_step, Exact(), marks=pytest.mark.slow),
+        pytest.param("discriminator", discriminator_step, finite_difference(0.1), marks=pytest.mark.slow),
         ("discriminator", discriminator_step, finite_difference(0.1, every=2)),
         ("generator", generator_step, Exact()),
     ],

@@ -448,7 +448,7 @@ def test_settings_do_not_depend_on_the_workers(tmp_path):
     assert drawn(tmp_path / "four", 2, 5, lambda changes, seed: changes["top_k"] > 0.5 and seed == 4) == settings
 
 
-@pytest.mark.parametrize("kind", ["journal", "database"])
+@pytest.mark.parametrize("kind", ["journal", pytest.param("database", marks=pytest.mark.slow)])
 def test_the_trial_of_a_dead_worker_is_queued_again(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(storage, "HEARTBEAT_SECONDS", 1)
     url = "" if kind == "journal" else f"sqlite:///{tmp_path}/study.db"

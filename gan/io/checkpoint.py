@@ -62,7 +62,7 @@ def open_manager(
             return ocp.CheckpointManager(
                 directory.absolute(), item_names=("state", "ema", "digests", identity.ITEM), options=options
             )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = _first_line(error)[:200]
         raise UserError(
             f"a file _CHECKPOINT_METADATA in {directory} is damaged ({reason}): move its checkpoint away"
