@@ -62,7 +62,12 @@ TILED = [
 ]
 
 
-@pytest.mark.parametrize("case, parts", [*((case, 1) for case in TILED), (TILED[2], 2)], ids=str)
+@pytest.mark.parametrize(
+    "case, parts",
+    [*((case, 1) for case in TILED[::2]), *(pytest.param(case, 1, marks=pytest.mark.slow) for case in TILED[1::2]),
+     (TILED[2], 2)],
+    ids=str,
+)  # fmt: skip
 def test_tiles_are_convolutions(case, parts, monkeypatch):
     monkeypatch.setattr(tiles, "EXAMPLES_AT_ONCE", 4 // parts)
     monkeypatch.setattr(tiles, "TILES_AT_ONCE", 1)

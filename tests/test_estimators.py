@@ -112,7 +112,9 @@ def built(network, estimator, **overrides):
     return make_game(config, image_shape=shape, num_classes=3), make_schedules(config)(0)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", [*NETWORKS][:2] + [pytest.param(name, marks=pytest.mark.slow) for name in [*NETWORKS][2:]]
+)
 def test_logits_of_a_part_of_the_rows_are_those_within_the_whole_batch(network):
     game, _ = built(network, "finite_difference(0.1, every=2)")
     rows = game.gradient_estimator.rows

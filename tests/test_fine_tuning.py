@@ -71,6 +71,7 @@ def initialized(**overrides):
 # Kept checkpoints
 
 
+@pytest.mark.slow
 def test_checkpoints_of_some_steps_are_kept_beside_the_last_three(source, tmp_path):
     # Saved at multiples of 2 and of 3: 2 3 4 6 8. The last three are 4 6 8, and 2 is kept.
     assert checkpoint_steps(source) == [2, 4, 6, 8]

@@ -64,6 +64,7 @@ def test_failing_stages_do_not_stop_others_and_are_recorded(run_all):
     assert lines[1].startswith("raises") and lines[-1].endswith("all is well")
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept_by_dropping_the_last_stages(run_all, monkeypatch):
     monkeypatch.setattr(driver, "MIN_SECONDS", 6.0)
     start = time.monotonic()
