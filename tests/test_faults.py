@@ -182,6 +182,14 @@ def test_reads_that_orbax_abandons_print_nothing(file, printed, monkeypatch):
     assert len(found) == printed
 
 
+def test_reading_checkpoints_does_not_warn_that_they_are_only_read(tmp_path, caplog):
+    with checkpoint.open_manager(tmp_path / "checkpoints") as manager:
+        manager.save(1, args=checkpoint.ocp.args.Composite(digests=checkpoint.ocp.args.JsonSave({})))
+    with checkpoint.open_manager(tmp_path / "checkpoints", read_only=True) as manager:
+        assert manager.all_steps() == [1]
+    assert not [record for record in caplog.records if "read_only" in record.getMessage()]
+
+
 @pytest.mark.parametrize("content", ["[]", "[" * 99_999])
 def test_metadata_that_orbax_does_not_know_is_named(content, tmp_path):
     checkpoints = tmp_path / "checkpoints"

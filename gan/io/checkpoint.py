@@ -48,19 +48,20 @@ def open_manager(
     preserved = [policies.LatestN(keep), policies.CustomSteps(kept)]
     if keep_every:
         preserved.append(policies.EveryNSteps(keep_every))
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(preserved),
-        create=not read_only,
-        read_only=read_only,
-        enable_async_checkpointing=True,
-        cleanup_tmp_directories=not read_only,
-        # Otherwise a save waits twenty minutes for a folder that cannot be created.
-        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
-    )
     try:
         with _without_warnings() if read_only else contextlib.nullcontext():
             return ocp.CheckpointManager(
-                directory.absolute(), item_names=("state", "ema", "digests", identity.ITEM), options=options
+                directory.absolute(),
+                item_names=("state", "ema", "digests", identity.ITEM),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policies.AnyPreservationPolicy(preserved),
+                    create=not read_only,
+                    read_only=read_only,
+                    enable_async_checkpointing=True,
+                    cleanup_tmp_directories=not read_only,
+                    # Otherwise a save waits twenty minutes for a folder that cannot be created.
+                    async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+                ),
             )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = _first_line(error)[:200]
