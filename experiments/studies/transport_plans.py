@@ -27,6 +27,7 @@ from scipy.optimize import linear_sum_assignment
 
 from configs import afm
 from experiments import cli
+from experiments.results.page import spread
 from experiments.studies import toy_losses
 from gan import state
 from gan.build import make_game, make_schedules
@@ -168,11 +169,7 @@ def table(plans: dict) -> str:
     names = list(next(iter(plans.values()))[2])
     lines = [f"| | parts | {' | '.join(names)} |", "|" + "---|" * (len(names) + 2)]
     for (distribution, row), (_, _, measured) in plans.items():
-        cells = []
-        for name in names:
-            form = ".1f" if name == "modes" else ".3f"
-            spread = f" ± {np.std(measured[name], ddof=1):{form}}" if len(measured[name]) > 1 else ""
-            cells.append(f"{np.mean(measured[name]):{form}}{spread}" if measured[name] else "")
+        cells = [spread(measured[name], ".1f" if name == "modes" else ".3f") for name in names]
         lines.append(f"| {distribution} | {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
