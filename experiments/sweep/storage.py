@@ -186,9 +186,9 @@ def settings_of(trials: Sequence[FrozenTrial]) -> dict[int, dict[str, Any]]:
 def _check_trials(study: optuna.Study) -> None:
     """Raises `ValueError` where a trial that counts lacks an attribute, which a damaged journal may have lost."""
     for trial in study.get_trials(deepcopy=False):
-        missing = {"setting", "seed", "params"} - trial.user_attrs.keys()
-        if "setting" not in missing and missing:
-            raise ValueError(f"trial {trial.number} has no {sorted(missing)[0]!r}")
+        missing = sorted({"seed", "params"} - trial.user_attrs.keys())
+        if "setting" in trial.user_attrs and missing:
+            raise ValueError(f"trial {trial.number} has no {missing[0]!r}")
 
 
 def current_trials(trials: Sequence[FrozenTrial]) -> dict[tuple[int, int], FrozenTrial]:
