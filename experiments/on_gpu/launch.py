@@ -1,10 +1,5 @@
-"""Seconds from a launch to its first steps, with an empty compilation cache and with a full one, and with an XLA flag.
+"""Seconds from a launch to its first steps, with an empty compilation cache and with a full one."""
 
-A run's steps are a loop in one compiled function, and XLA leaves loops out of its command buffers (CUDA graphs) by
-default. The variant `loop_in_command_buffer` includes them: a flag that no run sets unless it is shown to help here.
-"""
-
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +8,6 @@ from experiments.on_gpu import runs
 from experiments.on_gpu.stage import Stage, StageFailed
 
 CONFIG = "configs/dcgan.py:digits"
-VARIANTS = {"default": "", "loop_in_command_buffer": "--xla_gpu_enable_command_buffer=+WHILE"}
 TARGETS = {"first": 15.0, "second": 8.0}
 """Seconds to the first log line, after at most `STEPS // 40` steps."""
 
@@ -22,36 +16,31 @@ TINY = {"generator.width": 4, "discriminator.width": 4, "batch_size": 8}
 
 
 def run(stage: Stage) -> None:
-    """Launches each variant twice, the second time with the compilation cache of the first."""
-    log = stage.out / f"{stage.name}_run.log"
-    runs.remove(log)
-    stage.note(config=CONFIG, targets=TARGETS, variants=VARIANTS)
+    """Launches twice, the second time with the compilation cache of the first."""
+    log, cache = stage.out / f"{stage.name}_run.log", stage.out / "runs" / f"{stage.name}_cache"
+    runs.remove(log, cache)
+    stage.note(config=CONFIG, targets=TARGETS)
     failures = []
-    for variant, flag in VARIANTS.items():
-        cache = stage.out / "runs" / f"{stage.name}_{variant}_cache"
-        runs.remove(cache)
-        for launch in TARGETS:
-            if stage.left() < runs.GRACE_SECONDS:
-                stage.drop(f"{variant}, {launch} launch")
-                continue
-            row = _launched(stage, f"{stage.name}_{variant}_{launch}", flag, cache, log)
-            stage.add(variant=variant, launch=launch, **row)
-            if row["failure"]:
-                failures.append(f"{variant}, {launch} launch: {row['failure']}")
-        shutil.rmtree(cache, ignore_errors=True)
+    for launch in TARGETS:
+        if stage.left() < runs.GRACE_SECONDS:
+            stage.drop(f"{launch} launch")
+            continue
+        row = _launched(stage, f"{stage.name}_{launch}", cache, log)
+        stage.add(launch=launch, **row)
+        if row["failure"]:
+            failures.append(f"{launch} launch: {row['failure']}")
+    shutil.rmtree(cache, ignore_errors=True)
     stage.headline(*(_headline(row) for row in stage.record["rows"] if not row["failure"]))
     if failures:
         raise StageFailed("; ".join(failures))
 
 
-def _launched(stage: Stage, name: str, flag: str, cache: Path, log: Path) -> dict[str, Any]:
+def _launched(stage: Stage, name: str, cache: Path, log: Path) -> dict[str, Any]:
     folder = stage.out / "runs" / name
     runs.remove(folder)
     overrides = runs.rarely_interrupted(40 if stage.tiny else STEPS) | {"sample_every": 0}
     overrides |= TINY if stage.tiny else {}
     variables = {"JAX_COMPILATION_CACHE_DIR": str(cache.absolute())}
-    if flag:
-        variables["XLA_FLAGS"] = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), flag)))
     seconds = stage.left() - runs.GRACE_SECONDS / 2
     ended, found = runs.train(CONFIG, overrides, folder, seconds=seconds, log=log, variables=variables)
     stopped = "the time was over" if ended.is_stopped else ""
@@ -59,8 +48,7 @@ def _launched(stage: Stage, name: str, flag: str, cache: Path, log: Path) -> dic
 
 
 def _headline(row: dict[str, Any]) -> str:
-    target = f" (target {TARGETS[row['launch']]:g})" if row["variant"] == "default" else ""
     return (
-        f"{row['variant']}, {row['launch']} launch: first steps after {row['seconds_to_first_log']:.1f} s{target}, "
-        f"{row['ms_per_step']:.2f} ms a step"
+        f"{row['launch']} launch: first steps after {row['seconds_to_first_log']:.1f} s "
+        f"(target {TARGETS[row['launch']]:g}), {row['ms_per_step']:.2f} ms a step"
     )
