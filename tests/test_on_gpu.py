@@ -93,6 +93,11 @@ def test_mistakes_in_the_flags_are_reported(tmp_path, monkeypatch, capsys):
     for flags, message in (
         (["--stages=sped"], f"--stages: 'sped' is unknown; nearest: 'speed'; {known}"),
         (["--stages=,"], f"--stages: ',' is unknown; {known}"),
+        (
+            ["--systems=dcgan46"],
+            "--systems: 'dcgan46' is unknown; nearest: 'dcgan64'; expected: dcgan64, dcgan32_r1, mlp_gan, "
+            "r3gan, stylegan2, sngan, biggan, flag_gan, wgan_gp, sagan, conv_gan, dcgan32, smooth_gan, vanilla_gan",
+        ),
         (["--seconds=9"], "--seconds=9: a stage needs at least 10"),
         (["--seconds=nan"], "--seconds=nan: a stage needs at least 10"),
         ([f"--flags={tmp_path}/none"], f"--flags={tmp_path}/none is not a folder"),
@@ -189,12 +194,12 @@ def test_the_compared_quantities_of_a_step_are_its_gradients():
 @pytest.mark.slow
 def test_rows_of_the_speed_table(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side is tested elsewhere
-    monkeypatch.setattr(speed, "TINY_ORDER", (("mlp_gan", 4), ("dcgan32", 3)))
+    monkeypatch.setattr(speed, "TINY_ORDER", (("conv_gan", 4), ("mlp_gan", 4), ("dcgan32", 3)))
     monkeypatch.setattr(speed, "DTYPES", ("bfloat16",))
     monkeypatch.setattr(speed, "TINY_OVERRIDES", ("generator.width=8", "discriminator.width=8", "microbatches=2"))
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
     monkeypatch.setenv("XLA_FLAGS", os.environ["GAN_TEST_XLA_FLAGS"])  # one device
-    kept = stage.Stage("speed", tmp_path, 600.0, tiny=True)
+    kept = stage.Stage("speed", tmp_path, 600.0, tiny=True, systems=("mlp_gan", "dcgan32"))
     with pytest.raises(stage.StageFailed, match="dcgan32 batch 3 bfloat16: config.microbatches=2"):
         speed.run(kept)
     found = record_of(tmp_path, "speed")

@@ -2,6 +2,7 @@
 
 python -m experiments.on_gpu --out=DIR
 python -m experiments.on_gpu --out=DIR --stages=parity,speed --seconds=300
+python -m experiments.on_gpu --out=DIR --stages=speed --systems=stylegan2,r3gan
 python -m experiments.on_gpu --out=DIR --flags=FOLDER
 
 The stages, in this order:
@@ -27,7 +28,7 @@ import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from experiments import cli  # noqa: E402
-from experiments.on_gpu import driver  # noqa: E402
+from experiments.on_gpu import driver, speed  # noqa: E402
 from experiments.on_gpu.driver import MIN_SECONDS, StageSpec  # noqa: E402
 from gan.errors import UserError, nearest  # noqa: E402
 
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses the flags, runs the stages and prints how they ended. Returns the exit status."""
     given = parse(arguments)
     chosen = {name: STAGES[name]._replace(**({"min_seconds": 0.0} if given.tiny else {})) for name in given.stages}
-    flags = [*(["--tiny"] if given.tiny else []), *([f"--flags={given.flags}"] if given.flags else [])]
+    flags = ["--tiny"] if given.tiny else []
+    flags += [f"--{name}={value}" for name in ("flags", "systems") if (value := getattr(given, name))]
     try:
         ended = driver.run_all(chosen, given.out, seconds=given.seconds, started=STARTED, flags=flags)
     except OSError as error:
@@ -63,6 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated names; default: all")
     parser.add_argument("--seconds", type=float, default=480.0, help="wall time of all stages together")
     parser.add_argument("--flags", default=os.environ.get("GAN_FLAGS", ""), metavar="FOLDER", help=FLAGS_HELP)
+    parser.add_argument("--systems", default="", help="for speed: comma-separated systems; default: all")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the command on a CPU")
     given = parser.parse_args(arguments)
     names = [name for name in given.stages.split(",") if name]
@@ -70,6 +73,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if name not in STAGES:
             raise UserError(f"--stages: {name!r} is unknown{nearest(name, STAGES)}; expected: {', '.join(STAGES)}")
     given.stages = [name for name in STAGES if name in names]
+    timed = list(dict.fromkeys(system for system, _ in speed.ORDER))
+    for name in filter(None, given.systems.split(",")):
+        if name not in timed:
+            raise UserError(f"--systems: {name!r} is unknown{nearest(name, timed)}; expected: {', '.join(timed)}")
     if not given.seconds >= MIN_SECONDS:
         raise UserError(f"--seconds={given.seconds:g}: a stage needs at least {MIN_SECONDS:g}")
     if given.flags and not Path(given.flags).is_dir():

@@ -167,7 +167,9 @@ def run(stage: Stage) -> None:
     table = Table(stage)
     try:
         table.start()
-        rows = [Row(*where, dtype) for where in (TINY_ORDER if stage.tiny else ORDER) for dtype in DTYPES]
+        order = TINY_ORDER if stage.tiny else ORDER
+        order = [where for where in order if not stage.systems or where[0] in stage.systems]
+        rows = [Row(*where, dtype) for where in order for dtype in DTYPES]
         for name, needed, measure in plan(table, rows):
             if stage.left() < (0.0 if stage.tiny else needed):
                 stage.drop(name)

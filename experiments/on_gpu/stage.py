@@ -3,7 +3,8 @@
 A stage is a module with `run(stage)`. It adds rows to its record, which is written after each row, so that no result is
 lost if the process dies. The driver starts it as
 
-python -m experiments.on_gpu.stage --name=NAME --module=MODULE --out=DIR --seconds=SECONDS [--tiny] [--flags=DIR]
+python -m experiments.on_gpu.stage --name=NAME --module=MODULE --out=DIR --seconds=SECONDS
+    [--tiny] [--flags=DIR] [--systems=NAME,...]
 """
 
 import time
@@ -15,6 +16,7 @@ import json  # noqa: E402
 import os  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -33,8 +35,10 @@ class StageFailed(Exception):
 class Stage:
     """The inputs of a stage, and its record `OUT/NAME.json`. Rows may be added by several threads."""
 
-    def __init__(self, name: str, out: Path, seconds: float, *, tiny: bool = False, flags: str = ""):
-        self.name, self.out, self.tiny, self.flags = name, out, tiny, flags
+    def __init__(
+        self, name: str, out: Path, seconds: float, *, tiny: bool = False, flags: str = "", systems: Sequence[str] = ()
+    ):
+        self.name, self.out, self.tiny, self.flags, self.systems = name, out, tiny, flags, tuple(systems)
         self._end = STARTED + seconds
         self._lock = threading.Lock()
         self.record: dict[str, Any] = {
@@ -129,9 +133,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--flags", default="")
+    parser.add_argument("--systems", default="")
     given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own start-up lines
-    stage = Stage(given.name, Path(given.out), given.seconds, tiny=given.tiny, flags=given.flags)
+    systems = tuple(filter(None, given.systems.split(",")))
+    stage = Stage(given.name, Path(given.out), given.seconds, tiny=given.tiny, flags=given.flags, systems=systems)
     return run(stage, given.module)
 
 
