@@ -17,7 +17,7 @@ from gan.config.overrides import override
 from gan.errors import UserError
 
 optuna = pytest.importorskip("optuna")
-from experiments.sweep import page, results, storage, trial  # noqa: E402 (they need Optuna)
+from experiments.sweep import page, planning, results, storage, trial  # noqa: E402 (they need Optuna)
 
 BASE = "configs/dcgan.py:digits"
 VALUES = st.one_of(
@@ -124,11 +124,11 @@ def study_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies") / "study"
     plan = Experiment(base=BASE, minimize="fd", num_reports=5, space={"loss": choice("hinge", "minimax")}, seeds=(0, 1))
     study = storage.open_study(plan, {"base": "x"}, folder)
-    with storage.planning(folder):
-        storage.plan(study, plan, folder)
+    with storage.locked(folder):
+        planning.plan(study, plan, folder)
     for number in range(4):
         asked = study.ask()
-        storage.resolve(study, plan, asked)
+        planning.resolve(study, plan, asked)
         asked.set_user_attr("curve", [[100, 2.0]])
         asked.set_user_attr("images", 100)
         asked.set_user_attr("seconds", 1.0)
@@ -157,8 +157,8 @@ def test_a_study_on_the_disk(examples, study_folder, tmp_path):
 
         def read():
             study = storage.open_study(plan, {"base": "x"}, copy)
-            with storage.planning(copy):
-                storage.plan(study, plan, copy)
+            with storage.locked(copy):
+                planning.plan(study, plan, copy)
             found = results.read(study, plan, "Which?", copy)
             results.write_tables(found, copy)
             page.write(found, copy)
@@ -185,8 +185,8 @@ def test_an_unfinished_line_of_a_killed_worker_damages_no_other(study_folder, tm
     for cut in (last + 1, (last + len(whole)) // 2, len(whole) - 1):
         journal.write_bytes(whole[:cut])
         study = storage.open_study(plan, {"base": "x"}, copy)
-        with storage.planning(copy):
-            storage.plan(study, plan, copy)
+        with storage.locked(copy):
+            planning.plan(study, plan, copy)
         assert journal.read_bytes().startswith(whole[:last])
         # If it held the last of the four values, its trial is trained again.
         values = {run.value for run in results.read(study, plan, "?", copy).runs} - {None}

@@ -26,7 +26,7 @@ from gan.errors import UserError
 optuna = pytest.importorskip("optuna")
 from experiments import cli  # noqa: E402 (they need Optuna)
 from experiments.sweep import __main__ as command  # noqa: E402
-from experiments.sweep import page, population, population_size, results, storage, trial  # noqa: E402
+from experiments.sweep import page, planning, population, population_size, results, storage, trial  # noqa: E402
 
 BASE = "configs/dcgan.py:digits"
 TINY = {name: value for name, value in runs.SMALL.items() if name not in ("log_every", "checkpoint_every", "steps")}
@@ -122,7 +122,7 @@ def test_settings_that_optuna_draws_are_in_the_space(low, factor, whole, values,
     }
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     plan = experiment(space=parts, search="random", num_settings=1)
-    changes = storage.resolve(study, plan, study.ask())
+    changes = planning.resolve(study, plan, study.ask())
     assert changes["loss"] in values
     assert low <= changes["generator.learning_rate"] <= low * factor
     assert low <= changes["augment.p"] <= low * factor
@@ -298,11 +298,11 @@ def made_up(tmp_path, **fields):
     """A study of two settings and three seeds whose results are made up: 1, 2, 3 and 11, 12, diverged."""
     plan = experiment(space={"loss": choice("hinge", "</script><b>")}, seeds=(0, 1, 2), **fields)
     study = storage.open_study(plan, {"base": "x"}, tmp_path)
-    with storage.planning(tmp_path):
-        assert storage.plan(study, plan, tmp_path) == "run"
+    with storage.locked(tmp_path):
+        assert planning.plan(study, plan, tmp_path) == "run"
     for _ in range(6):
         asked = study.ask()
-        changes = storage.resolve(study, plan, asked)
+        changes = planning.resolve(study, plan, asked)
         value = 1.0 + asked.user_attrs["seed"] + 10 * (changes["loss"] != "hinge")
         asked.set_user_attr("curve", [[100, 2 * value], [200, value]])
         if value == 13.0:
@@ -315,8 +315,8 @@ def made_up(tmp_path, **fields):
 
 def test_tables_by_closed_form(tmp_path):
     plan, study = made_up(tmp_path)
-    with storage.planning(tmp_path):
-        assert storage.plan(study, plan, tmp_path) == "done"
+    with storage.locked(tmp_path):
+        assert planning.plan(study, plan, tmp_path) == "done"
     found = results.read(study, plan, "Which?", tmp_path)
     assert [setting.mean for setting in found.settings] == [2.0, 11.5]
     # The standard deviation of 1, 2, 3 is 1; of 11, 12 it is sqrt(1/2).
@@ -427,19 +427,19 @@ def test_settings_do_not_depend_on_the_workers(tmp_path):
         studies = [storage.open_study(plan, {"base": "x"}, folder) for _ in range(workers)]
         for number in range(100):
             study = studies[number % workers]
-            with storage.planning(folder):
-                if storage.plan(study, plan, folder) == "done":
+            with storage.locked(folder):
+                if planning.plan(study, plan, folder) == "done":
                     break
                 asked = study.ask()
-                storage.resolve(study, plan, asked)
-                others = storage.ask_compatible(study, plan, is_compatible) if most > 1 else ()
+                planning.resolve(study, plan, asked)
+                others = planning.ask_compatible(study, plan, is_compatible) if most > 1 else ()
                 taken = [asked, *itertools.islice(others, most - 1)]
             for asked in taken:
                 study.tell(asked, 1.0)
         trials = [one for one in studies[0].get_trials() if one.state != optuna.trial.TrialState.FAIL]
         assert len(trials) == 6
-        assert sorted(storage.current_trials(trials)) == [(number, seed) for number in range(3) for seed in (4, 5)]
-        return storage.settings_of(trials)
+        assert sorted(planning.current_trials(trials)) == [(number, seed) for number in range(3) for seed in (4, 5)]
+        return planning.settings_of(trials)
 
     settings = drawn(tmp_path / "one", 1)
     assert drawn(tmp_path / "two", 2) == settings
@@ -455,45 +455,45 @@ def test_the_trial_of_a_dead_worker_is_queued_again(tmp_path, kind, monkeypatch)
     folder = tmp_path / "study"
     plan = experiment(space={"loss": choice("hinge", "minimax")})
     study = storage.open_study(plan, {"base": "x"}, folder, url)
-    with storage.planning(folder):
-        storage.plan(study, plan, folder)
+    with storage.locked(folder):
+        planning.plan(study, plan, folder)
         dead = study.ask()
-        storage.resolve(study, plan, dead)
+        planning.resolve(study, plan, dead)
     if kind == "database":
         study._storage.record_heartbeat(dead._trial_id)  # its last one
-        with storage.planning(folder):
-            storage.plan(study, plan, folder)
+        with storage.locked(folder):
+            planning.plan(study, plan, folder)
         assert study.trials[dead.number].state == optuna.trial.TrialState.RUNNING
         time.sleep(6)
     else:
-        with storage.lease(folder, storage.name_of(dead)), storage.planning(folder):
-            storage.plan(study, plan, folder)
+        with planning.lease(folder, planning.name_of(dead)), storage.locked(folder):
+            planning.plan(study, plan, folder)
             assert study.trials[dead.number].state == optuna.trial.TrialState.RUNNING
-    with storage.planning(folder):
-        assert storage.plan(study, plan, folder) == "run"
+    with storage.locked(folder):
+        assert planning.plan(study, plan, folder) == "run"
     assert study.trials[dead.number].state == optuna.trial.TrialState.FAIL
     waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
-    assert sorted(storage.name_of(one) for one in waiting) == ["000-seed0", "001-seed0"]
+    assert sorted(planning.name_of(one) for one in waiting) == ["000-seed0", "001-seed0"]
 
 
 def test_seeds_can_be_added_and_crashed_trials_retried(tmp_path):
     plan, study = made_up(tmp_path)
     more = experiment(space=plan.space, seeds=(0, 1, 2, 3))
     study = storage.open_study(more, {"base": "x"}, tmp_path)
-    with storage.planning(tmp_path):
-        storage.plan(study, more, tmp_path)
+    with storage.locked(tmp_path):
+        planning.plan(study, more, tmp_path)
         waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
-        assert [storage.name_of(one) for one in waiting] == ["000-seed3", "001-seed3"]
+        assert [planning.name_of(one) for one in waiting] == ["000-seed3", "001-seed3"]
         crashed = study.ask()
         crashed.set_user_attr("why", "exit 1: bug")
         study.tell(crashed, state=optuna.trial.TrialState.FAIL)
         study.tell(study.ask(), 1.0)
-        assert storage.plan(study, more, tmp_path) == "done"
-        storage.retry(study, crashed=False)
-        assert storage.plan(study, more, tmp_path) == "done"
-        storage.retry(study, crashed=True)
-        assert storage.plan(study, more, tmp_path) == "run"
-    assert storage.name_of(study.ask()) == "000-seed3"
+        assert planning.plan(study, more, tmp_path) == "done"
+        planning.retry(study, crashed=False)
+        assert planning.plan(study, more, tmp_path) == "done"
+        planning.retry(study, crashed=True)
+        assert planning.plan(study, more, tmp_path) == "run"
+    assert planning.name_of(study.ask()) == "000-seed3"
 
 
 def test_another_study_is_rejected_and_a_wrong_objective_can_be_corrected(tmp_path):

@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     experiment, question = load_experiment(arguments.experiment)
     base, config = load_configs(experiment, arguments.override)
     try:
-        from experiments.sweep import storage
+        from experiments.sweep import planning, storage
         from experiments.sweep.trial import StopSignal
         from experiments.sweep.worker import Worker
     except ModuleNotFoundError as error:
@@ -49,17 +49,17 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.workdir or Path("runs") / Path(arguments.experiment).stem)
     with StopSignal() as stop_signal:
         study = storage.open_study(experiment, record(experiment, config), folder, arguments.storage)
-        with storage.planning(folder):
-            storage.retry(study, crashed=arguments.retry)
+        with storage.locked(folder):
+            planning.retry(study, crashed=arguments.retry)
         worker = Worker(experiment, question, base, config, folder, study, stop_signal)
         try:
             worker.write()
             while not stop_signal.signal:
-                with contextlib.ExitStack() as planning:
-                    planning.enter_context(storage.planning(folder))
-                    next_step = storage.plan(study, experiment, folder)
+                with contextlib.ExitStack() as lock:
+                    lock.enter_context(storage.locked(folder))
+                    next_step = planning.plan(study, experiment, folder)
                     if next_step == "run":
-                        worker.run(planning)
+                        worker.run(lock)
                 if next_step == "done":
                     break
                 if next_step == "wait":

@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from experiments.sweep import storage
+from experiments.sweep import planning
 from experiments.sweep.experiment import Experiment
 from gan.io import atomic
 
@@ -104,9 +104,9 @@ class Results:
 
 def read(study: optuna.Study, experiment: Experiment, question: str, folder: Path) -> Results:
     """Reads the results of a study."""
-    trials = storage.current_trials(study.get_trials(deepcopy=False))
+    trials = planning.current_trials(study.get_trials(deepcopy=False))
     runs = [_run(trial, folder) for _, trial in sorted(trials.items(), key=lambda item: item[0])]
-    parameters = storage.settings_of(list(trials.values()))
+    parameters = planning.settings_of(list(trials.values()))
     settings = [_setting(number, parameters[number], runs) for number in sorted(parameters)]
     sign = 1 if experiment.minimize else -1
     settings.sort(key=lambda setting: math.inf if setting.mean is None else sign * setting.mean)
@@ -218,7 +218,7 @@ def parameter_names(results: Results) -> list[str]:
 
 def _run(trial: FrozenTrial, folder: Path) -> Run:
     attributes = trial.user_attrs
-    name, why = storage.name_of(trial), attributes.get("why", "")
+    name, why = planning.name_of(trial), attributes.get("why", "")
     state = STATES.get(trial.state) or ("diverged" if why else "pruned")
     images = sorted((folder / "trials" / name / "samples").glob("*.png"))
     return Run(

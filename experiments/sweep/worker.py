@@ -18,7 +18,7 @@ import optuna
 from ml_collections import ConfigDict
 from optuna.trial import Trial, TrialState
 
-from experiments.sweep import page, results, storage, trial
+from experiments.sweep import page, planning, results, trial
 from experiments.sweep.experiment import Experiment, config_flags, trial_config
 from experiments.sweep.trial import StopSignal
 from gan.errors import UserError
@@ -50,8 +50,8 @@ class Worker:
         self._max_population = experiment.max_population(config)
         self._must_choose_population = experiment.population == "auto" and self._max_population > 1
 
-    def run(self, planning: contextlib.ExitStack) -> None:
-        """Asks for trials, closes `planning` once they are taken, and trains them to their end."""
+    def run(self, lock: contextlib.ExitStack) -> None:
+        """Asks for trials, closes `lock` once they are taken, and trains them to their end."""
         with contextlib.ExitStack() as held:
             first = self._take(self._study.ask(), held)
             if self._must_choose_population:
@@ -62,10 +62,10 @@ class Worker:
                 config = trial_config(self._experiment, self._config, changes, seed)
                 return not workdir.hyperparams_that_differ(first.config.to_dict(), config.to_dict())[1]
 
-            others = storage.ask_compatible(self._study, self._experiment, is_compatible)
+            others = planning.ask_compatible(self._study, self._experiment, is_compatible)
             others = itertools.islice(others, self._max_population - 1)
             trials = [first, *(self._take(asked, held) for asked in others)]
-            planning.close()
+            lock.close()
             self._train(trials)
         self.write()
 
@@ -77,7 +77,7 @@ class Worker:
 
     def exit_status(self) -> int:
         """The exit status of a finished study: 0. Raises `UserError` if no trial has a value."""
-        trials = storage.current_trials(self._study.get_trials(deepcopy=False)).values()
+        trials = planning.current_trials(self._study.get_trials(deepcopy=False)).values()
         if any(one.state == TrialState.COMPLETE for one in trials):
             return 0
         whys = [one.user_attrs["why"] for one in trials if "why" in one.user_attrs]
@@ -85,9 +85,9 @@ class Worker:
 
     def _take(self, asked: Trial, held: contextlib.ExitStack) -> RunningTrial:
         experiment = self._experiment
-        changes = storage.resolve(self._study, experiment, asked)
-        name = storage.name_of(asked)
-        held.enter_context(storage.running(self._study, self._folder, asked))
+        changes = planning.resolve(self._study, experiment, asked)
+        name = planning.name_of(asked)
+        held.enter_context(planning.running(self._study, self._folder, asked))
         folder = self._folder / "trials" / name
         config = trial_config(experiment, self._config, changes, asked.user_attrs["seed"])
         command = trial.command(experiment.base, folder, config_flags(self._base, config))
