@@ -18,7 +18,7 @@ from gan.errors import UserError
 from gan.game import parameter_count
 from gan.networks.gat import Discriminator, Generator
 from gan.networks.gat_layers import MappingNetwork, image_of, noise_weights, noised, patches
-from gan.networks.stylegan2 import STYLE_MEAN
+from gan.networks.layers.styles import STYLE_MEAN
 
 SHAPE, CLASSES = (8, 12, 3), 3
 FIELDS = {"width": 16, "depth": 2, "heads": 2, "patch_size": 4, "levels": 2}

@@ -14,7 +14,8 @@ from configs import stylegan2 as configs
 from gan.build import make_game, make_schedules
 from gan.errors import UserError
 from gan.game import initial_variables, parameter_count
-from gan.networks.stylegan2 import STYLE_MEAN, Discriminator, Generator
+from gan.networks.layers.styles import STYLE_MEAN
+from gan.networks.stylegan2 import Discriminator, Generator
 from gan.networks.stylegan2_layers import MappingNetwork, MinibatchStd
 
 SHAPE = (8, 4, 3)

@@ -18,7 +18,7 @@ from gan.inference.model import Model
 from gan.io import atomic
 from gan.networks.conv.plain import without_primitives
 from gan.networks.layers import spectral
-from gan.networks.stylegan2 import STYLE_MEAN
+from gan.networks.layers.styles import STYLE_MEAN
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """The platforms that one exported program runs on."""

@@ -41,11 +41,8 @@ from gan.networks.layers.conditioning import LabelledLogit, check_conditioning
 from gan.networks.layers.dropout import row_keys
 from gan.networks.layers.remat import rematerialized
 from gan.networks.layers.sizes import nearest_multiples
-from gan.networks.stylegan2 import STYLE_MEAN
+from gan.networks.layers.styles import MEAN_DECAY, STYLE_MEAN, for_all_layers, truncated
 from gan.rows import ALL, Rows
-
-MEAN_DECAY = 0.995
-"""The part of the mean style of a class that is kept at an update with images of this class."""
 
 
 class Generator(nn.Module):
@@ -98,11 +95,8 @@ class Generator(nn.Module):
 
         For `module.apply(variables, latent, label, method="mapping")`.
         """
-        w = self.mapping_network(latent, label)
-        if self.truncation != 1.0:
-            mean = self.mean.value[label] if self.mean.value.ndim == 2 else self.mean.value[None]
-            w = (mean + self.truncation * (w - mean)).astype(w.dtype)
-        return self._for_all_blocks(w)
+        mean = self.mean.value[label] if self.mean.value.ndim == 2 else self.mean.value[None]
+        return for_all_layers(truncated(self.mapping_network(latent, label), mean, self.truncation), self.depth)
 
     def synthesis(self, styles: Array, train: bool = False) -> Array:
         """Styles [B, depth, width] to an image before its activation, or with `train` to those of all levels.
@@ -134,11 +128,7 @@ class Generator(nn.Module):
         batch_means = (sums / jnp.maximum(counts, 1.0)).reshape(mean.shape)
         moved = batch_means + MEAN_DECAY * (mean - batch_means)
         self.mean.value = jnp.where((counts > 0).reshape(*mean.shape[:-1], 1), moved, mean)
-        return self._for_all_blocks(w)
-
-    def _for_all_blocks(self, w: Array) -> Array:
-        """[B, W] to [B, depth, W]."""
-        return jnp.broadcast_to(w[:, None], (w.shape[0], self.depth, self.width))
+        return for_all_layers(w, self.depth)
 
 
 class Discriminator(nn.Module):

@@ -21,6 +21,7 @@ from gan.networks.layers.dropout import row_keys
 from gan.networks.layers.remat import rematerialized
 from gan.networks.layers.resample import upsample
 from gan.networks.layers.sizes import smallest_stage, stage_dtypes
+from gan.networks.layers.styles import MEAN_DECAY, STYLE_MEAN, for_all_layers, truncated
 from gan.networks.stylegan2_layers import (
     EqualConv,
     EqualDense,
@@ -32,10 +33,6 @@ from gan.networks.stylegan2_layers import (
     normalized,
 )
 
-STYLE_MEAN = "style_mean"
-"""The name of the running mean of the styles w among the generator's batch statistics."""
-MEAN_DECAY = 0.995
-"""The part of that mean that is kept at each update (the authors' code; 0.998 in StyleGAN3's)."""
 ARCHITECTURES = ("orig", "resnet")
 
 
@@ -118,11 +115,8 @@ class Generator(nn.Module):
 
         For `module.apply(variables, latent, label, method="mapping")`.
         """
-        w = self.mapping_network(latent, label)
-        if self.truncation != 1.0:
-            mean = self.mean.value[None]
-            w = (mean + self.truncation * (w - mean)).astype(w.dtype)
-        return self._for_all_layers(w)
+        w = truncated(self.mapping_network(latent, label), self.mean.value[None], self.truncation)
+        return for_all_layers(w, 2 * len(self.widths))
 
     def synthesis(self, styles: Array, train: bool = False) -> Array:
         """Styles [B, L, W] to an image before its activation [B, H, W, C], with the fixed noise unless `train`.
@@ -142,17 +136,13 @@ class Generator(nn.Module):
         if self.axis_name is not None:
             batch_mean = jax.lax.pmean(batch_mean, self.axis_name)
         self.mean.value = batch_mean + MEAN_DECAY * (self.mean.value - batch_mean)
-        styles = self._for_all_layers(w)
+        layers = 2 * len(self.widths)
+        styles = for_all_layers(w, layers)
         if self.style_mixing == 0.0:
             return styles
-        layers = styles.shape[1]
         first, second = self._second_latents(latent, layers)
         is_second = jnp.arange(layers)[None, :, None] >= first[:, None, None]
         return jnp.where(is_second, self.mapping_network(second, label)[:, None], styles)
-
-    def _for_all_layers(self, w: Array) -> Array:
-        """[B, W] to [B, L, W]."""
-        return jnp.broadcast_to(w[:, None], (w.shape[0], 2 * len(self.widths), self.style_width))
 
     def _second_latents(self, latent: Array, layers: int) -> tuple[Array, Array]:
         """For each example the first layer that sees its second latent, int32 [B], and that latent [B, Z]."""

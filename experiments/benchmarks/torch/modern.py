@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.networks.stylegan2 import MEAN_DECAY
+from gan.networks.layers.styles import MEAN_DECAY
 from gan.networks.stylegan2_layers import MAPPING_RATE
 
 
