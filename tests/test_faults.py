@@ -182,6 +182,19 @@ def test_reads_that_orbax_abandons_print_nothing(file, printed, monkeypatch):
     assert len(found) == printed
 
 
+def test_what_ignores_abandoned_reads_is_installed_once(monkeypatch):
+    found = []
+    monkeypatch.setattr(sys, "unraisablehook", found.append)
+
+    def fail(step):
+        raise OSError("cut off")
+
+    checkpoint._attempt(fail, 1)
+    installed = sys.unraisablehook
+    checkpoint._attempt(fail, 2)
+    assert sys.unraisablehook is installed is not found.append
+
+
 def test_reading_checkpoints_does_not_warn_that_they_are_only_read(tmp_path, caplog):
     with checkpoint.open_manager(tmp_path / "checkpoints") as manager:
         manager.save(1, args=checkpoint.ocp.args.Composite(digests=checkpoint.ocp.args.JsonSave({})))

@@ -5,12 +5,13 @@ with it, so that a changed byte is detected. The record of the run is stored, to
 """
 
 import contextlib
+import functools
 import logging
 import shutil
 import sys
 import warnings
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,25 +191,26 @@ def _attempt(read: Any, step: int) -> tuple[Any, str]:
     except Exception as error:  # Orbax and TensorStore raise many types for a damaged file; all are reported
         if machine_failure(error):
             raise  # a checkpoint that does not fit into memory is not damaged
-        sys.unraisablehook = _without_abandoned_reads(sys.unraisablehook)
-        warnings.filterwarnings("ignore", "coroutine 'Store.* was never awaited")  # by Orbax, for the same reason
+        _ignore_abandoned_reads()
         return None, _first_line(error)
 
 
-def _without_abandoned_reads(hook: Any) -> Any:
-    """The `sys.unraisablehook` without the reads of Orbax.
+def _ignore_abandoned_reads() -> None:
+    """Keeps Python from printing a traceback for each read that Orbax abandons.
 
     Where one array cannot be read, Orbax abandons its reads of the others, and closes their event loop. Whenever one of
-    them ends or is collected, now or long after, Python would print a traceback.
+    them ends or is collected, now or long after, Python reports it to `sys.unraisablehook`.
     """
+    if getattr(sys.unraisablehook, "func", None) is not _report_unless_abandoned:  # not twice
+        sys.unraisablehook = functools.partial(_report_unless_abandoned, sys.unraisablehook)
+    warnings.filterwarnings("ignore", "coroutine 'Store.* was never awaited")
 
-    def without(unraisable: Any) -> None:
-        code = getattr(unraisable.object, "cr_code", None)
-        is_read = code is not None and "orbax" in Path(code.co_filename).parts
-        if not is_read and str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
 
-    return without
+def _report_unless_abandoned(hook: Callable[[Any], object], unraisable: Any) -> None:
+    code = getattr(unraisable.object, "cr_code", None)
+    is_read = code is not None and "orbax" in Path(code.co_filename).parts
+    if not is_read and str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
 
 
 def _first_line(error: Exception) -> str:
