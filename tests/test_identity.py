@@ -42,10 +42,22 @@ def without_identity(folder):
 
 
 def test_a_checkpoint_holds_the_record_of_its_run(whole):
-    found = identity.records(whole / "checkpoints")
-    assert list(found) == [12, 8, 4]
-    assert found[12] == record(whole)
-    assert found[8]["config"]["generator"]["learning_rate"] == 2e-4
+    checkpoints = whole / "checkpoints"
+    assert identity.steps(checkpoints) == [12, 8, 4]
+    assert identity.read(checkpoints, 12) == record(whole)
+    assert identity.read(checkpoints, 8)["config"]["generator"]["learning_rate"] == 2e-4
+
+
+def test_only_the_records_of_the_checkpoints_that_are_read_are_read(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    read, found = identity.read, []
+    monkeypatch.setattr(identity, "read", lambda checkpoints, step: found.append(step) or read(checkpoints, step))
+    assert gan.load(tmp_path).step == 12
+    assert gan.load(tmp_path, step=8).step == 8
+    assert found == [12, 8]
+    shutil.rmtree(tmp_path / "checkpoints/12/ema")  # the next newest is taken
+    assert gan.load(tmp_path).step == 8
+    assert found == [12, 8, 12, 8]
 
 
 def test_checkpoints_without_their_config_are_taken_up_as_the_run_that_they_are(copied, whole, caplog):

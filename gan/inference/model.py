@@ -216,8 +216,6 @@ def load(path: str | Path, *, checkpoint: str | None = None, step: int | None = 
         game = setup.game if export.truncation is None else setup.game.truncated(export.truncation)
         return Model(game, config, tuple(dataset["class_names"]), export.step, ema, str(folder))
     kept_in = checkpoint_folder(folder, checkpoint, step)
-    if (record := workdir.read(folder)) is not None:
-        workdir.check_checkpoints(folder, record, kept_in.name)
     step, ema = _restore_ema(kept_in, setup, step)
     return Model(
         game=setup.game,
@@ -288,10 +286,14 @@ def checkpoint_steps(folder: Path, name: str = "last") -> list[int]:
 def _restore_ema(kept_in: Path, setup: build.Setup, step: int | None) -> tuple[int, GeneratorEMA]:
     from gan.io import checkpoint as checkpoint_io
 
+    def check(step: int) -> None:
+        if (record := workdir.read(kept_in.parent)) is not None:
+            workdir.check_checkpoint(kept_in.parent, record, kept_in.name, step)
+
     target = sharding.abstract(setup.shapes.ema, sharding.replicated(sharding.local_mesh()))
     restored = None
     if kept_in.is_dir():
-        restored = checkpoint_io.restore_ema(checkpoint_io.open_manager(kept_in, read_only=True), target, step)
+        restored = checkpoint_io.restore_ema(checkpoint_io.open_manager(kept_in, read_only=True), target, step, check)
     if restored is None:
         raise no_checkpoint(kept_in.parent)
     return restored

@@ -113,16 +113,25 @@ def restore(manager: ocp.CheckpointManager, target: Any, *, set_aside: Path | No
     return _newest(manager, read, set_aside)
 
 
-def restore_ema(manager: ocp.CheckpointManager, target: Any, step: int | None = None) -> tuple[int, Any] | None:
+def restore_ema(
+    manager: ocp.CheckpointManager,
+    target: Any,
+    step: int | None = None,
+    check: Callable[[int], None] = lambda step: None,
+) -> tuple[int, Any] | None:
     """The step and the EMA of the checkpoint of `step`, or by default of the newest intact one; None where none is.
 
-    Raises `UserError` where the checkpoint cannot be read.
+    Before a checkpoint is read, `check` is called with its step, whose errors are raised. Raises `UserError` where the
+    checkpoint cannot be read.
     """
 
     def read(step: int) -> tuple[int, Any]:
         return step, _read(manager, step, {"ema": target})["ema"]
 
-    return _newest(manager, read, None) if step is None else _read_one(manager, read, step)
+    if step is None:
+        return _newest(manager, read, check=check)
+    check(step)
+    return _read_one(manager, read, step)
 
 
 def restore_players(manager: ocp.CheckpointManager, target: Any, step: int) -> Any:
@@ -160,9 +169,15 @@ def _read_one(manager: ocp.CheckpointManager, read: Any, step: int) -> Any:
     return found
 
 
-def _newest(manager: ocp.CheckpointManager, read: Any, set_aside: Path | None) -> Any | None:
+def _newest(
+    manager: ocp.CheckpointManager,
+    read: Any,
+    set_aside: Path | None = None,
+    check: Callable[[int], None] = lambda step: None,
+) -> Any | None:
     failures = []
     for step in sorted(manager.all_steps(), reverse=True):
+        check(step)
         found, reason = _attempt(read, step)
         if not processes.all_succeed(not reason):
             failures.append((step, reason or "another process cannot read it"))

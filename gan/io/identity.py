@@ -26,15 +26,15 @@ def opened(content: Any) -> dict:
     return content["record"]
 
 
-def records(checkpoints: Path) -> dict[int, dict | None]:
-    """{step: its record} of the checkpoints in a folder, newest first; None where one has none that can be read."""
-    steps = (int(path.name) for path in checkpoints.glob("*") if path.name.isdecimal())
-    return {step: _read(checkpoints / str(step) / ITEM / "metadata") for step in sorted(steps, reverse=True)}
+def steps(checkpoints: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, newest first."""
+    return sorted((int(path.name) for path in checkpoints.glob("*") if path.name.isdecimal()), reverse=True)
 
 
-def _read(path: Path) -> dict | None:
+def read(checkpoints: Path, step: int) -> dict | None:
+    """The record in the checkpoint of a step; None where there is none that can be read."""
     try:
-        return opened(json.loads(path.read_text()))
+        return opened(json.loads((checkpoints / str(step) / ITEM / "metadata").read_text()))
     except (OSError, ValueError, RecursionError):
         return None
 

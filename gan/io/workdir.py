@@ -43,7 +43,6 @@ SCHEDULED_FIELDS = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay"
                     "ada_images")  # fmt: skip
 """Hyperparameters that a schedule could change, too: a run may resume with others, and `config.json` records it."""
 
-
 LOCK = ".lock"
 """The file that a process locks while it writes into the folder. It holds the number of the process."""
 
@@ -222,27 +221,31 @@ def with_format(record: dict) -> dict:
 
 
 def check_checkpoints(workdir: Path, record: dict, kept_in: str = "checkpoints") -> None:
-    """Raises `UserError` where a checkpoint in the subfolder `kept_in` is not of the recorded run.
+    """Raises `UserError` where a checkpoint in the subfolder `kept_in` is not of the recorded run."""
+    for step in identity.steps(workdir / kept_in):
+        check_checkpoint(workdir, record, kept_in, step)
 
-    Its config must be that of the record before the changes from its step on. Fields that only one of them has, by
-    another version of the code, are not compared.
+
+def check_checkpoint(workdir: Path, record: dict, kept_in: str, step: int) -> None:
+    """Raises `UserError` where the checkpoint of a step in the subfolder `kept_in` is not of the recorded run.
+
+    The fields that both configs have must be as in the record before its changes from that step on.
     """
-    for step, own in identity.records(workdir / kept_in).items():
-        if own is None:
-            continue
-        expected, found = _flat(_config_at(record, step)), _flat(own["config"])
-        differing = [
-            f"config.{field}: {found[field]!r}, not {expected[field]!r}"
-            for field in sorted(expected.keys() & found.keys())
-            if found[field] != expected[field] and not is_free(field)
-        ]
-        if own["dataset"]["fingerprint"] != record["dataset"]["fingerprint"]:
-            differing.append(f"data with the fingerprint {own['dataset']['fingerprint']} ({own['dataset']['name']})")
-        if differing:
-            raise UserError(
-                f"{workdir / kept_in / str(step)} is of another run than {workdir / 'config.json'}: "
-                f"{'; '.join(differing)}. Move it away, or put the config.json of its run beside it"
-            )
+    if (own := identity.read(workdir / kept_in, step)) is None:
+        return  # it is older than the records in checkpoints, or `restore` finds it damaged
+    expected, found = _flat(_config_at(record, step)), _flat(own["config"])
+    differing = [
+        f"config.{field}: {found[field]!r}, not {expected[field]!r}"
+        for field in sorted(expected.keys() & found.keys())
+        if found[field] != expected[field] and not is_free(field)
+    ]
+    if own["dataset"]["fingerprint"] != record["dataset"]["fingerprint"]:
+        differing.append(f"data with the fingerprint {own['dataset']['fingerprint']} ({own['dataset']['name']})")
+    if differing:
+        raise UserError(
+            f"{workdir / kept_in / str(step)} is of another run than {workdir / 'config.json'}: "
+            f"{'; '.join(differing)}. Move it away, or put the config.json of its run beside it"
+        )
 
 
 def _config_at(record: dict, step: int) -> dict[str, Any]:
@@ -255,17 +258,17 @@ def _config_at(record: dict, step: int) -> dict[str, Any]:
 
 
 def _read_from_checkpoints(path: Path) -> dict | None:
-    found = identity.records(path.parent / "checkpoints")
-    if not found:
-        return None
-    step, record = next(((step, record) for step, record in found.items() if record is not None), (0, None))
-    if record is None:
+    checkpoints = path.parent / "checkpoints"
+    for step in (steps := identity.steps(checkpoints)):
+        if (record := identity.read(checkpoints, step)) is not None:
+            _check_format(checkpoints / str(step), record)
+            return record | {"config": schema.completed(record["config"])}
+    if steps:
         raise UserError(
             f"{path} is missing, and the checkpoints beside it do not say of which run they are; put the config.json "
             f"of their run there, or use a new --workdir"
         )
-    _check_format(path.parent / "checkpoints" / str(step), record)
-    return record | {"config": schema.completed(record["config"])}
+    return None
 
 
 def _with_tuples(value: Any) -> Any:
