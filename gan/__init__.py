@@ -1,5 +1,11 @@
 """Generative adversarial networks in JAX and Flax: pure steps, named parts, exact runs."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for type checkers alone, which do not evaluate __getattr__
+    from gan.inference.model import Model as Model
+    from gan.inference.model import load as load
+
 __version__ = "0.1.0"
 
 

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import Array
 from ml_collections import ConfigDict
 
 from gan import checks, state
@@ -30,7 +29,7 @@ from gan.optimizers import DECAYING, OPTIMIZERS
 from gan.penalties import PENALTIES
 from gan.schedules import SCHEDULES, AugmentHyperparams, PlayerHyperparams, Schedule, Schedules
 
-PRIORS: Mapping[str, Callable[..., Callable[[Array, int], Array]]] = {"normal": Normal, "uniform": Uniform}
+PRIORS: Mapping[str, Callable[..., Normal | Uniform]] = {"normal": Normal, "uniform": Uniform}
 OUTPUTS: Mapping[str, Output] = {
     "tanh": Output(jnp.tanh, (-1.0, 1.0)),
     "sigmoid": Output(nn.sigmoid, (0.0, 1.0)),
@@ -140,7 +139,7 @@ def make_game(config: ConfigDict, *, image_shape: tuple[int, int, int], num_clas
     """
     if config.latent.size < 0:
         raise UserError(f"config.latent.size={config.latent.size} must be at least 1, or 0: the size of the image")
-    facts = {"image_shape": tuple(image_shape), "num_classes": num_classes}
+    facts: dict[str, Any] = {"image_shape": tuple(image_shape), "num_classes": num_classes}
     game = Game(
         generator=_player(config, "generator", facts),
         discriminator=_player(config, "discriminator", facts),
@@ -285,8 +284,9 @@ def _scheduled(field: str, text: str, base: Any) -> Schedule:
         raise UserError(f"config.schedules.{field}={text!r}: {error}") from error
 
 
-def _names(numbers: type) -> tuple[str, ...]:
-    return tuple(numbers.__dataclass_fields__)
+def _names(numbers: Any) -> tuple[str, ...]:
+    """The fields of a dataclass."""
+    return tuple(field.name for field in dataclasses.fields(numbers))
 
 
 def _field(tree: ConfigDict, path: str) -> Any:

@@ -145,7 +145,7 @@ def warnings_on_labels(game: Game, class_names: Sequence[str], counts: Sequence[
     lines = []
     conditional = {"generator": game.is_conditional, "discriminator": game.discriminates_classes}
     if sum(conditional.values()) == 1:
-        yes, no = sorted(conditional, key=conditional.get, reverse=True)
+        yes, no = sorted(conditional, key=lambda name: conditional[name], reverse=True)
         lines.append(
             f"the {yes} is conditional and the {no} is not: G does not learn the classes; expected: "
             f"config.{no}.conditioning as well, or config.{yes}.conditioning='none'"

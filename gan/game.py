@@ -6,7 +6,7 @@ The state and the steps see a config only as a `Game`, which `gan.build` makes.
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +77,7 @@ class DiscriminatorOutput(NamedTuple):
 
     logits: Array
     """float32 [B]; larger is more real."""
-    class_logits: Array | None
+    class_logits: Any
     """float32 [B, K], logits of the classes from a discriminator that also classifies; None from others."""
     batch_stats: Any
     """The batch statistics after this pass."""
@@ -117,7 +117,7 @@ class Game:
     generator: PlayerSpec
     discriminator: PlayerSpec
     loss: Loss
-    prior: Callable[[Array, int], Array]
+    prior: Normal | Uniform
     latent_size: int
     output: Output
     image_shape: tuple[int, int, int]
@@ -176,18 +176,18 @@ class Game:
     def styles(self, variables: dict, latent: Array, label: Array) -> Array:
         """The styles [B, L, W] of a generator that `has_styles`, in evaluation mode, float32."""
         given, latent, _ = _prepared(self.generator, self.compute_dtype, variables, latent)
-        return self.generator.module.apply(given, latent, label, method="mapping").astype(jnp.float32)
+        return jnp.asarray(self.generator.module.apply(given, latent, label, method="mapping"), jnp.float32)
 
     def synthesize(self, variables: dict, styles: Array) -> Array:
         """Images [B, H, W, C] in the game's range from styles [B, L, W]: `generate` is `synthesize` of `styles`."""
         given, styles, _ = _prepared(self.generator, self.compute_dtype, variables, styles)
         image = self.generator.module.apply(given, styles, method="synthesis")
-        return self.output.activation(image.astype(jnp.float32))
+        return self.output.activation(jnp.asarray(image, jnp.float32))
 
     def zero_style_offsets(self, latent: Array, label: Array) -> Array | None:
         """Zeros [B, L, W] like the styles of a generator's L layers for these latents, or None where it has none."""
 
-        def initial(latent: Array, label: Array) -> dict:
+        def initial(latent: Array, label: Array) -> Mapping:
             return self.generator.module.init({"params": jax.random.key(0)}, latent, label, False)
 
         shapes = jax.eval_shape(initial, latent, label).get("perturbations", {})

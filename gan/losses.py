@@ -326,7 +326,7 @@ AVERAGED: Mapping[str, PlayerLoss] = {
 }
 """The losses for `relativistic_average`. Labels are symmetric about 0, as the difference of two logits is."""
 
-LOSSES: Mapping[str, Callable[..., Loss]] = {
+LOSSES: dict[str, Callable[..., Loss]] = {
     "minimax": minimax,
     "non_saturating": non_saturating,
     "label_smoothed": label_smoothed,

@@ -11,7 +11,7 @@ StyleGAN2's discriminator are an exception: as in the authors' R1, the gradient 
 logits of its group.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -196,7 +196,7 @@ def ortho(view: GeneratorView) -> Array:
 
     Reference: Brock, Donahue and Simonyan 2019, arXiv:1809.11096, equation 3.
     """
-    total = 0.0
+    total: Array | float = 0.0
     for path, leaf in jax.tree_util.tree_leaves_with_path(view.params):
         if getattr(path[-1], "key", None) == "kernel":
             matrix = leaf.reshape(-1, leaf.shape[-1])
@@ -224,7 +224,7 @@ class Penalty(NamedTuple):
     """The names of those quantities."""
 
 
-PENALTIES: Mapping[str, Penalty] = {
+PENALTIES: dict[str, Penalty] = {
     "r1": Penalty("discriminator", r1, needs_input_gradient=True),
     "r2": Penalty("discriminator", r2, needs_input_gradient=True),
     "wgan_gp": Penalty("discriminator", wgan_gp, needs_input_gradient=True),

@@ -148,7 +148,7 @@ class Schedules:
 
     base: dict[str, float]
     """The config's number of every field that may have a schedule, `{"generator.learning_rate": 2e-4, ...}`."""
-    schedules: dict[str, Callable[[Any], Schedule]]
+    schedules: Mapping[str, Callable[[Any], Schedule]]
     """For each of them, from the number to its schedule."""
 
     def __call__(self, images: Array | float, base: Mapping[str, Any] | None = None) -> Hyperparams:

@@ -18,8 +18,7 @@ IMAGE_GRADIENT = "image_gradient"
 """The name in `TrainState.running_stats` of the squared gradient of G's loss with respect to its images."""
 
 
-@struct.dataclass
-class Player:
+class Player(struct.PyTreeNode):
     """One player's parameters, batch statistics and optimizer state."""
 
     params: Any
@@ -32,8 +31,7 @@ class Player:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-@struct.dataclass
-class GeneratorEMA:
+class GeneratorEMA(struct.PyTreeNode):
     """The exponential moving average of the generator's parameters and batch statistics: samples are drawn from it."""
 
     params: Any
@@ -45,8 +43,7 @@ class GeneratorEMA:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything that the next train step depends on, besides the config and the data."""
 
     step: Array

@@ -240,7 +240,7 @@ def train_step(
         first = jax.tree.map(lambda leaf: leaf[0], batches)
         latents = game.latents(Draws(latent_key, first).by_example("latent"))
         batches |= {"latent": jnp.broadcast_to(latents, (game.discriminator.steps, *latents.shape))}
-    common = {"game": game, "axis_name": axis_name}
+    common: dict[str, Any] = {"game": game, "axis_name": axis_name}
     *others, last = [
         jax.tree.map(lambda leaf, index=index: leaf[index], batches) for index in range(game.discriminator.steps)
     ]
@@ -312,7 +312,9 @@ def _style_path(game: Game, variables: dict, latent: Array, draws: Draws) -> Pat
     def images(offsets: Array) -> Array:
         return game.generate(variables, latent, label, train=True, key=key, style_offsets=offsets)[0]
 
-    return Path(images, game.zero_style_offsets(latent, label), draws.by_example("penalty")[::2])
+    start = game.zero_style_offsets(latent, label)
+    assert start is not None  # G has styles
+    return Path(images, start, draws.by_example("penalty")[::2])
 
 
 def _check_rows(game: Game, examples: int) -> None:

@@ -7,6 +7,9 @@ from jax import Array
 
 from gan.estimators import Critic, Exact, FiniteDifference
 
+ABSENT: Any = None
+"""The default of a field that a penalty finds set where it uses it."""
+
 
 class DiscriminatorView(NamedTuple):
     """The inputs of a penalty on the discriminator. A direct call needs only the fields that the penalty uses."""
@@ -19,17 +22,17 @@ class DiscriminatorView(NamedTuple):
     """Generated images [B, H, W, C], before any augmentation."""
     fake_critic: Critic | None = None
     """As `critic`, with the random draws of the generated images; None: `critic`."""
-    keys: Array | None = None
+    keys: Array = ABSENT
     """One PRNG key for each example, [B]."""
-    label: Array | None = None
-    real_logits: Array | None = None
-    fake_logits: Array | None = None
-    real_class_logits: Array | None = None
+    label: Array = ABSENT
+    real_logits: Array = ABSENT
+    fake_logits: Array = ABSENT
+    real_class_logits: Array = ABSENT
     """Logits of the classes [B, K], from a discriminator that also classifies."""
-    fake_class_logits: Array | None = None
-    latent: Array | None = None
+    fake_class_logits: Array = ABSENT
+    latent: Array = ABSENT
     """The latents of the generated images, [B, Z]."""
-    generate: Callable[[Array], Array] | None = None
+    generate: Callable[[Array], Array] = ABSENT
     """Latents [B, Z] to images [B, H, W, C]."""
     running_stats: Mapping[str, Any] = {}
     """Running means by penalty and quantity: `running_stats[penalty][stat_name]`."""
@@ -59,10 +62,10 @@ class GeneratorView(NamedTuple):
     latent: Array
     fake: Array
     """The generated images of `latent`."""
-    keys: Array | None = None
-    params: Any = None
-    label: Array | None = None
-    fake_class_logits: Array | None = None
+    keys: Array = ABSENT
+    params: Any = ABSENT
+    label: Array = ABSENT
+    fake_class_logits: Array = ABSENT
     running_stats: Mapping[str, Any] = {}
     path: Path | None = None
     """The images as a function of an offset of the styles of G's layers; None: as a function of the latents."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -32,6 +33,14 @@ def test_the_wheel_has_every_module_config_and_experiment_and_nothing_else(wheel
     python = {name for name in names if name.endswith(".py")}
     assert python == expected
     assert f"flaxgan-{gan.__version__}.dist-info/METADATA" in names
+
+
+def test_wheel_and_source_archive_tell_type_checkers_that_the_package_has_types(wheel, tmp_path):
+    assert "gan/py.typed" in zipfile.ZipFile(wheel).namelist()
+    sdist = pytest.importorskip("hatchling.builders.sdist")
+    (path,) = sdist.SdistBuilder(str(runs.ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(path) as archive:
+        assert f"flaxgan-{gan.__version__}/gan/py.typed" in archive.getnames()
 
 
 def test_the_wheel_is_built_the_same_twice(wheel, tmp_path):

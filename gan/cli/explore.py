@@ -13,7 +13,7 @@ def run(workdir: Path) -> int:
 
     options = Options(
         workdir,
-        flags.VIEW.value,
+        flags.VIEW.value or "",  # `flags.check_modes` has found one
         out=Path(flags.OUT.value) if flags.OUT.value else None,
         seed=flags.SEED.value,
         classes=flags.CLASSES.value,

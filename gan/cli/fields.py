@@ -66,7 +66,7 @@ def _meanings(source: str) -> dict[str, str]:
     functions = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
     found: dict[str, str] = {}
 
-    def comment(first: int, last: int) -> str:
+    def comment(first: int, last: int | None) -> str:
         above: list[str] = []
         line = first - 1
         while comments.get(line, (False, ""))[0]:
@@ -83,7 +83,7 @@ def _meanings(source: str) -> dict[str, str]:
         if not isinstance(node, ast.Dict):
             return
         for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(key, ast.Constant):
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
                 last = key.lineno if isinstance(value, ast.Dict) else value.end_lineno
                 found[f"{prefix}{key.value}"] = comment(key.lineno, last)
                 visit(value, f"{prefix}{key.value}.")
@@ -94,4 +94,4 @@ def _meanings(source: str) -> dict[str, str]:
 
 
 def _returned(function: ast.FunctionDef) -> ast.expr:
-    return next(node.value for node in ast.walk(function) if isinstance(node, ast.Return))
+    return next(node.value for node in ast.walk(function) if isinstance(node, ast.Return) and node.value is not None)

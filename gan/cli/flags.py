@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -191,8 +192,8 @@ def named_in_errors() -> Iterator[None]:
 def check_modes() -> None:
     """Raises `UserError` where a flag is set that the mode does not use."""
     mode = MODE.value
-    if mode != "train" and not SAMPLES.value and CONFIG.value is not None and flags.FLAGS["config"].override_values:
-        raise _field_has_no_meaning(next(iter(flags.FLAGS["config"].override_values)), mode)
+    if mode != "train" and not SAMPLES.value and CONFIG.value is not None and (fields := _overrides()):
+        raise _field_has_no_meaning(next(iter(fields)), mode)
     for flag, modes in MODES_OF.items():
         if flags.FLAGS[flag].present and mode not in modes:
             raise UserError(f"--{flag} has no meaning with --mode={mode}; expected with: {', '.join(modes)}")
@@ -225,8 +226,13 @@ def workdir() -> Path:
         return Path(WORKDIR.value)
     if CONFIG.value is None:
         raise UserError("--workdir is missing; expected: the folder of the run")
-    config = flags.FLAGS["config"]
-    return folders.default_folder(config.config_filename, CONFIG.value, config.override_values)
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return folders.default_folder(path, CONFIG.value, _overrides())
+
+
+def _overrides() -> dict[str, Any]:
+    """{field: value} of the flags --config.FIELD=VALUE."""
+    return config_flags.get_override_values(flags.FLAGS["config"])
 
 
 def checkpoint() -> dict:

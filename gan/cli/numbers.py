@@ -11,7 +11,7 @@ class WholeNumberParser(flags.IntegerParser):
     def convert(self, argument: str | int) -> int:
         """The number. Raises `ValueError` for a text that means none."""
         try:
-            return whole_number(argument)
+            return whole_number(str(argument))
         except ValueError:
             raise ValueError(f"expected: {kind_name(int)}") from None
 

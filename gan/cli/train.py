@@ -33,7 +33,7 @@ def _is_multi_process() -> bool:
     missing = [flag for flag, value in given.items() if value is None]
     if len(missing) == len(given):
         return flags.MULTIHOST.value
-    if missing:
+    if coordinator is None or count is None or index is None:
         raise UserError(f"{missing[0]} is missing; expected: --coordinator, --num_processes and --process_id together")
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:

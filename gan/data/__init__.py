@@ -6,13 +6,14 @@ scaled by `to_range`.
 
 from gan.data import cache, stacked
 from gan.data.batches import Decoded, gather, positions, stream, to_range, to_uint8
-from gan.data.datasets import load, open_dataset
+from gan.data.datasets import AnyDataset, load, open_dataset
 from gan.data.order import example_order, is_mirrored
 from gan.data.records import Dataset
 from gan.data.toys import MIXTURES, is_point
 
 __all__ = [
     "MIXTURES",
+    "AnyDataset",
     "Dataset",
     "Decoded",
     "cache",

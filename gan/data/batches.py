@@ -4,7 +4,7 @@ The examples of a training step are a function of (seed, step), so the step is t
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import jax.numpy as jnp
@@ -80,8 +80,8 @@ class Decoded:
     _stamps: dict = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        mapped = [array for array in (self.images, self.labels) if isinstance(array, np.memmap)]
-        object.__setattr__(self, "_stamps", {array.filename: cache.stamp(array.filename) for array in mapped})
+        mapped = [str(array.filename) for array in (self.images, self.labels) if isinstance(array, np.memmap)]
+        object.__setattr__(self, "_stamps", {name: cache.stamp(name) for name in mapped})
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -113,7 +113,7 @@ def stream(
     mirror: bool = False,
     threads: int = 4,
     prefetch: int = 8,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
     """Iterates over training steps first_step, ..., last_step - 1; threads (Grain) read and decode the examples.
 
     Args:

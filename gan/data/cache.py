@@ -93,7 +93,7 @@ def write_arrays(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
             shutil.rmtree(tmp, ignore_errors=True)
 
 
-def _checksum(array):
+def _checksum(array: np.ndarray) -> int:
     """CRC-32 of an array's values, shape and dtype."""
     header = repr((array.shape, array.dtype.str)).encode()
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), zlib.crc32(header))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, zlib.crc32(header))

@@ -18,10 +18,10 @@ from gan.errors import UserError, lookup
 MAX_SIDE = 2**13
 """Pixels: the largest height or width of the images that a dataset delivers."""
 
+AnyDataset = Dataset | toys.Points | stacked.Stacks
 
-def open_dataset(
-    settings: Mapping[str, Any], split: str | None = None, *, name: str | None = None
-) -> Dataset | toys.Points | stacked.Stacks:
+
+def open_dataset(settings: Mapping[str, Any], split: str | None = None, *, name: str | None = None) -> AnyDataset:
     """Opens the dataset of `config.data`, with another split or another name if one is given: see `load`."""
     return load(
         name=name or settings["name"],

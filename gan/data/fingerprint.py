@@ -12,7 +12,7 @@ MAX_BYTES = 4 << 20
 """A sample of at most this size is hashed, fewer images where they are large: about 0.1 s for any dataset."""
 
 
-def fingerprint(identity: Sequence[str], records: Sequence[bytes], features: Any) -> tuple[str, list[tuple[int, int]]]:
+def fingerprint(identity: Sequence[str], records: Any, features: Any) -> tuple[str, list[tuple[int, int]]]:
     """The fingerprint, and the sizes (width, height) of the images of the sample that it is made of.
 
     It consists of 32 hexadecimal digits of SHA-256 over the identity, the length, and an evenly spaced sample.
@@ -22,7 +22,7 @@ def fingerprint(identity: Sequence[str], records: Sequence[bytes], features: Any
 
     Args:
       identity: the dataset's name and version (for a folder, a digest of its contents), and the split.
-      records: the serialized examples.
+      records: the serialized examples, a sequence that reads many at once by `__getitems__`.
       features: TFDS features with an "image" and possibly a "label".
     """
     digest = hashlib.sha256(repr((*identity, len(records))).encode())

@@ -138,7 +138,7 @@ def list_files(data_dir: str | os.PathLike) -> tuple[FolderFiles | ZipFiles, lis
     if source.suffix == ".npz" and source.is_file():
         raise UserError(f"config.data.dir={str(data_dir)!r} is an NPZ file; expected for it: config.data.name=npz")
     files = FolderFiles(source) if os.path.isdir(source) else ZipFiles(source)
-    ignored = collections.Counter()
+    ignored: collections.Counter[str] = collections.Counter()
     names = files.images(ignored)
     if files.has(dataset_json.NAME):
         ignored -= collections.Counter({".json": 1})
@@ -178,7 +178,7 @@ def hold_out(examples: Sequence[Example]) -> dict[str, list[Example]]:
     return {"train": train, "test": [example for example in ordered if example.digest in contents]}
 
 
-class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Images at their own size, stored losslessly: PNG and JPEG files byte for byte, other formats as PNG."""
 
     name = "folder"
@@ -190,7 +190,7 @@ class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._sizes = {example.file.size for example in examples}
         self._class_names = class_names
         self._whites = whites
-        self._splits = collections.defaultdict(list)
+        self._splits: dict[str, list[Example]] = collections.defaultdict(list)
         for example in examples:
             self._splits[example.split].append(example)
         if set(self._splits) == {"train"} and len(examples) >= HELD_OUT * MIN_TEST_IMAGES:
@@ -242,7 +242,8 @@ class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 def _shards(files, examples):
     """The examples in parts of about SHARD_BYTES."""
-    shards, bytes_left = [[]], SHARD_BYTES
+    shards: list[list[Example]] = [[]]
+    bytes_left = SHARD_BYTES
     for example in examples:
         size = files.size(example.file.name)
         if shards[-1] and size > bytes_left:

@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow
 import tensorflow_datasets as tfds
@@ -115,7 +115,7 @@ def _columns(split):
     return Columns(image, label or "", tuple(names))
 
 
-def _chosen(kinds: Mapping[str, str], kind: str, preferred: tuple[str, ...]) -> str | None:
+def _chosen(kinds: Mapping[str, Any], kind: str, preferred: tuple[str, ...]) -> str | None:
     """The column of a kind: one that has a preferred name, else the only one."""
     found = [name for name, other in kinds.items() if other == kind]
     return next((name for name in preferred if name in found), found[0] if len(found) == 1 else None)

@@ -12,9 +12,10 @@ from gan.data.reasons import one_line
 from gan.errors import UserError
 from gan.io.progress import progress
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-if "AVIF" in pixels.FORMATS:
-    EXTENSIONS += (".avif",)
+EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    *((".avif",) if "AVIF" in pixels.FORMATS else ()),
+)  # fmt: skip
 SPLITS = ("train", "test", "val", "valid", "validation")
 """Names of folders that are splits, in lower case, where all folders beside them are splits too."""
 OTHER_FOLDERS = ("@eaDir", "#recycle", "$RECYCLE.BIN")
@@ -38,7 +39,8 @@ def list_images(source: pathlib.Path, ignored: collections.Counter | None = None
       source: the folder.
       ignored: counts the other files by extension.
     """
-    names, visited, above = [], set(), {}
+    names, visited = [], set()
+    above: dict[str, frozenset[str]] = {}
 
     def fail(error):
         raise UserError(f"config.data.dir: {error.filename} cannot be listed ({error.strerror})") from error

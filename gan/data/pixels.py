@@ -99,7 +99,7 @@ def crop_and_resize(image: Image.Image, image_size: tuple[int, int], crop: str) 
     height, width = image_size
     if image.size == (width, height):
         return image
-    box = (0, 0, image.width, image.height)
+    box: tuple[float, float, float, float] = (0, 0, image.width, image.height)
     if crop == "center":
         scale = min(image.width / width, image.height / height)
         left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2

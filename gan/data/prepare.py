@@ -192,7 +192,7 @@ def _unreachable(builder):
     from tensorflow_datasets.core.download import resource
 
     downloads = pathlib.Path(builder.data_dir_root, "downloads")
-    missing = {}
+    missing: dict[str, str] = {}
     for address, info in (builder.url_infos or {}).items():
         file_name = resource.get_dl_fname(address, info.checksum)
         present = (downloads / file_name).exists() or (downloads / builder.name / file_name).exists()

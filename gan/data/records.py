@@ -32,8 +32,8 @@ class Dataset:
     fingerprint: str
     image_shape: tuple[int, int, int]
     crop: str
-    _records: Sequence = dataclasses.field(repr=False, compare=False)
-    _features: object = dataclasses.field(repr=False, compare=False)
+    _records: Any = dataclasses.field(repr=False, compare=False)
+    _features: Any = dataclasses.field(repr=False, compare=False)
     _cache: pathlib.Path = dataclasses.field(repr=False, compare=False)
     _shard_stamps: Sequence = dataclasses.field(repr=False, compare=False)
     """(path, size, modification time) of each file."""
@@ -48,7 +48,7 @@ class Dataset:
         images, labels = self.read([index])
         return {"image": images[0], "label": labels[0]}
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples at `indices` (length k): uint8 [k, H, W, C] and int32 [k]. Thread-safe.
 
         Raises:
@@ -200,7 +200,7 @@ def open_records(builder: Any, name: str, split: str) -> tuple[Sequence[bytes], 
 
 def shard_stamps(shards: Sequence[Any]) -> list[tuple]:
     """(path, size, modification time) of each shard: they differ if a file has been written to."""
-    return [(str(shard.filename), *cache.stamp(shard.filename)[:2]) for shard in shards]
+    return [(str(shard.filename), *(cache.stamp(shard.filename) or ())[:2]) for shard in shards]
 
 
 def _file_name(text):

@@ -41,7 +41,7 @@ class Stacks:
         images, labels = self.read([index])
         return {"image": images[0], "label": labels[0]}
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples at `indices` (length k): uint8 [k, H, W, 3] and int32 [k]."""
         triples = self._triples[np.asarray(indices, np.int64)]
         images = np.stack([self._digits[channel, ..., 0] for channel in triples.T], axis=-1)

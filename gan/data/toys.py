@@ -83,10 +83,10 @@ class Points:
         """{"image": float32 [1, 1, 2], "label": int32 scalar}; the label is 0 if the toy has no modes."""
         return {"image": self._images[index], "label": self._labels[index]}
 
-    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The examples at `indices` (length k): float32 [k, 1, 1, 2] and int32 [k]."""
-        indices = np.asarray(indices, np.int64)
-        return self._images[indices], self._labels[indices]
+        rows = np.asarray(indices, np.int64)
+        return self._images[rows], self._labels[rows]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """The whole split: float32 [N, 1, 1, 2] and int32 [N]."""

@@ -33,7 +33,7 @@ def value_range(image: Image.Image) -> Range | None:
     if image.info.get("bits_per_channel") != 16:
         return None
     colors = [band for band in image.getbands() if band != "A"]
-    return Range(COLOR, 0, 257 * max(image.getchannel(band).getextrema()[1] for band in colors))
+    return Range(COLOR, 0, 257 * max(int(np.asarray(image.getchannel(band)).max()) for band in colors))
 
 
 def whites(source: pathlib.Path, ranges: Mapping[str, Range | None], white: float = 0.0) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from gan.io.progress import progress
@@ -12,7 +12,7 @@ ITEMS_PER_THREAD = 16
 """Items that are begun or done and not yet taken, per thread."""
 
 
-def map_in_threads(function: Callable, items: Sequence, *, what: str) -> Iterator[Any]:
+def map_in_threads(function: Callable, items: Sequence, *, what: str) -> Generator[Any, None, None]:
     """Yields function(item) for each item, in order; the first exception ends it.
 
     Threads, not processes: PIL and hashlib release the GIL, and forking a JAX process may deadlock.
@@ -26,7 +26,7 @@ def map_in_threads(function: Callable, items: Sequence, *, what: str) -> Iterato
     executor = concurrent.futures.ThreadPoolExecutor(threads)
 
     def results():
-        pending = collections.deque()
+        pending: collections.deque[concurrent.futures.Future] = collections.deque()
         for item in items:
             pending.append(executor.submit(function, item))
             if len(pending) == threads * ITEMS_PER_THREAD:

@@ -44,7 +44,7 @@ class ImageEvaluator:
         self._options, self._seed, self._real = options, seed, real
         self._metrics = set(options.metrics)
         self._is_stacked = real.training.name == data.stacked.NAME
-        self._classifier = None
+        self._classifier: classifier.Classifier | None = None
         has_labels = len(real.training.class_names) > 1
         text = options.extractor
         if text == "auto":
@@ -127,7 +127,8 @@ class ImageEvaluator:
 
     def _compute(self, batches: Iterable[tuple[np.ndarray, np.ndarray]], *, are_training: bool = False) -> Metrics:
         """The metrics of batches of (features [n, D], labels [n]); they are kept only if a metric needs all of them."""
-        moments, all_features, all_labels, probabilities = frechet.empty(self._extractor.dimension), [], [], []
+        moments: Moments | Vectors = frechet.empty(self._extractor.dimension)
+        all_features, all_labels, probabilities = [], [], []
         for batch, labels in batches:
             moments = moments.update(batch)
             if self._metrics - STREAMED or self._options.error_bars:
@@ -137,7 +138,7 @@ class ImageEvaluator:
                 probabilities.append(self._extractor.probabilities(batch))
         samples = Gathered(*(np.concatenate(p) if p else None for p in (all_features, all_labels, probabilities)))
         found, pairs = None, None
-        if self._metrics & OF_TRAINING_IMAGES and not are_training:
+        if self._metrics & OF_TRAINING_IMAGES and samples.features is not None and not are_training:
             found = self._training_images.search(samples.features)
             is_decided = "authenticity" in self._metrics
             samples = samples._replace(
@@ -165,7 +166,7 @@ class ImageEvaluator:
             real = self._reference.features
             expected = self._training_images.held_out_share
             yield from warnings.of_copies(metrics["near_copies"], moments.count, expected, len(real))
-        if "intra_class" in self._metrics:
+        if "intra_class" in self._metrics and samples.labels is not None:
             yield from warnings.of_classes(samples.labels, self._extractor.dimension)
         if num_classes and "inception_score" in self._metrics:
             yield from warnings.of_score(moments.count, num_classes)
@@ -175,5 +176,5 @@ class ImageEvaluator:
             yield from warnings.of_halves(moments.count)
 
     def _load_classifier(self) -> classifier.Classifier:
-        self._classifier = reference.dataset_classifier(self._options, self._real)
-        return self._classifier
+        found = self._classifier = reference.dataset_classifier(self._options, self._real)
+        return found

@@ -1,7 +1,7 @@
 """The metrics of samples that have been gathered: their values, and the spread of these over random halves."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,12 +54,13 @@ class Measures:
 
     def deviations(self, samples: Gathered, metrics: dict[str, float], number: int) -> dict[str, float]:
         """{NAME_sampling_std: the standard deviation of each metric over new samples}: see `halves.deviation`."""
-        count = len(samples.features)
+        features: Any = samples.features
+        count = len(features)
         kept = halves.draw(count, number, self._seed)
-        values = [
-            self._frechet(frechet.moments(part.features)) | self._of_parts(part)
-            for part in (samples.of(marks) for marks in kept)
-        ]
+        values = []
+        for part in (samples.of(marks) for marks in kept):
+            features = part.features
+            values.append(self._frechet(frechet.moments(features)) | self._of_parts(part))
         shared = set.intersection(*(set(found) for found in values))
         arrays = {name: np.array([found[name] for found in values]) for name in shared}
         arrays |= self._of_pairs_in_halves(samples, kept)
@@ -75,12 +76,12 @@ class Measures:
 
     def _of_whole(self, samples: Gathered) -> dict[str, float]:
         """The metrics that have a faster way for many halves, `_of_pairs_in_halves`, or cost too much for each half."""
-        extractor, real, fake, metrics = self._extractor, self._reference.features, samples.features, {}
+        fake: Any = samples.features  # None where no metric needs it
+        extractor, real, metrics = self._extractor, self._reference.features, dict[str, float]()
         if "intra_class" in self._names:
-            by_class = [
-                frechet.moments_by_class(side.features, np.asarray(side.labels)) for side in (self._reference, samples)
-            ]
-            metrics[f"intra_fd_{extractor}"] = frechet.intra_class_distance(*by_class).mean
+            of_real = frechet.moments_by_class(real, np.asarray(self._reference.labels))
+            of_fake = frechet.moments_by_class(fake, np.asarray(samples.labels))
+            metrics[f"intra_fd_{extractor}"] = frechet.intra_class_distance(of_real, of_fake).mean
         if "kernel" in self._names:
             size = min(SUBSET_SIZE, len(real), len(fake))
             distance = kernel.kernel_distance(real, fake, subsets=SUBSETS, subset_size=size, seed=self._seed)
@@ -93,7 +94,8 @@ class Measures:
 
     def _of_pairs_in_halves(self, samples: Gathered, kept: np.ndarray) -> dict[str, np.ndarray]:
         """The values [R] of `_of_whole` for each half of `kept` bool [R, N], up to a constant."""
-        extractor, real, fake, values = self._extractor, self._reference.features, samples.features, {}
+        fake: Any = samples.features
+        extractor, real, values = self._extractor, self._reference.features, dict[str, np.ndarray]()
         if "kernel" in self._names:
             values[f"kd_{extractor}"] = kernel.squared_mmd_of_halves(real, fake, kept)
         if "prdc" in self._names:
@@ -104,12 +106,13 @@ class Measures:
 
     def _of_parts(self, samples: Gathered) -> dict[str, float]:
         """The other metrics, which are computed again for each half."""
-        extractor, metrics = self._extractor, {}
+        features: Any = samples.features
+        extractor, metrics = self._extractor, dict[str, float]()
         if "frechet_infinity" in self._names:
-            distance = frechet_infinity.frechet_infinity(self.moments, samples.features, seed=self._seed)
+            distance = frechet_infinity.frechet_infinity(self.moments, features, seed=self._seed)
             metrics[f"infinity_fd_{extractor}"] = distance
         if "vendi" in self._names:
-            metrics[f"vendi_{extractor}"] = vendi.vendi_score(samples.features)
+            metrics[f"vendi_{extractor}"] = vendi.vendi_score(features)
         if samples.distances is not None and "memorization" in self._names:
             metrics |= self._training.memorization(samples.distances)
         if samples.are_authentic is not None:
@@ -119,7 +122,7 @@ class Measures:
         return metrics
 
     def _of_probabilities(self, probabilities: np.ndarray) -> dict[str, float]:
-        extractor, metrics = self._extractor, {}
+        extractor, metrics = self._extractor, dict[str, float]()
         if "inception_score" in self._names:
             score = inception_score.inception_score(probabilities)
             metrics |= {f"inception_score_{extractor}": score.mean, f"inception_score_{extractor}_std": score.std}

@@ -71,5 +71,5 @@ class PointEvaluator:
             metrics |= modes.mode_coverage(points, mixture.centers, mixture.std, mixture.shares)
         return metrics
 
-    def nearest_training_images(self, game: Game, ema: GeneratorEMA, pairs: None) -> None:
+    def nearest_training_images(self, game: Game, ema: GeneratorEMA, pairs: object) -> None:
         """None: the points themselves are plotted during training."""

@@ -5,6 +5,7 @@ Features and classifiers are computed once and kept in the cache folder.
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,8 +113,8 @@ def cached_features(extractor: Extractor, dataset: Any, rows: np.ndarray) -> Fea
         of_what = f"features of {len(rows):,} images of {dataset.name} ({dataset.split})"
         if not extractor.is_cheap:
             logger.info("Computing %s, only once.", of_what)
-        starts = range(0, len(rows), CHUNK)
-        starts = progress(starts, total=len(starts), what=f"Computing {of_what}, in batches")
+        chunks = range(0, len(rows), CHUNK)
+        starts = progress(chunks, total=len(chunks), what=f"Computing {of_what}, in batches")
         features = [extractor.features(np.asarray(images[rows[start : start + CHUNK]])) for start in starts]
         cached = {"features": np.concatenate(features), "labels": np.asarray(labels[rows])}
         if not extractor.is_cheap:
@@ -147,14 +148,16 @@ def dataset_classifier(options: EvaluationOptions, real: RealData) -> classifier
     training, reference = real.training, real.reference
     if training.name == data.stacked.NAME:
         training, reference = (data.open_dataset(options.data, split, name="mnist") for split in ("train", "test"))
-    train, test = training.arrays(), reference.arrays()
+    train: Sequence[np.ndarray] = training.arrays()
+    test: Sequence[np.ndarray] = reference.arrays()
     if reference.split == training.split:
         is_test = np.arange(len(train[1])) % 5 == 4
         train, test = [array[~is_test] for array in train], [array[is_test] for array in train]
     return classifier.load_or_train(
         data.cache.cache_folder() / "classifiers",
         f"{training.fingerprint} {training.split} {reference.split}",
-        *train,
+        train[0],
+        train[1],
         len(training.class_names),
         np.asarray(test[0]),
         np.asarray(test[1]),

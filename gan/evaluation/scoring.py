@@ -14,6 +14,7 @@ from gan.data.read_images import Images
 from gan.errors import UserError
 from gan.evaluation import evaluator
 from gan.evaluation.command import options_with
+from gan.evaluation.images import ImageEvaluator
 from gan.evaluation.options import MIN_SAMPLES
 from gan.evaluation.reference import RealData, open_data
 from gan.io import plots, workdir
@@ -72,7 +73,7 @@ def score(
         "real_training_images_warnings": list(baseline.warnings),
         "protocol": run_evaluator.protocol() | {"samples": record},
     })  # fmt: skip
-    if found.pairs is not None:
+    if found.pairs is not None and isinstance(run_evaluator, ImageEvaluator):
         plots.save_png(out.with_suffix(".png"), run_evaluator.picture(images[found.pairs.samples], found.pairs))
     logger.info("%s", out)
 

@@ -221,8 +221,9 @@ def _chosen(made: Editor, values: tuple) -> tuple[int | None, float | None]:
     given = iter(values)
     name = next(given) if made.model.game.is_conditional else ALL
     truncation = next(given) if made.truncates else None
-    is_none = truncation is None or (made.truncates == "bound" and truncation >= NO_BOUND)
-    return None if name == ALL else int(name), None if is_none else float(truncation)
+    if truncation is None or (made.truncates == "bound" and truncation >= NO_BOUND):
+        return None if name == ALL else int(name), None
+    return None if name == ALL else int(name), float(truncation)
 
 
 def _direction_sliders(made: Editor) -> list:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from gan.data import is_point
 from gan.errors import UserError, lookup
@@ -34,7 +35,7 @@ def explore(options: Options) -> list[Path]:
     """
     if options.view == "timelapse":
         return _log(animations.timelapse(options))
-    view = lookup({**VIEWS, "timelapse": None, "app": None}, options.view, "--view")
+    view: Any = lookup({**VIEWS, "timelapse": None, "app": None}, options.view, "--view")
     model = load(options.folder, checkpoint=options.checkpoint, step=options.step)
     if is_point(model.game.image_shape):
         raise UserError(

@@ -56,7 +56,7 @@ def nearest_images(
         indices = np.concatenate([indices, start + found.indices], axis=1)
         distances = np.concatenate([distances, found.distances], axis=1)
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        indices, distances = (np.take_along_axis(values, order, axis=1) for values in (indices, distances))
+        indices, distances = np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1)
     return nearest_neighbors.Neighbors(indices, distances)
 
 

@@ -53,7 +53,7 @@ class Editor:
     ) -> np.ndarray:  # fmt: skip
         """Samples uint8 [count, H, W, C] of a seed, each moved along the directions by these strengths."""
         points, labels = self._codes(seed, count, label, truncation)
-        if any(strengths):
+        if self.directions is not None and any(strengths):
             offset = np.tensordot(np.asarray(strengths, np.float32), self.directions.vectors[: len(strengths)], axes=1)
             points = points + offset[None]
         return self._draw(points, labels)[:count]
@@ -86,7 +86,7 @@ class Editor:
         size, model = _size(count), self.model
         classes = range(max(model.game.num_classes, 1)) if label is None else [label]
         labels = np.resize(np.asarray(classes, np.int32), size)
-        if model.game.has_styles:
+        if self.mean_style is not None:
             styles = codes.encode(model, model.latents(size, seed=seed), labels)
             psi = 1.0 if truncation is None else truncation  # here, because a psi of the game would be compiled anew
             mean = self.mean_style[labels % len(self.mean_style)]

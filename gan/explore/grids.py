@@ -66,7 +66,9 @@ def truncation(options: Options, model: Model) -> list[Path]:
     return _written(options, model, sheets.sheet(np.stack(columns, axis=1), columns=names))
 
 
-def _truncated_codes(options: Options, model: Model, count: int, values: tuple[float, ...]) -> Iterator[Array]:
+def _truncated_codes(
+    options: Options, model: Model, count: int, values: tuple[float, ...]
+) -> Iterator[Array | np.ndarray]:
     """The codes of the same samples at each of the truncations."""
     if model.game.has_styles:  # psi is linear, and each truncation of the mapping would be compiled
         ends = [codes.encode(model.truncated(psi), *sample_codes(options, model, count)) for psi in (0.0, 1.0)]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 
 from gan.config.flattening import flatten
+from gan.game import Normal
 from gan.inference.exported import Export
 from gan.inference.model import Model
 
@@ -159,7 +160,7 @@ def _use(model: Model, export: Export) -> str:
     normal = f'jax.random.normal(jax.random.key(0), (16, {model.game.latent_size}), "float32")'
     uniform = normal.replace("random.normal(", "random.uniform(")
     low, width, drawn = (
-        (prior.mean, prior.sd, normal) if hasattr(prior, "mean") else (prior.low, prior.high - prior.low, uniform)
+        (prior.mean, prior.sd, normal) if isinstance(prior, Normal) else (prior.low, prior.high - prior.low, uniform)
     )
     latent = drawn if (low, width) == (0.0, 1.0) else f"{low:g} + {width:g} * {drawn}"
     parts = {"safetensors": LOADING, "stablehlo": PROGRAM.format(latent=latent), "onnx": GRAPH, "web": PAGE}

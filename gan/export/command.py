@@ -113,6 +113,8 @@ def record(source: Path, entry: exported.Export) -> dict:
     The folder of the data is left out, a path of the machine that trained the run.
     """
     found = workdir.read(source)
+    if found is None:
+        raise UserError(f"{source} holds no run")
     config = found["config"] | {"data": found["config"]["data"] | {"dir": ""}}
     return found | {"config": config, "export": dataclasses.asdict(entry)}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gan.data import is_point
 from gan.errors import UserError
@@ -52,14 +53,14 @@ def save(model: Model, path: Path) -> None:
 def graph(model: Model) -> tuple[Callable, dict[str, tuple[tuple[str | int, ...], type]]]:
     """The function that becomes the graph, and its inputs: {name: (shape, type)}, with `SIZE` for the batch size."""
     game = model.game
-    inputs = {"latent": ((SIZE, game.latent_size), jnp.float32)}
+    inputs: dict[str, tuple[tuple[str | int, ...], type]] = {"latent": ((SIZE, game.latent_size), jnp.float32)}
     if game.is_conditional:
         inputs["label"] = ((SIZE,), jnp.int32)
     if game.has_styles:
         inputs["psi"] = ((), jnp.float32)
     generate = (program.function_of_psi if game.has_styles else program.function)(model)
 
-    def function(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    def function(*arrays: jax.Array) -> tuple[jax.Array | np.ndarray, ...]:
         given = dict(zip(inputs, arrays, strict=True))
         latent = given["latent"]
         label = given["label"] if game.is_conditional else jnp.zeros(latent.shape[0], jnp.int32)

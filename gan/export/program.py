@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from gan.data import is_point, to_uint8
@@ -26,7 +27,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM = "generator.stablehlo"
 """The file of the program."""
 
-Function = Callable[..., tuple[Array, Array]]
+Function = Callable[..., tuple[Array | np.ndarray, Array]]
 
 
 def function(model: Model) -> Function:
@@ -37,7 +38,7 @@ def function(model: Model) -> Function:
     """
     game, variables = folded(model)
 
-    def generate(latent: Array, label: Array) -> tuple[Array, Array]:
+    def generate(latent: Array, label: Array) -> tuple[Array | np.ndarray, Array]:
         return _results(game, game.generate(variables, latent, label, train=False)[0])
 
     return generate
@@ -48,7 +49,7 @@ def function_of_psi(model: Model) -> Function:
     game, variables = folded(dataclasses.replace(model, game=model.game.truncated(1.0)))
     means = variables["batch_stats"][STYLE_MEAN]
 
-    def generate(latent: Array, label: Array, psi: Array) -> tuple[Array, Array]:
+    def generate(latent: Array, label: Array, psi: Array) -> tuple[Array | np.ndarray, Array]:
         styles, mean = game.styles(variables, latent, label), means[None, None]
         if means.ndim == 2:  # one for each class
             mean = means[label][:, None]
@@ -85,5 +86,5 @@ def save(model: Model, path: Path) -> None:
         tmp.write_bytes(exported.serialize())
 
 
-def _results(game: Game, values: Array) -> tuple[Array, Array]:
+def _results(game: Game, values: Array) -> tuple[Array | np.ndarray, Array]:
     return (values if is_point(game.image_shape) else to_uint8(values, game.output.image_range)), values

@@ -51,15 +51,17 @@ def save(model: Model, graph: Path, folder: Path, truncation: float | None) -> N
 def settings(model: Model, truncation: float | None) -> str:
     """What the page needs to know, as JSON that an HTML file may hold: `<` is escaped, for names are data."""
     game, prior = model.game, model.game.prior
-    is_normal = isinstance(prior, Normal)
+    numbers = (
+        {"mean": prior.mean, "sd": prior.sd} if isinstance(prior, Normal) else {"low": prior.low, "high": prior.high}
+    )
     found = {
         "step": model.step,
         "graph": onnx.FILE,
         "latentSize": game.latent_size,
         "imageShape": list(game.image_shape),
         "classNames": list(model.class_names) if game.is_conditional else [],
-        "prior": {"mean": prior.mean, "sd": prior.sd} if is_normal else {"low": prior.low, "high": prior.high},
-        "isNormal": is_normal,
+        "prior": numbers,
+        "isNormal": isinstance(prior, Normal),
         "hasStyles": game.has_styles,
         "truncation": truncation,
     }

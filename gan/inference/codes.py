@@ -19,13 +19,17 @@ def encode(model: Model, latents: Array | np.ndarray, labels: Labels = None) -> 
     return model.styles(latents, labels) if model.game.has_styles else jnp.asarray(latents)
 
 
-def decode(model: Model, codes: Array, labels: Labels = None) -> Array:
+def decode(model: Model, codes: Array | np.ndarray, labels: Labels = None) -> Array:
     """Images float32 [B, H, W, C] from codes: a pure function, to be transformed by JAX."""
     return model.synthesize(codes) if model.game.has_styles else model.generate(codes, labels)
 
 
 def draw(
-    model: Model, codes: Array, labels: np.ndarray | None = None, *, track: Callable[..., Iterable] | None = None
+    model: Model,
+    codes: Array | np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    track: Callable[..., Iterable] | None = None,
 ) -> np.ndarray:
     """Images uint8 [B, H, W, C] of any number of codes, made BATCH_SIZE at a time.
 

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def principal_components(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
     return right * signs[:, None], left * signs[None] * np.sqrt(len(x)), shares
 
 
-def move(code: Array, directions: Directions, index: int, strengths: Array) -> Array:
+def move(code: Array, directions: Directions, index: int, strengths: Array | Sequence[float]) -> Array:
     """Codes [S, ...]: a code [...] moved along direction `index` by each of the strengths [S]."""
     vector = jnp.asarray(directions.vectors[index])
     return code[None] + jnp.reshape(jnp.asarray(strengths), (-1, *[1] * vector.ndim)) * vector[None]

@@ -1,13 +1,4 @@
-"""Where a run's metrics and sample images go besides its own files: `config.loggers` names any number of these.
-
-A logger is a class with these methods, and `LOGGERS` has it by name:
-
-- `package`: the name of the package that it needs.
-- `__init__(folder, step, config)`: the folder of the run, the step that it starts from, and its config as a dictionary.
-- `scalars(step, metrics)`: the numbers of a step by name.
-- `image(step, name, image)`: an image uint8 [H, W, C] of a step.
-- `close()`.
-"""
+"""Where a run's metrics and sample images go besides its own files: `config.loggers` names any number of these."""
 
 import importlib.util
 import os
@@ -16,7 +7,7 @@ import struct
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import numpy as np
 from tensorboardX import summary
@@ -26,6 +17,25 @@ from tensorboardX.record_writer import masked_crc32c
 from gan.errors import UserError, lookup
 
 
+class Logger(Protocol):
+    """A class with these methods; it need not inherit from this one. `LOGGERS` has it by name."""
+
+    package: str
+    """The name of the package that it needs."""
+
+    def __init__(self, folder: Path, step: int, config: Mapping[str, Any]):
+        """The folder of the run, the step that it starts from, and its config as a dictionary."""
+
+    def scalars(self, step: int, metrics: dict[str, float]) -> None:
+        """Logs the metrics of a step."""
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Logs an image uint8 [H, W, C] of a step."""
+
+    def close(self) -> None:
+        """Ends the launch."""
+
+
 class TensorBoard:
     """One event file in `tensorboard/`. Every call writes at once, so that its errors are raised by the call.
 
@@ -33,7 +43,7 @@ class TensorBoard:
     The records have the TFRecord format: length uint64, CRC of the length, content, CRC of the content.
     """
 
-    package: ClassVar[str] = "tensorboardX"
+    package = "tensorboardX"
 
     def __init__(self, folder: Path, step: int, config: Mapping[str, Any]):
         folder = folder / "tensorboard"
@@ -73,7 +83,7 @@ class Wandb:
     trained again after a crash is logged again, which W&B's own counter does not allow.
     """
 
-    package: ClassVar[str] = "wandb"
+    package = "wandb"
 
     def __init__(self, folder: Path, step: int, config: Mapping[str, Any]):
         import wandb  # an extra
@@ -102,7 +112,7 @@ class Wandb:
         self._run.finish()
 
 
-LOGGERS: Mapping[str, type] = {"tensorboard": TensorBoard, "wandb": Wandb}
+LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": Wandb}
 """The loggers by name."""
 
 

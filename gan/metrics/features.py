@@ -6,7 +6,7 @@ with two extractors are comparable only if the extractors have the same `identit
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -144,7 +144,7 @@ def custom(
     return Extractor(name, _hash(name, identity), trial.shape[1], features)
 
 
-EXTRACTORS: Mapping[str, Callable[..., Extractor]] = {
+EXTRACTORS: dict[str, Callable[..., Extractor]] = {
     "inception": inception_extractor,
     "classifier": classifier_extractor,
     "pixels": pixel_extractor,

@@ -35,7 +35,6 @@ The class of a network states what it can do, as class attributes or fields:
   within the whole batch.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -50,7 +49,7 @@ class Players(NamedTuple):
     discriminator: type[nn.Module]
 
 
-NETWORKS: Mapping[str, Players] = {
+NETWORKS: dict[str, Players] = {
     "dcgan": Players(dcgan.Generator, dcgan.Discriminator),
     "mlp": Players(mlp.Generator, mlp.Discriminator),
     "conv_gan": Players(conv_gan.Generator, conv_gan.Discriminator),

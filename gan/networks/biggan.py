@@ -11,6 +11,7 @@ BigGAN also has spectral normalization of both players, orthogonal regularizatio
 With `remat` blocks and attention are computed again for the gradient: less memory, the same network.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -83,7 +84,7 @@ class Generator(nn.Module):
         valid = (*LATENT_CONDITIONINGS, "batch_norm", "shared_embedding")
         check_conditioning("generator", self.conditioning, valid, self.num_classes)
         init = initializer(self.kernel_init)
-        widths = self.widths
+        widths: Sequence[int] = self.widths
         if not widths:
             published = published_widths("generator", self.image_shape, SIZES, "biggan")
             widths = [self.width * multiple for multiple in published.generator]
@@ -108,8 +109,8 @@ class Generator(nn.Module):
         x = nn.Dense(height * width * first, kernel_init=init)(parts[0]).reshape(-1, height, width, first)
         block = rematerialized(GeneratorBlock, self.remat)
         for features, vector in zip(others, vectors, strict=True):
-            vector = jnp.concatenate(vector, axis=-1) if vector else None
-            x = block(features, init, num_classes, self.axis_name, gain=1.0)(x, label, train, vector)
+            joined = jnp.concatenate(vector, axis=-1) if vector else None
+            x = block(features, init, num_classes, self.axis_name, gain=1.0)(x, label, train, joined)
             if x.shape[1] in self.attention:
                 x = rematerialized(SelfAttention, self.remat)(init)(x)
         x = jax.nn.relu(BatchNorm(self.axis_name)(x, train))

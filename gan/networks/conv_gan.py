@@ -3,7 +3,7 @@
 All kernels are 5x5. At 28x28x1, widths 64 and 8 and a latent of 100 the parameters are 1,186,945 and 28,577.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
@@ -95,7 +95,7 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, image: Array, label: Array, train: bool) -> Array | tuple[Array, Array]:
         _check_size(self.image_shape)
-        inits = {
+        inits: dict[str, Any] = {
             "kernel_init": initializer(self.kernel_init),
             "bias_init": nn.initializers.constant(self.bias),
         }

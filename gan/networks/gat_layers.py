@@ -48,7 +48,7 @@ class Attention(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, x: Array, cos: Array, sin: Array) -> Array:
+    def __call__(self, x: Array, cos: np.ndarray, sin: np.ndarray) -> Array:
         width = x.shape[-1]
         tokens = Dense(3 * width, name="qkv")(x).reshape(*x.shape[:2], 3, self.heads, width // self.heads)
         query, key, value = jnp.unstack(tokens, axis=2)
@@ -81,7 +81,7 @@ class GeneratorBlock(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, x: Array, style: Array, cos: Array, sin: Array) -> Array:
+    def __call__(self, x: Array, style: Array, cos: np.ndarray, sin: np.ndarray) -> Array:
         modulation = nn.Dense(4 * x.shape[-1], kernel_init=xavier(BRANCH_GAIN), name="modulation")
         scale, gate, mlp_scale, mlp_gate = jnp.split(modulation(jax.nn.silu(style))[:, None], 4, axis=-1)
         norm = RMSNorm(use_scale=False)
@@ -107,7 +107,7 @@ class TransformerBlock(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, x: Array, cos: Array, sin: Array) -> Array:
+    def __call__(self, x: Array, cos: np.ndarray, sin: np.ndarray) -> Array:
         def scaled(branch: Array, name: str) -> Array:
             scale = self.param(name, nn.initializers.constant(BRANCH_GAIN), (x.shape[-1],))
             return branch * scale.reshape(1, 1, -1)
@@ -249,7 +249,7 @@ def noised(images: Array, noise: Array) -> Array:
     return jnp.stack(made[::-1], axis=3)
 
 
-def _rotated(x: Array, cos: Array, sin: Array) -> Array:
+def _rotated(x: Array, cos: np.ndarray, sin: np.ndarray) -> Array:
     """Each pair of features of x [B, T, heads, d] turned by its angle: (a, b) to (a cos - b sin, b cos + a sin)."""
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(x.shape)

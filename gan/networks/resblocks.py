@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from gan.errors import UserError
+from gan.networks.conv.forms import total
 from gan.networks.conv.primitives import Conv, conv, conv_transpose
 from gan.networks.layers.attention import SelfAttention, check_attention
 from gan.networks.layers.initializers import Initializer
@@ -62,7 +63,7 @@ def first_size(
 
 
 def sizes_after_blocks(
-    image_shape: tuple[int, int, int], blocks: int, halvings: int, attention: tuple[int, ...], network: str
+    image_shape: tuple[int, ...], blocks: int, halvings: int, attention: tuple[int, ...], network: str
 ) -> list[tuple[int, int]]:
     """The height and width after each block of a discriminator whose first `halvings` blocks halve the image.
 
@@ -214,7 +215,7 @@ def nearest_upsample(x: Array) -> Array:
 
 def _sum_of_shifts(kernel: Array) -> Array:
     """[3, 3, C, O] to [4, 4, C, O]: the sum of the kernel placed in each of the four corners."""
-    return sum(jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1))
+    return total(jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1))
 
 
 def _scaled(init: Initializer, gain: float) -> Initializer:

@@ -11,6 +11,7 @@ every kernel and the discriminator's embedding, and not the scales of the classe
 With `remat` blocks and attention are computed again for the gradient: less memory, the same network.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -68,7 +69,7 @@ class Generator(nn.Module):
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
         check_conditioning("generator", self.conditioning, (*LATENT_CONDITIONINGS, "batch_norm"), self.num_classes)
         init = initializer(self.kernel_init)
-        widths = self.widths
+        widths: Sequence[int] = self.widths
         if not widths:
             published = published_widths("generator", self.image_shape, SIZES, "sagan")
             widths = [self.width * multiple for multiple in published.generator]

@@ -8,7 +8,7 @@ With `remat` the stages are computed again for the gradient: less memory, the sa
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +124,8 @@ class Generator(nn.Module):
         For `module.apply(variables, styles, method="synthesis")`.
         """
         x = jnp.broadcast_to(self.constant[None], (styles.shape[0], *self.constant.shape))
-        image, synthesize = None, rematerialized(_synthesis_stage, self.remat, static=("stage", "train"))
+        image: Any = None  # of the stage before
+        synthesize = rematerialized(_synthesis_stage, self.remat, static=("stage", "train"))
         for stage, dtype in enumerate(stage_dtypes(len(self.widths), self.bfloat16_stages, styles.dtype)):
             x, image = synthesize(self, x.astype(dtype), image, styles, stage, train)
         return image

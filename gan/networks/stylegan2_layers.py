@@ -109,7 +109,7 @@ class SynthesisLayer(nn.Module):
         x = _scaled(x, norms) + (strength * self._noise(x, train)).astype(x.dtype)
         return _activated(x + bias.reshape(1, 1, 1, -1), 1.0, self.clamp)
 
-    def _noise(self, x: Array, train: bool) -> Array:
+    def _noise(self, x: Array, train: bool) -> Array | np.ndarray:
         """N(0, 1) for each pixel: [B, H, W, 1] in training, and the layer's fixed [1, H, W, 1] in evaluation mode."""
         if not train:
             return (fixed_noise_array if is_plain() else fixed_noise)(self.layer, x.shape[1:3])
@@ -117,14 +117,14 @@ class SynthesisLayer(nn.Module):
         return jax.vmap(lambda key: jax.random.normal(key, (*x.shape[1:3], 1)))(keys)
 
 
-def fixed_noise(layer: int, size: tuple[int, int]) -> Array:
+def fixed_noise(layer: int, size: tuple[int, ...]) -> Array:
     """The noise N(0, 1) [1, H, W, 1] of a layer in evaluation mode."""
     keys = jax.random.fold_in(jax.random.key(0), layer)[None]
     return jax.vmap(lambda key: jax.random.normal(key, (*size, 1)))(keys)
 
 
 @functools.cache
-def fixed_noise_array(layer: int, size: tuple[int, int]) -> np.ndarray:
+def fixed_noise_array(layer: int, size: tuple[int, ...]) -> np.ndarray:
     """`fixed_noise` as a constant: a program that is exported draws no random numbers."""
     with jax.ensure_compile_time_eval():
         return np.asarray(fixed_noise(layer, size))

@@ -32,7 +32,8 @@ def enable_compilation_cache(folder: Path) -> None:
     folder, and JAX_ENABLE_COMPILATION_CACHE=false disables the cache. The key of an entry is the function's code, the
     versions of JAX and XLA, and the instruction set of the machine. An entry that cannot be read is compiled again.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is None:
         _remove_incomplete(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
@@ -55,7 +56,7 @@ def _remove_incomplete(folder: Path) -> None:
 class Dispatch:
     """Several training steps in one call, `(state, data, count) -> (state, metrics)`: see `compile_steps`."""
 
-    function: Callable
+    function: Any
     """The jitted function of `(state, data, count, rows, hyperparams)`."""
     rows: jax.Array
     hyperparams: Any
@@ -122,12 +123,12 @@ def compile_steps(
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
-        rows = jnp.asarray(rows.reshape(mesh.size, -1))
+        device_rows = jnp.asarray(rows.reshape(mesh.size, -1))
 
         def mapped(state: Any, data: Any, count: int) -> tuple[Any, Any]:
             if data_axis is not None:
                 data = jax.tree.map(lambda leaf: _split_axis(leaf, data_axis, mesh.size), data)
-            return compiled(state, data, np.int32(count), rows, hyperparams)
+            return compiled(state, data, np.int32(count), device_rows, hyperparams)
 
         return mapped
     raise UserError(f"config.parallel={wrapper!r} is unknown; expected: {', '.join(WRAPPERS)}")

@@ -184,16 +184,16 @@ def table(rows: tuple[Row, ...]) -> str:
 
 
 def _compared(part: str, here: Mapping[str, Any], there: Arrays | None) -> list[Row]:
-    rows = []
+    rows, found = [], there or {}
     for path, leaf in here.items():
         outcome = TAKEN
-        if there is None or path not in there:
+        if path not in found:
             outcome = "initialized: not in the source" + (f", which has no {part}" if there is None else "")
-        elif there[path].shape != leaf.shape:
-            outcome = f"initialized: in the source it is {'x'.join(map(str, there[path].shape))}"
+        elif found[path].shape != leaf.shape:
+            outcome = f"initialized: in the source it is {'x'.join(map(str, found[path].shape))}"
         rows.append(Row(f"{part}/{path}", leaf.shape, outcome))
-    others = sorted((there or {}).keys() - here.keys())
-    return rows + [Row(f"{part}/{path}", there[path].shape, "left out: in the source alone") for path in others]
+    others = sorted(found.keys() - here.keys())
+    return rows + [Row(f"{part}/{path}", found[path].shape, "left out: in the source alone") for path in others]
 
 
 def _check_frozen(config: ConfigDict, setup: build.Setup, rows: tuple[Row, ...]) -> None:

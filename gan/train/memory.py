@@ -163,7 +163,9 @@ def choose(
     if recorded == counts[0] != fitting:
         had = attempts.needed(recorded)
         logger.warning("microbatches=%d, which the run had: %s. From here on %d", recorded, had, fitting)
-    return Fit(fitting, attempts.measured[fitting], attempts.device.total, attempts.compiled)
+    footprint = attempts.measured[fitting]
+    assert footprint is not None  # it fits
+    return Fit(fitting, footprint, attempts.device.total, attempts.compiled)
 
 
 def present_device() -> Device:

@@ -33,7 +33,7 @@ from gan.train.signals import StopSignal
 
 logger = logging.getLogger(__name__)
 
-AXES = TrainState(step=None, images=None, key=0, generator=0, discriminator=0, ema=0, running_stats=0)
+AXES = TrainState(**dict[str, Any](step=None, images=None, key=0, generator=0, discriminator=0, ema=0, running_stats=0))
 """Which parts of a population's state have a leading axis of members: they are all at one step."""
 
 
@@ -52,8 +52,8 @@ class Member:
 
     folder: Path
     run: RunSetup
-    recorder: Recorder | None
-    """None for a run that was complete before."""
+    recorder: Recorder
+    """None for a run that was complete before, which is not trained."""
     state: TrainState
     end: End | None = None
     """How it ended, once it has."""
@@ -85,7 +85,7 @@ def train(
         real, members = preview.real_examples(dataset), []
         for config, folder in zip(configs, folders, strict=True):
             run = prepare_run(config, folder, dataset, mesh)
-            recorder = None
+            recorder: Any = None
             if not run.is_complete:
                 evaluation = evaluation_options(config)
                 recorder = stack.enter_context(Recorder(run, evaluation, folder, real, launched))
@@ -100,7 +100,7 @@ def train(
                 first, until = [*reached, configs[0].steps][:2]
                 group = {n: one for n, one in enumerate(members) if one in active and one.state.step == first}
                 _train_together(group, first, until, source, mesh, stop_signal, keep)
-    return [member.end for member in members]
+    return [member.end for member in members if member.end is not None]
 
 
 def stacked(states: Sequence[TrainState]) -> TrainState:

@@ -26,7 +26,7 @@ class ImagePreview:
     def draw(self, step: int, state: state.TrainState, report: writer.RunWriter | None) -> np.ndarray | None:
         """Writes the grid of a step; the samples, or None where another process draws them."""
         ema = sharding.gather_to_process(state.ema)
-        if not processes.is_primary():
+        if report is None or not processes.is_primary():
             return None
         images = sampling.preview(self._setup, ema, self._count)
         report.samples(step, images, self._columns)
@@ -43,7 +43,7 @@ class PointPreview:
     def draw(self, step: int, state: state.TrainState, report: writer.RunWriter | None) -> np.ndarray | None:
         """Writes the plot of a step; the samples, or None where another process draws them."""
         ema, discriminator = sharding.gather_to_process((state.ema, state.discriminator))
-        if not processes.is_primary():
+        if report is None or not processes.is_primary():
             return None
         game, plane, shape = self._setup.game, self._plane, self._plane.shape
         samples = sampling.preview(self._setup, ema, CLOUD)
@@ -59,7 +59,7 @@ def of(setup: Setup, real: np.ndarray) -> ImagePreview | PointPreview:
     return PointPreview(setup, real) if data.is_point(setup.game.image_shape) else ImagePreview(setup)
 
 
-def real_examples(dataset: data.Dataset) -> np.ndarray:
+def real_examples(dataset: data.AnyDataset) -> np.ndarray:
     """The first images or points of a dataset, as many as a preview shows."""
     count = CLOUD if data.is_point(dataset.image_shape) else GRID
     return dataset.read(np.arange(min(count, len(dataset))))[0]

@@ -67,14 +67,16 @@ class Recorder:
     ):
         """`real_examples` are those of `preview.real_examples`; `launched` is the `time.monotonic()` of the launch."""
         self._setup, self._options = run.setup, run.setup.options
-        self._manager, self._evaluator, self._best_manager = run.manager, None, None
+        self._manager: ocp.CheckpointManager = run.manager
+        self._best_manager: ocp.CheckpointManager | None = None
+        self._evaluator: evaluator.Evaluator | None = None
         self._record = workdir.with_format(run.record)
         if self._options.evaluate_every:
             processes.broadcast_from_primary(lambda: self._open_evaluator(evaluation))
         first, total = int(run.state.step), self._options.steps
         self._preview = preview.of(run.setup, real_examples)
         self._diagnostics = Diagnostics(real_examples, clips_weights=run.game.clips_weights)
-        self._writer = None
+        self._writer: writer.RunWriter | None = None
         processes.broadcast_from_primary(lambda: self._open_writer(folder, first, total, run.record["config"]))
         if self._options.evaluate_every:  # after the writer has removed what is in there of later steps
             self._best_manager = checkpoint.open_manager(folder / "best", keep=1)
@@ -155,6 +157,7 @@ class Recorder:
 
     def _compute_metrics(self, step: int, ema: states.GeneratorEMA) -> bool:
         """Writes the metrics; whether they are the best so far."""
+        assert self._evaluator and self._best_manager and self._writer  # as `evaluate_every` is set
         metrics = self._evaluator.compute(self._setup.game, sampling.ready(self._setup, ema))
         selection = self._evaluator.selection_metric
         kept = self._best_manager.all_steps()  # the best one may have been in a history that was abandoned

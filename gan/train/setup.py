@@ -86,7 +86,8 @@ def find_run(config: ConfigDict, folder: Path, dataset: Any, mesh: Any) -> RunSe
     )
     target = sharding.abstract(setup.shapes, layout)
     start = checkpoint.restore(manager, target, set_aside=folder / "damaged_checkpoints")
-    rows, source = (), None if old is None else old.get(INITIALIZED_FROM)
+    rows: tuple[initialize_from.Row, ...] = ()
+    source = None if old is None else old.get(INITIALIZED_FROM)
     if start is None:
         start, rows, source = initialize_from.first_state(config, setup, layout, source)
     if source is not None:

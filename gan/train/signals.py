@@ -100,7 +100,7 @@ def _watch(reading: int) -> None:
     while True:
         for number in os.read(reading, 64):
             if number in STOPPING and signal.getsignal(number) is _end:
-                _end(number)
+                _end(number, None)
 
 
 def _end(number: int, frame: object = None) -> None:

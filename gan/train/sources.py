@@ -33,11 +33,11 @@ class Resident:
     data_axis = None
     max_steps_per_dispatch = MAX_STEPS_PER_DISPATCH
 
-    def __init__(self, dataset: data.Dataset, options: Options, mesh: Any):
+    def __init__(self, dataset: data.AnyDataset, options: Options, mesh: Any):
         # Copies: a file that they are mapped from could be written to during the run.
         arrays = tuple(np.array(array) for array in dataset.arrays())
         self._arrays = sharding.replicate(arrays, mesh)
-        self._order = {"batch_size": options.batch_size, "mirror": options.mirror}
+        self._order: dict[str, Any] = {"batch_size": options.batch_size, "mirror": options.mirror}
 
     def batch_of(self, arrays: Any, seed: Array, step: Array, rows: Array, batches: int) -> dict:
         """Inside the program: the step's examples of these rows."""
@@ -65,9 +65,9 @@ class Streamed:
     data_axis = 1
     max_steps_per_dispatch = 1
 
-    def __init__(self, dataset: data.Dataset, options: Options, mesh: Any):
+    def __init__(self, dataset: data.AnyDataset, options: Options, mesh: Any):
         self._dataset = data.Decoded(*dataset.arrays()) if decoded_bytes(dataset) <= DECODED_BYTES else dataset
-        self._order = {
+        self._order: dict[str, Any] = {
             "seed": options.seed,
             "batch_size": options.batch_size,
             "mirror": options.mirror,
@@ -103,7 +103,7 @@ class Streamed:
         return sharding.make_global_batch(batches, self._mesh, 1, self._order["batch_size"]), waited
 
 
-def open_source(dataset: data.Dataset, options: Options, mesh: Any) -> Resident | Streamed:
+def open_source(dataset: data.AnyDataset, options: Options, mesh: Any) -> Resident | Streamed:
     """The dataset on the devices if it is to be there, or else streamed."""
     kind = Resident if is_resident(dataset, options.on_device) else Streamed
     return kind(dataset, options, mesh)

@@ -26,6 +26,7 @@ from gan.networks.conv.forms import (
     shape_of,
     sizes_of,
     spread_edges,
+    total,
 )
 
 FEW = 4
@@ -88,7 +89,8 @@ def mirrored(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.
         return array[::-1, ::-1].swapaxes(2, 3) if name == "w" else array
 
     given = {names[name]: mirror(name, array) for name, array in zip(OPERANDS[blank], (a, b), strict=True)}
-    result = canonical(names[blank], *(given[name] for name in OPERANDS[names[blank]]), swapped)
+    first, second = (given[name] for name in OPERANDS[names[blank]])
+    result = canonical(names[blank], first, second, swapped)
     return mirror(blank, result)
 
 
@@ -129,7 +131,7 @@ def outputs_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Arr
     def product(i: int, j: int) -> jax.Array:
         return multiply("bhwc,co->bhwo", x[:, i : i + rows.outputs, j : j + columns.outputs], w[i, j])
 
-    return sum(product(i, j) for i in range(taps_h) for j in range(taps_w))
+    return total(product(i, j) for i in range(taps_h) for j in range(taps_w))
 
 
 def inputs_by_one_product(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
@@ -147,7 +149,7 @@ def inputs_by_one_product(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax
         edges = spread_edges(geometry, (i, j))
         return lax.pad(parts[:, :, :, i, j], jnp.zeros((), parts.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
-    return sum(spread(i, j) for i in range(taps_h) for j in range(taps_w))
+    return total(spread(i, j) for i in range(taps_h) for j in range(taps_w))
 
 
 def weights_by_phases(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
@@ -181,7 +183,7 @@ def weights_by_convolutions(x: jax.Array, y: jax.Array, edges: list[tuple[int, i
     examples = max((n for n in EXAMPLES_AS_CHANNELS if batch % n == 0), default=batch)
     parts = batch // examples
 
-    def part(i: jax.Array) -> jax.Array:
+    def part(i: jax.Array | int) -> jax.Array:
         image, kernel = (part_of_batch(array, i, parts) for array in (x, y))
         return convolve(image.transpose(3, 1, 2, 0), kernel.transpose(1, 2, 0, 3), (1, 1), edges)
 

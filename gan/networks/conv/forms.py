@@ -8,7 +8,9 @@ a different one of the three arrays left out, the blank:
 over groups g, examples b, outputs h, w, taps i, j, input channels c and output channels o, with stride s.
 """
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +33,10 @@ class Axis(NamedTuple):
         return self.stride * (self.outputs - 1) + self.taps - self.before - self.inputs
 
 
-Geometry = tuple[Axis, Axis]
+Geometry = tuple[Axis, ...]
+"""The axes of height and width."""
+
+Shaped = jax.Array | jax.core.ShapedArray
 
 # The letters of the axes: g group, b example, c input channel, o output channel, h and w positions, i and j taps. The
 # letters b, c and o occur in two of the three arrays.
@@ -39,13 +44,13 @@ AXES = {"x": "gbhwc", "w": "gijco", "y": "gbhwo"}
 OPERANDS = {"y": ("x", "w"), "x": ("w", "y"), "w": ("x", "y")}
 
 
-def sizes_of(blank: str, a: jax.Array, b: jax.Array) -> dict[str, int]:
+def sizes_of(blank: str, a: Shaped, b: Shaped) -> dict[str, int]:
     """The size of every letter of the operands, which may have an axis of groups or not."""
     first, second = (AXES[name][-array.ndim :] for name, array in zip(OPERANDS[blank], (a, b), strict=True))
     return dict(zip(first + second, a.shape + b.shape, strict=True))
 
 
-def shape_of(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> tuple[int, ...]:
+def shape_of(blank: str, a: Shaped, b: Shaped, geometry: Geometry) -> tuple[int, ...]:
     """The shape of the blank, with an axis of groups where the operands have one."""
     sizes = sizes_of(blank, a, b)
     names = {"x": ("inputs", "hw"), "w": ("taps", "ij"), "y": ("outputs", "hw")}
@@ -64,6 +69,11 @@ def multiply(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, a, b, preferred_element_type=accumulator(a, b))
 
 
+def total(arrays: Iterable[jax.Array]) -> jax.Array:
+    """The sum of arrays of one shape."""
+    return functools.reduce(operator.add, arrays)
+
+
 def convolve(
     image: jax.Array,
     kernel: jax.Array,
@@ -76,7 +86,7 @@ def convolve(
     return lax.conv_general_dilated(image, kernel, strides, edges, dimension_numbers=dimension_numbers, **options)
 
 
-def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, int, int]]:
+def spread_edges(geometry: Geometry, taps: Sequence[int]) -> list[tuple[int, int, int]]:
     """The `lax.pad` configuration that puts the outputs of one tap at the inputs which the tap read, on each axis."""
     return [
         (tap - axis.before, axis.inputs + axis.before - tap - axis.stride * (axis.outputs - 1) - 1, axis.stride - 1)
@@ -84,7 +94,7 @@ def spread_edges(geometry: Geometry, taps: tuple[int, int]) -> list[tuple[int, i
     ]
 
 
-def part_of_batch(array: jax.Array, part: jax.Array, parts: int) -> jax.Array:
+def part_of_batch(array: jax.Array, part: jax.Array | int, parts: int) -> jax.Array:
     """The examples part, part + parts, ... of [B, ...], so a sharded batch needs no communication."""
     return lax.dynamic_index_in_dim(array.reshape(-1, parts, *array.shape[1:]), part, 1, keepdims=False)
 
@@ -115,11 +125,11 @@ def products(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.
             part = multiply("gbhwo,gco->gbhwc", y, w[:, i, j])
             return lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), (0, 0, 0), *edges, (0, 0, 0)])
 
-        return sum(spread(i, j) for i, j in taps)
+        return total(spread(i, j) for i, j in taps)
 
     reads = reads_of_taps(a, geometry)
     if blank == "y":
-        return sum(multiply("gbhwc,gco->gbhwo", read, b[:, i, j]) for read, (i, j) in zip(reads, taps, strict=True))
+        return total(multiply("gbhwc,gco->gbhwo", read, b[:, i, j]) for read, (i, j) in zip(reads, taps, strict=True))
     parts = jnp.stack([multiply("gbhwc,gbhwo->gco", read, b) for read in reads], axis=1)
     return parts.reshape(parts.shape[0], rows.taps, columns.taps, *parts.shape[2:])
 
@@ -137,7 +147,7 @@ def native(
     `result_type` None is the type of the operands. For a float32 result of bfloat16 operands, XLA on GPU would convert
     the operands first and run the convolution in float32; cuDNN accumulates in float32 in any case.
     """
-    options = {"preferred_element_type": result_type}
+    options: dict[str, Any] = {"preferred_element_type": result_type}
     strides = [axis.stride for axis in geometry]
     if blank == "y":
         edges = [(axis.before, max(axis.after, 0)) for axis in geometry]

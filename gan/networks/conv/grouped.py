@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from typing import Any
 
 import jax
 from jax import lax
@@ -47,7 +48,7 @@ def partitioned(blank: str) -> custom_partitioning:
 
 def partition(blank: str, geometry: Geometry, mesh: Mesh, operands: tuple, result: jax.ShapeDtypeStruct) -> tuple:
     """How each device computes its shard: (mesh, function of the shards, sharding of the result, of the operands)."""
-    axes = {}
+    axes: dict[str, Any] = {}
     for name, operand in zip((*OPERANDS[blank], blank), (*operands, result), strict=True):
         spec = (*operand.sharding.spec, *[None] * len(AXES[name]))
         axes |= {letter: axis for letter, axis in zip(AXES[name], spec, strict=False) if axis and letter in "gb"}

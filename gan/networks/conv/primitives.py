@@ -72,7 +72,7 @@ def lower_cpu(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax
         return canonical(blank, a[0], b[0], geometry).astype(dtype)[None]
     sizes = sizes_of(blank, a, b)
     if blank == "w" or not sizes["c"] == sizes["o"] == 1:
-        return lax.map(lambda member: canonical(blank, *member, geometry), (a, b)).astype(dtype)
+        return lax.map(lambda pair: canonical(blank, pair[0], pair[1], geometry), (a, b)).astype(dtype)
     return products(blank, a, b, geometry).astype(dtype)
 
 
@@ -143,6 +143,8 @@ def edges_of(padding: Padding) -> tuple[str | tuple[int, int], str | tuple[int, 
     if padding == "VALID":
         return (0, 0), (0, 0)
     try:
+        if isinstance(padding, str):
+            raise ValueError
         (top, bottom), (left, right) = padding
         if min(top, bottom, left, right) < 0:
             raise ValueError
@@ -154,7 +156,7 @@ def edges_of(padding: Padding) -> tuple[str | tuple[int, int], str | tuple[int, 
 
 def forward_axis(inputs: int, taps: int, stride: int, edges: str | tuple[int, int]) -> Axis:
     """The axis of a convolution that reads `inputs` positions."""
-    if edges == "SAME":
+    if isinstance(edges, str):
         outputs = -(-inputs // stride)
         return Axis(inputs, taps, outputs, max(stride * (outputs - 1) + taps - inputs, 0) // 2, stride)
     outputs = (inputs + sum(edges) - taps) // stride + 1
@@ -165,7 +167,7 @@ def forward_axis(inputs: int, taps: int, stride: int, edges: str | tuple[int, in
 
 def sizes_before(outputs: int, taps: int, stride: int, edges: str | tuple[int, int]) -> range:
     """All input sizes that a convolution maps to `outputs`. Raises `ValueError` where there are none."""
-    low = stride * (outputs - 1) + 1 if edges == "SAME" else stride * (outputs - 1) + taps - sum(edges)
+    low = stride * (outputs - 1) + 1 if isinstance(edges, str) else stride * (outputs - 1) + taps - sum(edges)
     sizes = range(max(low, 1), low + stride)
     if not sizes:
         raise ValueError(f"no convolution by {taps} taps, stride {stride}, padding {edges} has {outputs} outputs")

@@ -53,15 +53,17 @@ def factors(points: Sequence[float]) -> dict[str, Matrix]:
     with M the product of all z - a. A row of X holds the coefficients of N_a, or of M: z^r is the weight of x[r].
     """
     taps = len(points)
-    x, w, y = [], [], []
+    x: list[np.ndarray] = []
+    w: list[np.ndarray] = []
+    y: list[np.ndarray] = []
     for a in points:
         others = np.poly([b for b in points if b != a])
-        x.append((*others[::-1], 0.0))
+        x.append(np.append(others[::-1], 0.0))
         w.append(np.power(float(a), range(taps)) / np.polyval(others, a))
-        y.append((1.0, a))
+        y.append(np.array((1.0, a)))
     x.append(np.poly(points)[::-1])
     w.append(np.eye(taps)[-1])
-    y.append((0.0, 1.0))
+    y.append(np.array((0.0, 1.0)))
     return {name: tuple(tuple(map(float, row)) for row in rows) for name, rows in (("x", x), ("w", w), ("y", y))}
 
 
@@ -198,7 +200,8 @@ def tiled(blank: str, a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Arr
         def read(name: str, array: jax.Array) -> jax.Array:
             return array if name == "w" else part_of_batch(array, i, parts)
 
-        return at_once(blank, *(read(name, array) for name, array in operands.items()), geometry)
+        first, second = (read(name, array) for name, array in operands.items())
+        return at_once(blank, first, second, geometry)
 
     shape = shape_of(blank, a, b, geometry)
     if blank == "w":

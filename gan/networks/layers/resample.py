@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from gan.networks.conv.forms import Axis, Geometry
+from gan.networks.conv.forms import Axis, Geometry, total
 from gan.networks.conv.plain import is_plain
 
 TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
@@ -94,7 +94,7 @@ def _gather(x: Array, dimension: int, axis: Axis, gain: float) -> Array:
     edges[dimension] = (axis.before, axis.after, 0)
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
     reach = axis.stride * (axis.outputs - 1) + 1
-    return sum(
+    return total(
         gain * tap * lax.slice_in_dim(x, k, k + reach, axis.stride, axis=dimension) for k, tap in enumerate(TAPS)
     )
 

@@ -25,7 +25,7 @@ def smallest_stage(
     return height // factor, width // factor
 
 
-def check_halvings(player: str, image_shape: tuple[int, int, int], halvings: int, network: str) -> None:
+def check_halvings(player: str, image_shape: tuple[int, ...], halvings: int, network: str) -> None:
     """Raises `UserError` where an image cannot be halved `halvings` times."""
     factor = 2**halvings
     height, width, _ = image_shape
