@@ -8,7 +8,7 @@ from jax import Array
 from gan.estimators import Critic, Exact, FiniteDifference
 
 ABSENT: Any = None
-"""The default of a field that a penalty finds set where it uses it."""
+"""Stands for an array that was not given. A penalty that uses the field needs it."""
 
 
 class DiscriminatorView(NamedTuple):

@@ -179,7 +179,7 @@ def test_mixing_takes_a_group_of_parts_from_the_second_code(styled, split, plain
         assert np.flatnonzero(is_second).tolist() == list(chosen)
         assert np.flatnonzero(is_first).tolist() == sorted(set(range(len(is_first))) - set(chosen))
         np.testing.assert_array_equal(codes.join(model, parts[2]), mixed)
-    with pytest.raises(UserError, match="mixing needs styles or a split latent.*'stylegan2', or 'biggan'"):
+    with pytest.raises(UserError, match="mixing needs styles or a split latent.*'stylegan2' or 'gat', or 'biggan'"):
         mixing.groups(plain)
 
 

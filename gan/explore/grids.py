@@ -105,7 +105,7 @@ def directions(options: Options, model: Model) -> list[Path]:
         if not model.game.has_styles:
             raise UserError(
                 f"--layers={options.layers} needs styles, and the generator of {model.source} has none; expected: a "
-                "run with network 'stylegan2', or no --layers"
+                "run with network 'stylegan2' or 'gat', or no --layers"
             )
         layers = lookup(code_mixing.groups(model), options.layers, "--layers")
     count = options.number(8, highest=codes.shape(model)[-1])

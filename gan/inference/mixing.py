@@ -52,6 +52,6 @@ def _parts(model: Model) -> int:
     if count == 1:
         raise UserError(
             f"mixing needs styles or a split latent, and the generator of {model.source} has neither; expected: a run "
-            f"with network 'stylegan2', or 'biggan' with split_latent=True"
+            f"with network 'stylegan2' or 'gat', or 'biggan' with split_latent=True"
         )
     return count

@@ -168,7 +168,9 @@ class Model:
 
     def _needs_styles(self) -> None:
         if not self.game.has_styles:
-            raise UserError(f"the generator of {self.source} has no styles; expected: a run with network 'stylegan2'")
+            raise UserError(
+                f"the generator of {self.source} has no styles; expected: a run with network 'stylegan2' or 'gat'"
+            )
 
 
 def _check_whole(name: str, value: int, highest: int) -> None:
