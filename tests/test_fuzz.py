@@ -9,30 +9,27 @@ import functools
 import io
 import itertools
 import json
-import logging
 import os
 import pickle
 import shutil
 import signal
 import struct
-import sys
 import warnings
 import zipfile
 import zlib
 
+import command_line
 import numpy as np
 import pytest
 import runs
-from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 from test_configs import parsed
 
-from gan import augment, data, losses, main, networks, optimizers, schedules
+from gan import augment, data, losses, networks, optimizers, schedules
 from gan.build import COMPUTE_DTYPES, OUTPUTS, PRIORS, make_game, make_schedules
-from gan.cli import flags as cli_flags
 from gan.config import schema, specs
 from gan.config.flattening import flatten
 from gan.data import cache, datasets, listing, pixels
@@ -212,24 +209,11 @@ def run_main():
         patch.setattr(workdir, "versions", dict)
 
         def run(*arguments):
-            argv, output = ["gan.main", *(word.replace("\0", "0") for word in arguments)], io.StringIO()
-            patch.setattr(sys, "argv", argv)
             try:
-                with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
-                    main.main(main.parse(argv))
+                status, out, error = command_line.end_of(*(word.replace("\0", "0") for word in arguments))
             except Reached:
-                return "reached", output.getvalue()
-            except SystemExit as end:
-                return end.code, output.getvalue()
-            finally:
-                logging.getLogger("gan").handlers = []
-                logging.getLogger("gan").propagate = True
-                for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-                    delattr(flags.FLAGS, name)
-                for name in ("config", *cli_flags.MODES_OF, "workdir", "mode"):
-                    flags.FLAGS[name].unparse()
-                    flags.FLAGS[name].present = 0
-                flags.FLAGS.mark_as_parsed()
+                return "reached", ""
+            return status, out + error
 
         yield run
 
@@ -358,9 +342,6 @@ def test_config_files(examples, run_main, tmp_path):
     def check(text, argument):
         path = tmp_path / "config.py"
         path.write_bytes(text.encode(errors="surrogatepass"))
-        sys.modules.pop(
-            "config_config", None
-        )  # ml_collections would execute the file in the module of the previous one
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the file's syntax
             status, output = run_main(f"--config={path}{argument}", f"--workdir={tmp_path / 'run'}")
