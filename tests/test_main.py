@@ -43,9 +43,8 @@ def checked(found, out, error, status=2):
 
 
 @pytest.fixture
-def mistake(monkeypatch):
+def mistake(at_the_root):
     """The one line with which the command rejects its flags, in this process."""
-    monkeypatch.chdir(runs.ROOT)
     return lambda *arguments: checked(*command_line.end_of(*arguments))
 
 
