@@ -93,13 +93,14 @@ class Setup:
 
     def initial_state(self, sharding: Any = None) -> state.TrainState:
         """The state before the first step, a pure function of the game and the seed, on the devices of `sharding`."""
-        create = functools.partial(state.create, self.game)
-        return jax.jit(create, out_shardings=sharding)(self.schedules(0), np.uint32(self.options.seed))
+        create = jax.jit(state.create, static_argnames="game", out_shardings=sharding)
+        return create(self.game, self.schedules(0), np.uint32(self.options.seed))
 
     @functools.cached_property
     def shapes(self) -> state.TrainState:
         """Shapes and types of the state."""
-        return jax.eval_shape(functools.partial(state.create, self.game), self.schedules(0), np.uint32(0))
+        create = jax.jit(state.create, static_argnames="game")  # JAX keeps the trace for `initial_state`
+        return create.eval_shape(self.game, self.schedules(0), np.uint32(0))
 
     @property
     def base_hyperparams(self) -> dict:

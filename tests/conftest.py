@@ -44,6 +44,12 @@ def four_devices():
         yield
 
 
+@pytest.fixture
+def at_the_root(monkeypatch):
+    """Configs are named from the repository's root."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """A failing test may hold the name of a file that is not UTF-8, with which a worker of pytest-xdist would end."""

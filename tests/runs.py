@@ -1,12 +1,17 @@
 """Small real runs: a DCGAN on 8x8 digits, in this process or as a process of its own."""
 
+import dataclasses
+import functools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +19,7 @@ import numpy as np
 
 from gan import build
 from gan.io import checkpoint, workdir
+from gan.parallel import compilation
 from gan.train import loop
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +49,35 @@ def config(**overrides):
 
 
 def train(folder, **overrides):
-    """Trains the small run in this process."""
-    return loop.train(config(**overrides), Path(folder), time.monotonic())
+    """Trains the small run in this process, by the program of an earlier run in it that has the same step."""
+    with mock.patch.object(loop, "compile_setup", _compiled_once):
+        return loop.train(config(**overrides), Path(folder), time.monotonic())
+
+
+COMPILE_SETUP = loop.compile_setup
+PROGRAMS = {}
+"""Tracing and lowering take most of the time of a small run, and most of them have the same step."""
+
+
+def _compiled_once(setup, shapes, source, mesh):
+    made, options = COMPILE_SETUP(setup, shapes, source, mesh), setup.options
+    if not isinstance(made, compilation.Dispatch):
+        return made
+    schedules = tuple((field, schedule.args) for field, schedule in setup.schedules.schedules.items())
+    step = (setup.game, schedules, type(source), options.batch_size, options.mirror, options.shard_state, mesh)
+    return dataclasses.replace(made, function=PROGRAMS.setdefault(step, made.function))
+
+
+def begin(folder):
+    """Four steps of the small run, as `train(folder, steps=4)` leaves them: trained once in a process, and copied."""
+    shutil.copytree(_four_steps(), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _four_steps():
+    folder = tempfile.mkdtemp(dir=os.environ["GAN_TEST_FOLDER"])
+    assert train(folder, steps=4) == 0
+    return folder
 
 
 def save(folder, config, *, image_shape, class_names=(), step=2):

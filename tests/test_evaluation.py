@@ -286,7 +286,7 @@ def test_a_run_records_its_metrics_and_its_best_checkpoint(tmp_path):
 
 
 def test_a_run_without_a_checkpoint_or_with_other_data_is_rejected_in_one_line(tmp_path):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
     record = json.loads((tmp_path / "config.json").read_text())
     record["dataset"]["fingerprint"] = "0" * 8
     (tmp_path / "config.json").write_text(json.dumps(record))
@@ -309,7 +309,7 @@ def test_an_interrupted_run_has_the_same_metrics(tmp_path):
 
 
 def test_samples_are_sharded_over_devices_and_independent_of_the_batch_size(tmp_path):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
     loaded = model.load(tmp_path)
     game, ema = loaded.game, loaded.ema
     assert sharding.device_mesh().size == 4
@@ -369,7 +369,7 @@ def test_a_run_with_an_evaluation_that_cannot_be_does_not_start(tmp_path, monkey
 
 
 def test_the_command_checks_its_options_before_anything_slow(tmp_path, monkeypatch):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
     monkeypatch.setattr(command, "load", None)
     for given, line in (({"extractor": "clip"}, "--extractor='clip' is unknown"), ({"count": 3}, "--num_samples=3 is")):
         with pytest.raises(UserError, match=line):

@@ -147,7 +147,7 @@ def test_failures_of_the_machine_are_reported_with_advice():
 
 
 def test_a_checkpoint_that_does_not_fit_into_memory_is_not_reported_as_damaged(tmp_path, monkeypatch):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
 
     def fail(*_):
         raise MemoryError

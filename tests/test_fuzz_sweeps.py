@@ -6,9 +6,8 @@ import math
 import shutil
 
 import pytest
-import runs
+from fuzzing import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, rejected_or
 from hypothesis import strategies as st
-from test_fuzz import CALLS, DAMAGE, EXTREMES, LOSS, damage_file, fuzzed, one_line, over, rejected_or
 
 from experiments.sweep import Experiment, cases, choice, integers, log_uniform, space, uniform
 from experiments.sweep.experiment import config_flags, load_configs, load_experiment, record, trial_config
@@ -34,10 +33,7 @@ SPACES = st.one_of(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def at_the_root(monkeypatch):
-    """Configs are named from the repository's root."""
-    monkeypatch.chdir(runs.ROOT)
+pytestmark = pytest.mark.usefixtures("at_the_root")
 
 
 @fuzzed(150, 6000)

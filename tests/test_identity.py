@@ -94,7 +94,7 @@ def test_checkpoints_of_another_run_beside_a_config_are_rejected(whole, tmp_path
             use()
     # A run that differs in a learning rate alone is another run, too: this one never had the other's.
     other = tmp_path / "other"
-    runs.train(other, steps=4)
+    runs.begin(other)
     shutil.copytree(whole / "checkpoints/12", other / "checkpoints/12")
     with pytest.raises(UserError, match=r"checkpoints/12 is of another run .*learning_rate: 0\.0001, not 0\.0002"):
         runs.train(other, steps=16)

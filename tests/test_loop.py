@@ -170,7 +170,7 @@ def test_pmap_gives_the_same_run_to_rounding(tmp_path):
 
 
 def test_a_run_begun_on_four_devices_goes_on_with_eight_in_parts_and_with_one(whole, tmp_path, caplog):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
     with meshes.on(8):
         runs.train(tmp_path, steps=8, sample_every=8, shard_state=True)
     with meshes.on(1):
@@ -196,7 +196,7 @@ def test_another_game_in_the_same_folder_is_refused(whole):
 
 
 def test_a_changed_number_is_told_obeyed_and_recorded(tmp_path, caplog):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
     runs.train(tmp_path, steps=8, generator__learning_rate=0.0)
     assert "config.generator.learning_rate: 0.0002 -> 0.0" in caplog.text
     changes = json.loads((tmp_path / "config.json").read_text())["changes"]
@@ -209,7 +209,7 @@ def test_a_changed_number_is_told_obeyed_and_recorded(tmp_path, caplog):
 
 
 def test_nan_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
     good = runs.final_digests(tmp_path)
     with pytest.raises(Diverged, match=r"step [5-7]: \w+ is (nan|inf)"):
         runs.train(tmp_path, steps=40, discriminator__learning_rate=1e38)
@@ -219,7 +219,7 @@ def test_nan_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
 def test_a_divergence_says_which_checkpoint_there_is(tmp_path):
     with pytest.raises(Diverged, match="There is no checkpoint yet$"):
         runs.train(tmp_path / "first", discriminator__learning_rate=1e38, log_every=1)
-    runs.train(tmp_path / "later", steps=4)
+    runs.begin(tmp_path / "later")
     with pytest.raises(Diverged, match="The last checkpoint, of step 4, is intact$"):
         runs.train(tmp_path / "later", discriminator__learning_rate=1e38)
 
@@ -296,9 +296,11 @@ def steps_in(folder):
     return sorted(int(path.stem) for path in folder.iterdir() if path.stem.isdecimal())
 
 
-def test_a_change_of_an_abandoned_history_holds_from_the_restored_step(tmp_path):
-    runs.train(tmp_path, steps=8)
+def test_a_change_of_an_abandoned_history_holds_from_the_restored_step(whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints/12")
     runs.train(tmp_path, steps=12, generator__learning_rate=1e-4)
+    assert json.loads((tmp_path / "config.json").read_text())["changes"][0]["step"] == 8
     for step in (8, 12):
         shutil.rmtree(tmp_path / "checkpoints" / str(step))
     runs.train(tmp_path, steps=12, generator__learning_rate=1e-4)
@@ -328,16 +330,16 @@ UNDISTURBED_STEPS = 400
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The final bits of a longer run as a process of its own."""
+    """The final bits of a longer run that nothing stopped."""
     folder = tmp_path_factory.mktemp("undisturbed")
     finish(folder)
     return runs.final_digests(folder)
 
 
 def finish(folder):
-    process = runs.start(folder, steps=UNDISTURBED_STEPS, checkpoint_every=20)
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
+    """Begins or resumes the run in this process, on one device as the processes that are started."""
+    with meshes.on(1):
+        assert runs.train(folder, steps=UNDISTURBED_STEPS, checkpoint_every=0) == 0
 
 
 def wait_for_a_line(process, folder, lines=2):
@@ -384,7 +386,7 @@ def test_sigkill_at_ten_random_moments_leaves_no_trace(undisturbed, tmp_path):
     "damage", ["flip", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("truncate", "delete"))]
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(whole, tmp_path, damage, caplog):
-    runs.train(tmp_path)
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     files = [
         path for path in (tmp_path / "checkpoints/12/state").rglob("*") if path.is_file() and path.parent.name == "d"
     ]
@@ -405,7 +407,8 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(whole, tmp_pat
 
 
 def test_a_half_written_checkpoint_is_passed_over(whole, tmp_path):
-    runs.train(tmp_path, steps=8)
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints/12")
     half = tmp_path / "checkpoints/11.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
     (half / "state/manifest.ocdbt").write_bytes(b"half")
@@ -414,7 +417,7 @@ def test_a_half_written_checkpoint_is_passed_over(whole, tmp_path):
 
 
 def test_when_no_checkpoint_can_be_read_nothing_is_begun_anew(tmp_path):
-    runs.train(tmp_path, steps=4)
+    runs.begin(tmp_path)
     for path in (tmp_path / "checkpoints/4").rglob("*"):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(b"")

@@ -9,6 +9,8 @@ import time
 import zipfile
 from pathlib import Path
 
+import command_line
+import meshes
 import numpy as np
 import pytest
 import runs
@@ -26,13 +28,24 @@ CONFIG = "--config=configs/dcgan.py:digits"
 
 
 def output(*arguments, status=2):
+    """What the command prints, as a process of its own: on stdout if it is done, else the last line on stderr."""
     process = runs.command(*arguments)
     out, error = process.communicate(timeout=120)
-    assert process.returncode == status, error
+    return checked(process.returncode, out, error, status)
+
+
+def checked(found, out, error, status=2):
+    assert found == status, error
     assert "Traceback" not in error
     lines = error.strip().splitlines()
     assert status != 2 or len(lines) == 1, error
     return out if status == 0 else lines[-1]
+
+
+@pytest.fixture
+def mistake(at_the_root):
+    """The one line with which the command rejects its flags, in this process."""
+    return lambda *arguments: checked(*command_line.end_of(*arguments))
 
 
 def test_help_is_fast_and_lists_only_flags_of_this_package():
@@ -70,55 +83,67 @@ def test_help_of_the_config_has_every_field_with_its_default_and_meaning():
     assert max(map(len, shown.splitlines())) <= 120
 
 
+MISTAKES = [
+    ([], "--config is missing"),
+    (
+        ["--config=configs/dcgam.py"],
+        r"--config=configs/dcgam.py is not a file; nearest: 'dcgan'; expected: FILE.py, afm, biggan",
+    ),
+    (["--config=dcgam:mnist"], "--config=dcgam is not a file; nearest: 'dcgan'"),
+    ([CONFIG, "--config.batchsize=3"], "--config.batchsize is no field of .* nearest: --config.batch_size"),
+    ([CONFIG, "--config.generator.widht=3"], "nearest: --config.generator.width"),
+    ([CONFIG, "--config.batch_size=3.5"], "--config.batch_size=3.5"),
+    ([CONFIG, "--config.generator.learning_rate=fast"], "--config.generator.learning_rate=fast"),
+    ([CONFIG, "--cofnig=1"], "cofnig"),
+    ([CONFIG, "--mode=trian"], "--mode=trian.*train"),
+    ([CONFIG, "extra"], "'extra' is no flag"),
+    (["--mode=sample"], "--workdir is missing"),
+    (["--config", "configs/dcgan.py:digits", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
+    ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
+    (["--mode=sample", "--workdir=nowhere"], "nowhere holds no run"),
+    (
+        [CONFIG, "--truncation=0.5"],
+        "--truncation has no meaning with --mode=train; expected with: sample, evaluate, explore",
+    ),
+    ([CONFIG, "--process_id=1", "--num_processes=2"], "--coordinator is missing; expected: --coordinator, --num"),
+    ([CONFIG, "--coordinator=here", "--num_processes=2", "--process_id=0"], "--coordinator=here.*HOST:PORT"),
+    ([CONFIG, "--coordinator=a:99999", "--num_processes=2", "--process_id=0"], "--coordinator=a:99999.*HOST:PORT"),
+    ([CONFIG, "--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2.*expected: 0 .. 1"),
+    (["--mode=sample", "--workdir=x", "--multihost"], "--multihost has no meaning with --mode=sample"),
+    (["--mode=evaluate", "--classes=7", "--workdir=x"], "--classes has no meaning with --mode=evaluate"),
+    (["--mode=export", "--workdir=x"], "--out is missing; expected: the folder to write"),
+    (["--mode=sample", "--workdir=x", "--config.steps=3"], "--config.steps has no meaning with --mode=sample"),
+    (["--mode=sample", "--workdir=x", "--truncation=abc"], "--truncation=abc: expected: a number"),
+    ([CONFIG, "--config.data.mirror=maybe"], "--config.data.mirror=maybe: expected: True or False"),
+    ([CONFIG, "--config.save_every=5"], "nearest: --config.checkpoint_every"),
+    (
+        [CONFIG, "--config.loggers=a", "--config.loggers=b"],
+        "--config.loggers is given more than once; expected: once",
+    ),
+    (["--mode=evaluate", "--samples=x"], "--config is missing"),
+    (["--mode=evaluate", "--samples=x", CONFIG], "--samples='x' does not exist"),
+    (["--mode=evaluate", "--samples=x", CONFIG, "--workdir=y"], "--workdir has no meaning with --samples and"),
+    (["--mode=evaluate", "--samples=x", CONFIG, "--step=3"], "--step has no meaning with --samples"),
+    (["--mode=evaluate", "--workdir=x", "--out=y.json"], "--out has no meaning with --mode=evaluate of a run"),
+    ([CONFIG, "--samples=x"], "--samples has no meaning with --mode=train; expected with: evaluate"),
+    ([CONFIG, "--format=onnx"], "--format has no meaning with --mode=train; expected with: explore, export"),
+]
+
+
+@pytest.mark.parametrize("arguments, line", MISTAKES)
+def test_a_mistake_in_the_flags_is_one_line(arguments, line, mistake):
+    assert re.search(line, mistake(*arguments))
+
+
+# One that is found when the flags are parsed, and one after it.
+IN_PROCESSES = [MISTAKES[4], MISTAKES[13]]
+
+
 @pytest.mark.parametrize(
     "arguments, line",
-    [
-        ([], "--config is missing"),
-        (
-            ["--config=configs/dcgam.py"],
-            r"--config=configs/dcgam.py is not a file; nearest: 'dcgan'; expected: FILE.py, afm, biggan",
-        ),
-        (["--config=dcgam:mnist"], "--config=dcgam is not a file; nearest: 'dcgan'"),
-        ([CONFIG, "--config.batchsize=3"], "--config.batchsize is no field of .* nearest: --config.batch_size"),
-        ([CONFIG, "--config.generator.widht=3"], "nearest: --config.generator.width"),
-        ([CONFIG, "--config.batch_size=3.5"], "--config.batch_size=3.5"),
-        ([CONFIG, "--config.generator.learning_rate=fast"], "--config.generator.learning_rate=fast"),
-        ([CONFIG, "--cofnig=1"], "cofnig"),
-        ([CONFIG, "--mode=trian"], "--mode=trian.*train"),
-        ([CONFIG, "extra"], "'extra' is no flag"),
-        (["--mode=sample"], "--workdir is missing"),
-        (["--config", "configs/dcgan.py:digits", "--config.generator.widht", "3"], "nearest: --config.generator.width"),
-        ([CONFIG, "--mode=sample", "--config.seed=3"], "--config.seed has no meaning with --mode=sample"),
-        (["--mode=sample", "--workdir=nowhere"], "nowhere holds no run"),
-        (
-            [CONFIG, "--truncation=0.5"],
-            "--truncation has no meaning with --mode=train; expected with: sample, evaluate, explore",
-        ),
-        ([CONFIG, "--process_id=1", "--num_processes=2"], "--coordinator is missing; expected: --coordinator, --num"),
-        ([CONFIG, "--coordinator=here", "--num_processes=2", "--process_id=0"], "--coordinator=here.*HOST:PORT"),
-        ([CONFIG, "--coordinator=a:99999", "--num_processes=2", "--process_id=0"], "--coordinator=a:99999.*HOST:PORT"),
-        ([CONFIG, "--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2.*expected: 0 .. 1"),
-        (["--mode=sample", "--workdir=x", "--multihost"], "--multihost has no meaning with --mode=sample"),
-        (["--mode=evaluate", "--classes=7", "--workdir=x"], "--classes has no meaning with --mode=evaluate"),
-        (["--mode=export", "--workdir=x"], "--out is missing; expected: the folder to write"),
-        (["--mode=sample", "--workdir=x", "--config.steps=3"], "--config.steps has no meaning with --mode=sample"),
-        (["--mode=sample", "--workdir=x", "--truncation=abc"], "--truncation=abc: expected: a number"),
-        ([CONFIG, "--config.data.mirror=maybe"], "--config.data.mirror=maybe: expected: True or False"),
-        ([CONFIG, "--config.save_every=5"], "nearest: --config.checkpoint_every"),
-        (
-            [CONFIG, "--config.loggers=a", "--config.loggers=b"],
-            "--config.loggers is given more than once; expected: once",
-        ),
-        (["--mode=evaluate", "--samples=x"], "--config is missing"),
-        (["--mode=evaluate", "--samples=x", CONFIG], "--samples='x' does not exist"),
-        (["--mode=evaluate", "--samples=x", CONFIG, "--workdir=y"], "--workdir has no meaning with --samples and"),
-        (["--mode=evaluate", "--samples=x", CONFIG, "--step=3"], "--step has no meaning with --samples"),
-        (["--mode=evaluate", "--workdir=x", "--out=y.json"], "--out has no meaning with --mode=evaluate of a run"),
-        ([CONFIG, "--samples=x"], "--samples has no meaning with --mode=train; expected with: evaluate"),
-        ([CONFIG, "--format=onnx"], "--format has no meaning with --mode=train; expected with: explore, export"),
-    ],
+    [*IN_PROCESSES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MISTAKES if case not in IN_PROCESSES)],
 )
-def test_a_mistake_in_the_flags_is_one_line(arguments, line):
+def test_a_mistake_ends_a_process_with_one_line(arguments, line):
     assert re.search(line, output(*arguments))
 
 
@@ -132,26 +157,26 @@ def test_a_mistake_in_the_flags_is_one_line(arguments, line):
         ("def get_config(): raise ValueError('no such variant')", "no such variant"),
     ],
 )
-def test_a_config_file_that_cannot_be_used_is_one_line(tmp_path, text, line):
+def test_a_config_file_that_cannot_be_used_is_one_line(tmp_path, text, line, mistake):
     path = tmp_path / "broken.py"
     path.write_text(text)
-    assert line in output(f"--config={path}")
+    assert line in mistake(f"--config={path}")
 
 
-def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path, mistake):
     (tmp_path / "file").write_text("")
-    assert "is not writable" in output(CONFIG, f"--workdir={tmp_path / 'file'}")
+    assert "is not writable" in mistake(CONFIG, f"--workdir={tmp_path / 'file'}")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of an unconditional run of 4 steps."""
     folder = tmp_path_factory.mktemp("trained")
-    runs.train(folder, steps=4)
+    runs.begin(folder)
     return folder
 
 
-def test_a_run_of_another_format_is_rejected_in_one_line(trained, tmp_path):
+def test_a_run_of_another_format_is_rejected_in_one_line(trained, tmp_path, mistake):
     path = tmp_path / "config.json"
     record = json.loads((trained / "config.json").read_text())
     assert record.pop("format") == workdir.FORMAT
@@ -160,7 +185,7 @@ def test_a_run_of_another_format_is_rejected_in_one_line(trained, tmp_path):
         for use in (lambda: runs.train(tmp_path, steps=8), lambda: command.sample(tmp_path, count=1, seed=0)):
             with pytest.raises(UserError, match=f"{line}.*expected: format 1. Use a new --workdir"):
                 use()
-    assert "has no format number" in output("--mode=sample", f"--workdir={tmp_path}")
+    assert "has no format number" in mistake("--mode=sample", f"--workdir={tmp_path}")
 
 
 def test_divergence_is_exit_3_with_the_step_and_the_term(tmp_path):
@@ -169,18 +194,19 @@ def test_divergence_is_exit_3_with_the_step_and_the_term(tmp_path):
     assert re.search(r"diverged: step \d+: \w+ is (nan|inf)", line)
 
 
-def test_a_trained_run_gives_samples(trained, tmp_path):
-    files = []
-    for name in ("a", "b"):
-        files.append(tmp_path / f"{name}.npz")
-        output("--mode=sample", f"--workdir={trained}", "--num_samples=130", "--seed=7", f"--out={files[-1]}", status=0)
+def test_a_trained_run_gives_samples(trained, tmp_path, mistake):
+    files = [tmp_path / f"{name}.npz" for name in ("a", "b")]
+    sampled = ["--mode=sample", f"--workdir={trained}", "--num_samples=130", "--seed=7"]
+    output(*sampled, f"--out={files[0]}", status=0)
+    with meshes.on(1):
+        checked(*command_line.end_of(*sampled, f"--out={files[1]}"), status=0)
     first, second = (np.load(path) for path in files)
     assert first["images"].shape == (130, 8, 8, 1)
     assert first["images"].dtype == np.uint8
     np.testing.assert_array_equal(first["images"], second["images"])
     assert first.files == ["images"]  # an unconditional generator was not asked for labels
     assert zipfile.is_zipfile(files[0])
-    line = output("--mode=sample", f"--workdir={trained}", "--truncation=-1")
+    line = mistake("--mode=sample", f"--workdir={trained}", "--truncation=-1")
     assert line == "error: --truncation=-1.0; expected: a number above 0, for a network without styles"
     assert Image.open(tmp_path / "a.png").mode == "L"
 
@@ -203,7 +229,7 @@ def test_classes_are_sampled_by_name_in_turn_and_a_latent_in_each(tmp_path):
 
     command.sample(tmp_path, count=20, seed=0, out=tmp_path / "sevens.npz", classes=["7"])
     flags = ["--classes=7,2", "--num_samples=40", "--same_latents", f"--out={tmp_path / 'pairs.npz'}"]
-    output("--mode=sample", f"--workdir={tmp_path}", *flags, status=0)
+    checked(*command_line.end_of("--mode=sample", f"--workdir={tmp_path}", *flags), status=0)
     sevens, pairs = (np.load(tmp_path / f"{name}.npz") for name in ("sevens", "pairs"))
     np.testing.assert_array_equal(sevens["labels"], [7] * 20)
     np.testing.assert_array_equal(pairs["labels"], [7, 2] * 20)
@@ -222,9 +248,9 @@ def test_a_generator_without_labels_has_no_classes_to_sample(trained):
         command.sample(trained, count=1, seed=0, classes=["7"])
 
 
-def test_sampling_a_run_without_a_checkpoint_is_one_line(trained, tmp_path):
+def test_sampling_a_run_without_a_checkpoint_is_one_line(trained, tmp_path, mistake):
     (tmp_path / "config.json").write_text((trained / "config.json").read_text())
-    assert "holds no checkpoint yet" in output("--mode=sample", f"--workdir={tmp_path}")
+    assert "holds no checkpoint yet" in mistake("--mode=sample", f"--workdir={tmp_path}")
     for asked, line in (({"out": Path("x.png")}, "--out=x.png must end in .npz"), ({"count": 0}, "--num_samples=0")):
         with pytest.raises(UserError, match=line):
             command.sample(tmp_path, **{"count": 1, "seed": 0} | asked)

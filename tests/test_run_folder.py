@@ -74,7 +74,7 @@ def test_the_commands_of_a_page_have_folders_of_their_own(page):
 
 def test_a_folder_alone_resumes_its_run(tmp_path):
     folder = tmp_path / "my run"
-    runs.train(folder, steps=4)
+    runs.begin(folder)
     command = shlex.split(summary.train_longer(4, folder))
     assert command == ["python", "-m", "gan.main", f"--workdir={folder}", "--config.steps=8"]
     flags_of_it = ["--config.generator.learning_rate", "1e-3", "--config.microbatches=2"]

@@ -1,8 +1,8 @@
 """Training programs in PyTorch that are equivalent to our configs, as PyTorch users write and tune them.
 
 Layers, sizes, initialization, losses, optimizer, batch and number of updates are the same, and so are the number of
-parameters and the arithmetic. tests/test_benchmarks.py copies our weights and compares the outputs of the networks. A
-network is chosen by the name in the config. Images are [B, C, H, W] here.
+parameters and the arithmetic. tests/test_benchmarks_torch.py copies our weights and compares the outputs of the
+networks. A network is chosen by the name in the config. Images are [B, C, H, W] here.
 
 The tuning of a program is its variant (variants.py). Its precision is the config's: with `compute_dtype` bfloat16 the
 networks run under autocast; float32 is TF32 on a GPU, as it is by default in JAX.
