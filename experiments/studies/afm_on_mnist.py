@@ -1,8 +1,9 @@
 """Do the parts of adversarial flow models help on MNIST, from the same number of images?
 
 The recipe of configs/afm.py:mnist, and the same networks, loss, penalties of D's gradient and rates without its parts:
-without the transport term, and without any of centering, normalization and transport. `vector` has no part either, and
-the generator of DCGAN with latents of 100 numbers in place of the U-Net. Lin et al. 2025, arXiv:2511.22475.
+without the transport term, and without any of centering, normalization and transport. `vector` has all parts, and
+`plain_vector` none, with the generator of DCGAN in place of the U-Net: it reads the same latents as a vector. Lin et
+al. 2025, arXiv:2511.22475.
 
 python -m experiments.sweep experiments/studies/afm_on_mnist.py --workdir=runs/afm_on_mnist
 """
@@ -10,6 +11,7 @@ python -m experiments.sweep experiments/studies/afm_on_mnist.py --workdir=runs/a
 from experiments.sweep import Experiment, cases
 
 NO_TRANSPORT = {"penalties.transport": 0.0, "schedules.penalties.transport": ""}
+VECTOR = {"generator.image_latent": False, "generator.conditioning": "embedding"}
 PLAIN = {**NO_TRANSPORT, "penalties.centering": 0.0, "normalize_gradient": False}
 
 EXPERIMENT = Experiment(
@@ -21,7 +23,8 @@ EXPERIMENT = Experiment(
                 "all": {},
                 "no_transport": NO_TRANSPORT,
                 "none": PLAIN,
-                "vector": {**PLAIN, "generator.image_latent": False, "latent.size": 100},
+                "vector": VECTOR,
+                "plain_vector": {**PLAIN, **VECTOR},
             }
         )
     },
