@@ -114,6 +114,7 @@ def _small(data: Mapping[str, Any]) -> tuple[Entry, ...]:
         "biggan_deep": ("biggan:small_deep", {}),
         "r3gan": ("r3gan", {}),
         "gat": ("gat", {"data.image_size": (28, 28)}),  # its patches divide this size
+        "afm": ("afm:mnist", {}),
         "sngan_narrow": ("sngan", narrow),
         "wgan_gp_narrow": ("wgan_gp", narrow),
     }
