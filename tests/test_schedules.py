@@ -109,6 +109,15 @@ def test_the_rates_of_fast_mnist_fall_until_the_last_step_whatever_its_number():
         assert float(schedules(images).penalties["r1"]) > 0  # what keeps D from winning
 
 
+@pytest.mark.parametrize("horizon", ["minute", "five_minutes"])
+def test_the_halflife_of_fast_mnist_is_a_twentieth_of_the_images_seen_until_its_last_step(horizon):
+    config = loading.load(f"fast_mnist:{horizon}", [])
+    schedules, last = make_schedules(config), config.steps * config.batch_size
+    for seen in (64, last / 2, last):
+        np.testing.assert_allclose(float(schedules(seen).ema_halflife), seen / 20, rtol=1e-6)
+    np.testing.assert_allclose(float(schedules(1e6).ema_halflife), config.ema_halflife)  # a longer run reaches it
+
+
 def test_a_learning_rate_that_is_zero_before_the_end_is_warned_of():
     def warnings(*changes):
         config = loading.load("dcgan", ["steps=100", *changes])
