@@ -146,7 +146,7 @@ def derivatives(function, x, w):
 
 # 16 bits of bfloat16 keep 8 digits: a relative error of 2^-9 for each rounding. A derivative has a few roundings.
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 2**-6)], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("case", [*CASES[3:6], *CASES[9:12], *CASES[-3:]], ids=case_id)
+@pytest.mark.parametrize("case", [*CASES[3:6], *CASES[7:13], *CASES[-3:]], ids=case_id)
 def test_lowering_for_accelerators_is_exact(case, dtype, tolerance, as_on_accelerators):
     ours, reference = functions(case)
     x, w = (0.3 * array for array in arrays(case, dtype=dtype))
@@ -156,6 +156,21 @@ def test_lowering_for_accelerators_is_exact(case, dtype, tolerance, as_on_accele
         expected = jax.device_get(jax.jit(partial(derivatives, reference))(*wide))
     assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {jnp.dtype(dtype)}
     close(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), actual), expected, tolerance)
+
+
+@pytest.mark.parametrize("channels, is_split", [(1, True), (3, True), (5, False)])
+def test_images_of_few_channels_are_split_into_phases_on_gpus(channels, is_split):
+    case = ((8, 6), (4, 4), 2, "SAME", channels, 16, 1)
+    ours, _ = functions(case)
+    x, w = arrays(case)
+    traced = jax.jit(partial(value_and_pullback, ours)).trace(x, w)
+    programs = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cuda", "tpu")}
+    for platform, text in programs.items():
+        calls = re.findall(r"stablehlo.convolution.*", text)
+        strided = [call for call in calls if re.search(r"(stride|_dilate) = \[2, 2\]", call)]
+        assert len(calls) == 3 and len(strided) == (0 if is_split and platform == "cuda" else 3)
+    widths = {1: 8, 3: 16}  # four phases of the channels, with zeros to an even number
+    assert not is_split or f"x{widths[channels]}x16xf32>" in programs["cuda"]
 
 
 @pytest.mark.parametrize("case", CASES[-6:], ids=case_id)

@@ -4,7 +4,7 @@
 - forms.py: the arithmetic that the lowerings share, and XLA's own convolutions.
 - cpu.py: the lowering for CPU, with Winograd's algorithm in tiles.py.
 - plain.py: XLA's convolutions in place of the primitives, for a program that is exported.
-- grouped.py: the lowering for GPU, which splits convolutions in groups over devices.
+- grouped.py: the lowering for GPU: images of few channels by phases, and groups split over devices.
 
 In the arithmetic x is the input, w the kernel and y the output of a convolution; the name of the one that is computed
 from the other two is `blank`.

@@ -1,11 +1,14 @@
 """Batch normalization with statistics of the whole batch: with one scale, with one per class, or one per example."""
 
+import functools
 from typing import Any
 
+import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
+from jax import Array, lax
 
 from gan.networks.layers.initializers import Initializer
+from gan.networks.layers.row_sums import row_sums, spread
 
 
 class BatchNorm(nn.Module):
@@ -69,10 +72,45 @@ class ModulatedBatchNorm(nn.Module):
 
 def _normalized(norm: nn.Module, x: Array, train: bool, **affine: Any) -> Array:
     """Within `norm`: x by the batch's statistics, over all devices, in training, and else by the running ones."""
-    return nn.BatchNorm(
+    return _BatchNorm(
         use_running_average=not train,
         momentum=norm.momentum,
         epsilon=1e-5,
         axis_name=norm.axis_name if train else None,
+        name="BatchNorm_0",
         **affine,
     )(x)
+
+
+class _BatchNorm(nn.BatchNorm):
+    """Flax's batch normalization, with the sums of training and of their gradients in two stages on GPU."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        size, given = x.shape[-1:], [x]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, size)
+        running_var = self.variable("batch_stats", "var", jnp.ones, size)
+        mean, var = running_mean.value, running_var.value
+        if not self.use_running_average:
+            mean, var = self._statistics(x)
+            if not self.is_initializing():
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
+                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
+        mul = lax.rsqrt(var + self.epsilon)
+        if self.use_scale:
+            given.append(self.param("scale", self.scale_init, size, self.param_dtype))
+            mul *= given[-1]
+        wide = functools.partial(spread, x=x, in_stages=not self.use_running_average)
+        y = (x - wide(mean)) * wide(mul)
+        if self.use_bias:
+            given.append(self.param("bias", self.bias_init, size, self.param_dtype))
+            y += wide(given[-1].astype(y.dtype))  # so that its gradient is summed in this type
+        return y.astype(jnp.result_type(*given))
+
+    def _statistics(self, x: Array) -> tuple[Array, Array]:
+        """The mean and the variance of each channel, [C], over the rows of all devices."""
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean, square = (total / (x.size // x.shape[-1]) for total in row_sums(x, jnp.square(x)))
+        if self.axis_name is not None and not self.is_initializing():
+            mean, square = lax.pmean((mean, square), self.axis_name)
+        return mean, jnp.maximum(0.0, square - mean * mean)
