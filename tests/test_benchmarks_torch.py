@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from experiments.benchmarks import systems
 from experiments.benchmarks.torch import variants
 from gan.build import make_game
 from gan.game import initial_variables, parameter_count
-from gan.networks import dcgan
+from gan.networks import dcgan, gat_layers
 from gan.networks.layers import spectral
 
 SHAPES = dict.fromkeys(systems.SYSTEMS, (28, 28, 1)) | {
@@ -36,7 +37,9 @@ SMALL = {
     "biggan": ["generator.width=2", "discriminator.width=2", *UNNORMALIZED],
     "r3gan": [*STAGES, "generator.group_width=4", "discriminator.group_width=4"],
     "stylegan2": [*STAGES, "discriminator.group_size=5", "batch_size=5"],
-}
+    "gat": [f"{player}.{field}" for player in ("generator", "discriminator")
+            for field in ("width=16", "depth=4", "heads=2", "patch_size=4", "levels=2")] + ["data.image_size=(8, 12)"],
+}  # fmt: skip
 
 
 def game_of(config, channels):
@@ -52,7 +55,7 @@ def flattened_first(array, image_shape):
 KINDS = {
     "Linear": "Dense", "Conv2d": "Conv", "Same": "Conv", "ConvTranspose2d": "ConvTranspose", "Enlarge": "ConvTranspose",
     "BatchNorm1d": "BatchNorm", "BatchNorm2d": "BatchNorm", "SynthesisLayer": "StyledConv", "ToRGB": "StyledImage",
-    "MappingNetwork": "LatentMapping",
+    "MappingNetwork": "LatentMapping", "GeneratorBlock": "blocks", "ToImage": "to_image",
 }  # fmt: skip
 NAMES = {"weight": ("kernel", "scale"), "running_mean": ("mean",), "running_var": ("var",)}
 
@@ -125,6 +128,8 @@ def flat_sides(name, game):
         return (*smallest, widening * generator.width), (*smallest, widening * discriminator.width)
     if name in ("sngan", "wgan_gp", "sagan", "biggan"):
         return (4, 4, (generator.widths or [4 * generator.width])[0]), (1, 1, 1)
+    if name == "gat":
+        return (1, 1, 1), (1, 1, 1)
     if name in ("r3gan", "stylegan2"):
         return (1, 1, 1), (height // 4, width // 4, discriminator.widths[0])
     return game.image_shape, game.image_shape
@@ -149,7 +154,7 @@ def test_pytorch_networks_have_as_many_parameters(name):
     "name, train",  # dropout draws its own numbers on each side; without it training differs in batch statistics only
     [("mlp_gan", True), ("vanilla_gan", False), ("conv_gan", True), ("flag_gan", False),
      ("dcgan32", True), ("dcgan32_r1", True), ("sngan", True), ("wgan_gp", False), ("sagan", True), ("biggan", True),
-     ("r3gan", True), ("stylegan2", True)],
+     ("r3gan", True), ("stylegan2", True), ("gat", False)],
 )  # fmt: skip
 def test_pytorch_networks_with_our_weights_have_the_same_outputs(name, train):
     torch = pytest.importorskip("torch")
@@ -164,13 +169,18 @@ def test_pytorch_networks_with_our_weights_have_the_same_outputs(name, train):
     shapes = jax.eval_shape(lambda key: initial_variables(game, key, key), jax.random.key(0))
     span = 3.0 if name == "stylegan2" else 0.6  # its layers scale their weights by 1 / sqrt(inputs)
     variables = jax.tree.map(lambda leaf: span * (numbers.random(leaf.shape, np.float32) - 1 / 3), shapes)
-    variables = jax.tree_util.tree_map_with_path(  # each side draws StyleGAN2's noise by itself
-        lambda path, leaf: 0 * leaf if path[-1] == jax.tree_util.DictKey("noise") else leaf, variables
+    # Each side draws StyleGAN2's noise by itself. The slow layers of GAT scale their weights by 1 / 100.
+    scales = {"noise": 0.0, "SlowDense": 100.0}
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * math.prod(scales[part] for part in scales if part in jax.tree_util.keystr(path)),
+        variables,
     )
     for ours in variables:
         ours["batch_stats"] = jax.tree.map(np.abs, ours["batch_stats"])
     latent = numbers.standard_normal((5, game.latent_size), np.float32)
     real = numbers.random((5, *game.image_shape), np.float32)
+    if name == "gat":  # larger images, because its tokens have fixed vectors of their places, too
+        real = 8.0 * real - 4.0
 
     @jax.jit
     def outputs(generator, discriminator, latent, real):
@@ -193,6 +203,30 @@ def test_pytorch_networks_with_our_weights_have_the_same_outputs(name, train):
     assert np.std(image) > 0.01 and np.std(logits) > 1e-3
 
 
+def test_pytorch_makes_and_noises_the_levels_of_gat_as_ours():
+    torch = pytest.importorskip("torch")
+    from experiments.benchmarks.torch import gat, peers
+
+    config = systems.configured("gat", SMALL["gat"])
+    game = game_of(config, 3)
+    ours, _ = jax.jit(lambda key: initial_variables(game, key, key))(jax.random.key(0))
+    generator, _ = peers.make_players(config, (3, 8, 12))
+    copy_variables(ours, generator, (1, 1, 1))
+    latent = np.random.default_rng(0).standard_normal((5, game.latent_size), np.float32)
+    images, stats = game.generate(ours, latent, jnp.zeros(5, jnp.int32), train=True, key=jax.random.key(0))
+    with torch.no_grad():
+        twin_images = generator.train()(torch.from_numpy(latent))
+    np.testing.assert_allclose(twin_images.permute(0, 2, 3, 1), images, atol=1e-5, rtol=1e-4)
+    assert images.shape == (5, 8, 12, 2 * 3) and np.std(images[..., :3] - images[..., 3:]) > 0.01
+    (mean,) = jax.tree.leaves(stats)
+    np.testing.assert_allclose(generator[0].style_mean, mean, atol=1e-6, rtol=1e-4)
+    levels, noise = np.random.default_rng(1).standard_normal((2, 5, 4, 3, 8, 12), np.float32)
+    noised = gat_layers.noised(*(np.moveaxis(array, (1, 2), (3, 4)) for array in (levels, noise)))
+    np.testing.assert_allclose(
+        gat.noised(torch.from_numpy(levels), torch.from_numpy(noise)), np.moveaxis(noised, (3, 4), (1, 2)), atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("name, shared", [("dcgan32", True), ("dcgan32_r1", False), ("mlp_gan", False)])
 def test_a_step_in_pytorch_changes_every_parameter(name, shared):
     pytest.importorskip("torch")
@@ -211,7 +245,7 @@ def test_a_step_in_pytorch_changes_every_parameter(name, shared):
     assert moved == (name != "mlp_gan")  # whose config has no EMA
 
 
-@pytest.mark.parametrize("name", ["sngan", "wgan_gp", "biggan", "r3gan", "stylegan2"])
+@pytest.mark.parametrize("name", ["sngan", "wgan_gp", "biggan", "r3gan", "stylegan2", "gat"])
 def test_a_step_of_a_later_network_in_pytorch_changes_every_parameter(name):
     torch = pytest.importorskip("torch")
     from experiments.benchmarks.torch import peers
@@ -227,7 +261,8 @@ def test_a_step_of_a_later_network_in_pytorch_changes_every_parameter(name):
     twin.time_steps(3)
     unchanged = {part for part, leaf in parameters.items() if leaf.equal(before[part])}
     # It cancels in a difference of logits, and in hinge losses within the margin.
-    assert unchanged <= ({"discriminator dense.bias"} if config.loss in ("wasserstein", "hinge") else set())
+    cancels = config.loss in ("wasserstein", "hinge", "relativistic")
+    assert unchanged <= ({"discriminator dense.bias"} if cancels else set())
     assert all(leaf.isfinite().all() for leaf in parameters.values())
 
 

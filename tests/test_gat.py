@@ -303,6 +303,12 @@ def test_initial_values_are_those_of_the_authors():
     ):
         bound = gain * math.sqrt(6 / sum(kernel.shape))
         assert 0.95 * bound < float(jnp.abs(kernel).max()) <= bound * 1.0001
+    louder = generator.clone(modulation_gain=0.7)
+    scaled = jit(lambda: louder.init(jax.random.key(0), LATENT, LABEL, False))()["params"]
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf / 7 if "modulation" in jax.tree_util.keystr(path) else leaf, scaled
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), moved, g)
     for embedding in (g["mapping_network"]["Embed_0"], d["LabelVector_0"]["Embed_0"]):
         np.testing.assert_allclose(embedding["embedding"].std(), 0.02, rtol=0.15)
     block = d["TransformerBlock_0"]

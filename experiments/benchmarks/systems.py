@@ -34,6 +34,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "biggan": ("configs/biggan.py", *UNCONDITIONAL),
     "r3gan": ("configs/r3gan.py",),
     "stylegan2": ("configs/stylegan2.py",),
+    "gat": ("configs/gat.py", *UNCONDITIONAL),
 }
 """The five tutorial systems, DCGAN at its authors' widths with and without R1, and later networks, all unconditional,
 at the small sizes of their configs for CPUs; SNGAN and WGAN-GP have width 64."""

@@ -23,6 +23,7 @@ from jax import Array
 
 from gan.errors import UserError
 from gan.networks.gat_layers import (
+    BRANCH_GAIN,
     Dense,
     GeneratorBlock,
     LabelVector,
@@ -72,6 +73,7 @@ class Generator(nn.Module):
     heads: int = 6
     patch_size: int = 2
     levels: int = 4
+    modulation_gain: float = BRANCH_GAIN
     conditioning: str = "none"
     remat: bool = False
     truncation: float = 1.0
@@ -83,8 +85,9 @@ class Generator(nn.Module):
         classes = (self.num_classes,) if self.conditioning != "none" else ()
         self.mean = self.variable("batch_stats", STYLE_MEAN, jnp.zeros, (*classes, self.width))
         block = rematerialized(GeneratorBlock, self.remat)
-        self.blocks = [block(self.heads) for _ in range(self.depth)]
-        self.to_image = [ToImage(self.patch_size**2 * self.image_shape[2]) for _ in range(self.levels)]
+        self.blocks = [block(self.heads, self.modulation_gain) for _ in range(self.depth)]
+        features = self.patch_size**2 * self.image_shape[2]
+        self.to_image = [ToImage(features, self.modulation_gain) for _ in range(self.levels)]
 
     def __call__(self, latent: Array, label: Array, train: bool) -> Array:
         styles = self._training_styles(latent, label) if train else self.mapping(latent, label)

@@ -20,7 +20,7 @@ from gan.networks.stylegan2_layers import MAPPING_RATE, normalized
 LABEL_SD = 0.02
 """Standard deviation of the initial vectors of the labels, and of the class token."""
 BRANCH_GAIN = 0.1
-"""The initial scale of D's branches, and the gain of the initial kernels that modulate G's."""
+"""The initial scale of D's branches, and the authors' gain of the initial kernels that modulate G's."""
 LEAST_INFORMATION = 0.125
 """The weight of the first level's image where its noise has one of 1 - 0.125, before NOISE_FLOOR is added."""
 NOISE_FLOOR = 0.01
@@ -75,14 +75,16 @@ class SwiGLU(nn.Module):
 class GeneratorBlock(nn.Module):
     """x + g1 Attention(N(x) (1 + s1)), then x + g2 SwiGLU(N(x) (1 + s2)), N the RMS norm without a scale.
 
-    The scales s and gates g, [B, width] each, are one dense layer of silu(style), initially small (section 3.1).
+    The scales s and gates g, [B, width] each, are one dense layer of silu(style), whose initial kernel has the gain
+    `modulation_gain`: small in the paper (section 3.1).
     """
 
     heads: int
+    modulation_gain: float = BRANCH_GAIN
 
     @nn.compact
     def __call__(self, x: Array, style: Array, cos: np.ndarray, sin: np.ndarray) -> Array:
-        modulation = nn.Dense(4 * x.shape[-1], kernel_init=xavier(BRANCH_GAIN), name="modulation")
+        modulation = nn.Dense(4 * x.shape[-1], kernel_init=xavier(self.modulation_gain), name="modulation")
         scale, gate, mlp_scale, mlp_gate = jnp.split(modulation(jax.nn.silu(style))[:, None], 4, axis=-1)
         norm = RMSNorm(use_scale=False)
         x = x + gate * Attention(self.heads)(norm(x) * (1.0 + scale), cos, sin)
@@ -93,10 +95,11 @@ class ToImage(nn.Module):
     """Tokens [B, T, width] to patches [B, T, features]: a dense layer of N(x) (1 + s), s as in `GeneratorBlock`."""
 
     features: int
+    modulation_gain: float = BRANCH_GAIN
 
     @nn.compact
     def __call__(self, x: Array, style: Array) -> Array:
-        modulation = nn.Dense(x.shape[-1], kernel_init=xavier(BRANCH_GAIN), name="modulation")
+        modulation = nn.Dense(x.shape[-1], kernel_init=xavier(self.modulation_gain), name="modulation")
         scale = modulation(jax.nn.silu(style))[:, None]
         return Dense(self.features, name="patches")(RMSNorm(use_scale=False)(x) * (1.0 + scale))
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from experiments.benchmarks.torch import modern, players, residual
+from experiments.benchmarks.torch import gat, modern, players, residual
 from experiments.benchmarks.torch import variants as torch_variants
 from experiments.benchmarks.torch.device import DEVICE, THREADS, allow_tf32, synchronize
 from gan.config import specs
@@ -40,6 +40,7 @@ GENERATORS = {
     "biggan": residual.biggan_generator,
     "r3gan": modern.r3gan_generator,
     "stylegan2": modern.stylegan2_generator,
+    "gat": gat.Generator,
 }
 DISCRIMINATORS = {
     "mlp": players.mlp_discriminator,
@@ -51,6 +52,7 @@ DISCRIMINATORS = {
     "biggan": residual.biggan_discriminator,
     "r3gan": modern.r3gan_discriminator,
     "stylegan2": modern.stylegan2_discriminator,
+    "gat": gat.Discriminator,
 }
 ACTIVATIONS = {
     "tanh": (nn.Tanh, (-1.0, 1.0)),
@@ -87,6 +89,20 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
     "relativistic": lambda: Loss(
         lambda r, f: F.softplus(f - r).mean(), lambda r, f: F.softplus(r - f).mean(), compares=True
     ),
+}
+
+
+class Estimator(NamedTuple):
+    """How |grad D|^2 of R1 and R2 is computed: exactly where sigma is 0, else by finite differences."""
+
+    sigma: float = 0.0
+    every: int = 1
+    """Of so many consecutive examples the first is used."""
+
+
+ESTIMATORS: Mapping[str, Callable[..., Estimator]] = {
+    "exact": lambda: Estimator(),
+    "finite_difference": lambda sigma=0.01, every=1: Estimator(sigma, every),
 }
 PENALTIES = ("r1", "r2", "wgan_gp", "ortho")
 """The penalties that are implemented here."""
@@ -143,6 +159,7 @@ class Program:
         self._discriminator_optimizer = _adam(self._discriminator, config.discriminator, adam)
         self._draw = specs.call(PRIORS, config.latent.prior, "config.latent.prior")
         self._loss = specs.call(LOSSES, config.loss, "config.loss")
+        self._estimator = specs.call(ESTIMATORS, config.gradient_estimator, "config.gradient_estimator")
         self._ema = [tensor.clone() for tensor in self._generator_tensors()]
         images_in_step = config.batch_size * config.discriminator_steps
         self._update_ema = (
@@ -194,48 +211,66 @@ class Program:
             return self._generate(self._latents() if latent is None else latent)
 
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> None:
-        weights = self._weights("discriminator")
+        weights, is_exact = self._weights("discriminator"), not self._estimator.sigma
+        draws = self._draws(real), self._draws(fake)
         with self._normalized_once():
             with self._autocast():  # one around both casts D's weights once
-                on_real = self._logits(real.requires_grad_(weights["r1"] > 0))
-                on_fake = self._logits(fake.requires_grad_(weights["r2"] > 0))
+                on_real = self._logits(real.requires_grad_(is_exact and weights["r1"] > 0), draws[0])
+                on_fake = self._logits(fake.requires_grad_(is_exact and weights["r2"] > 0), draws[1])
             loss = self._loss.discriminator(on_real, on_fake)
-            for name, image, logits in (("r1", real, on_real), ("r2", fake, on_fake)):
+            for name, image, logits, drawn in zip(("r1", "r2"), (real, fake), (on_real, on_fake), draws, strict=True):
                 if weights[name]:
-                    loss = loss + weights[name] * _squared_gradient_norms(image, logits).mean()
+                    loss = loss + weights[name] * self._squared_gradient_norms(image, logits, drawn).mean()
             if weights["wgan_gp"]:
                 share = torch.rand(len(real), 1, 1, 1, device=DEVICE)
                 between = torch.lerp(fake, real, share).requires_grad_()
                 norms = _squared_gradient_norms(between, self._logits(between)).sqrt()
                 loss = loss + weights["wgan_gp"] * (norms - 1.0).square().mean()
-        self._discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._discriminator_optimizer.step()
+        self._descend(loss, self._discriminator_optimizer, self._config.discriminator.clip_norm)
 
     def _update_generator(self, fake: Tensor, real: Tensor) -> None:
         self._discriminator.requires_grad_(False)  # the gradients of its parameters are not needed
         with self._normalized_once():
-            on_fake = self._logits(fake)
-            with torch.no_grad():
-                on_real = self._logits(real) if self._loss.compares else on_fake  # ignored by the loss
+            on_fake = self._logits(fake, self._draws(fake))
+            with torch.no_grad():  # ignored by a loss that does not compare
+                on_real = self._logits(real, self._draws(real)) if self._loss.compares else on_fake
         loss = self._loss.generator(on_real, on_fake)
         if weight := self._weights("generator")["ortho"]:
             loss = loss + weight * sum(
                 _orthogonal_penalty(kernel) for kernel in self._generator.parameters() if kernel.ndim > 1
             )
-        self._generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._generator_optimizer.step()
+        self._descend(loss, self._generator_optimizer, self._config.generator.clip_norm)
         self._discriminator.requires_grad_(True)
+
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Adam, clip_norm: float) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if clip_norm:
+            nn.utils.clip_grad_norm_([leaf for group in optimizer.param_groups for leaf in group["params"]], clip_norm)
+        optimizer.step()
+
+    def _squared_gradient_norms(self, image: Tensor, logits: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        """|d logit / d image|^2 by the config's estimator: [B], or [B / every]."""
+        sigma, every = self._estimator
+        if not sigma:
+            return _squared_gradient_norms(image, logits)
+        rows = image[::every]
+        noisy = self._logits(rows + sigma * torch.randn_like(rows), [draw[::every] for draw in drawn])
+        return ((noisy - logits[::every]) / sigma).square()
 
     def _weights(self, player: str) -> dict[str, float]:
         """The weights of the penalties in this step. A lazy penalty is scaled by its interval."""
         interval = self._config[player].penalty_interval
         return {name: (self._steps % interval == 0) * interval * self._config.penalties[name] for name in PENALTIES}
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor, drawn: Sequence[Tensor] = ()) -> Tensor:
         with self._autocast():
-            return self._discriminate(image).float()
+            return self._discriminate(image, *drawn).float()
+
+    def _draws(self, image: Tensor) -> Sequence[Tensor]:
+        """What D draws for a batch, apart from it, so that finite differences can use it twice: GAT's noise."""
+        noise = self._discriminator.noise_of(image) if isinstance(self._discriminator, gat.Discriminator) else None
+        return () if noise is None else (noise,)
 
     def _normalized_once(self) -> Any:
         """A context in which D's kernels are normalized once, as ours are in an update."""

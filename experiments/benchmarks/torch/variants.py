@@ -20,7 +20,7 @@ VARIANTS = (
 """Variants that take long to compile come last; of these, the fastest ones at small batches come first."""
 
 COMPILED = frozenset({"compile", "reduce_overhead"})
-WITHOUT_CONVOLUTIONS = ("mlp",)
+WITHOUT_CONVOLUTIONS = ("mlp", "gat")
 """Networks for which the memory layout of images has no effect."""
 
 
