@@ -18,6 +18,7 @@ from jax import Array
 from gan import build
 from gan.data import is_point, to_uint8
 from gan.game import Game
+from gan.networks.layers.normalization import Standardized
 from gan.parallel import sharding
 from gan.state import GeneratorEMA, Player, example_keys, named_key
 
@@ -153,7 +154,7 @@ def _moments(ema: GeneratorEMA, rows: Array, seed: Array, index: Array, *, game:
     moments = {}
 
     def record(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+        if isinstance(context.module, Standardized) and context.method_name == "__call__":
             x = args[0].astype(jnp.float32)
             path, axes = "/".join(context.module.path), tuple(range(x.ndim - 1))
             moments[f"{path}/mean"], moments[f"{path}/var"] = jnp.mean(x, axes), jnp.var(x, axes)

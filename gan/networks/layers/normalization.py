@@ -42,7 +42,7 @@ class ConditionalBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> Array:
-        x = _normalized(self, x, train, use_scale=False, use_bias=False)
+        x = _normalized(self, x, train, has_affine=False)
         shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
         scale = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.ones, name="scale")(label)
         offset = nn.Embed(self.num_classes, x.shape[-1], embedding_init=nn.initializers.zeros, name="offset")(label)
@@ -63,7 +63,7 @@ class ModulatedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, vector: Array, train: bool) -> Array:
-        x = _normalized(self, x, train, use_scale=False, use_bias=False)
+        x = _normalized(self, x, train, has_affine=False)
         shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
         scale = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="scale")(vector)
         offset = nn.Dense(x.shape[-1], use_bias=False, kernel_init=self.kernel_init, name="offset")(vector)
@@ -72,18 +72,27 @@ class ModulatedBatchNorm(nn.Module):
 
 def _normalized(norm: nn.Module, x: Array, train: bool, **affine: Any) -> Array:
     """Within `norm`: x by the batch's statistics, over all devices, in training, and else by the running ones."""
-    return _BatchNorm(
-        use_running_average=not train,
+    return Standardized(
+        uses_running_stats=not train,
         momentum=norm.momentum,
-        epsilon=1e-5,
         axis_name=norm.axis_name if train else None,
         name="BatchNorm_0",
         **affine,
     )(x)
 
 
-class _BatchNorm(nn.BatchNorm):
-    """Flax's batch normalization, with the sums of training and of their gradients in two stages on GPU."""
+class Standardized(nn.Module):
+    """Flax's batch normalization, with the sums of training and of their gradients in two stages on GPU.
+
+    In training x is standardized by its own mean and variance, which it adds to the running statistics; else by those.
+    """
+
+    uses_running_stats: bool
+    momentum: float
+    axis_name: str | None = None
+    epsilon: float = 1e-5
+    has_affine: bool = True
+    scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -91,19 +100,19 @@ class _BatchNorm(nn.BatchNorm):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, size)
         running_var = self.variable("batch_stats", "var", jnp.ones, size)
         mean, var = running_mean.value, running_var.value
-        if not self.use_running_average:
+        if not self.uses_running_stats:
             mean, var = self._statistics(x)
             if not self.is_initializing():
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
         mul = lax.rsqrt(var + self.epsilon)
-        if self.use_scale:
-            given.append(self.param("scale", self.scale_init, size, self.param_dtype))
+        if self.has_affine:
+            given.append(self.param("scale", self.scale_init, size, jnp.float32))
             mul *= given[-1]
-        wide = functools.partial(spread, x=x, in_stages=not self.use_running_average)
+        wide = functools.partial(spread, x=x, in_stages=not self.uses_running_stats)
         y = (x - wide(mean)) * wide(mul)
-        if self.use_bias:
-            given.append(self.param("bias", self.bias_init, size, self.param_dtype))
+        if self.has_affine:
+            given.append(self.param("bias", nn.initializers.zeros, size, jnp.float32))
             y += wide(given[-1].astype(y.dtype))  # so that its gradient is summed in this type
         return y.astype(jnp.result_type(*given))
 
