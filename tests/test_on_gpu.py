@@ -95,8 +95,8 @@ def test_mistakes_in_the_flags_are_reported(tmp_path, monkeypatch, capsys):
         (["--stages=,"], f"--stages: ',' is unknown; {known}"),
         (
             ["--systems=dcgan46"],
-            "--systems: 'dcgan46' is unknown; nearest: 'dcgan64'; expected: dcgan64, dcgan32_r1, mlp_gan, "
-            "r3gan, stylegan2, sngan, biggan, flag_gan, wgan_gp, sagan, conv_gan, dcgan32, smooth_gan, vanilla_gan",
+            "--systems: 'dcgan46' is unknown; nearest: 'dcgan64'; expected: dcgan64, dcgan32_r1, mlp_gan, r3gan, "
+            "stylegan2, sngan, biggan, flag_gan, gat, wgan_gp, sagan, conv_gan, dcgan32, smooth_gan, vanilla_gan",
         ),
         (["--seconds=9"], "--seconds=9: a stage needs at least 10"),
         (["--seconds=nan"], "--seconds=nan: a stage needs at least 10"),

@@ -24,9 +24,10 @@ DTYPES = ("bfloat16", "float32")
 ORDER = (
     ("dcgan64", 1024), ("dcgan64", 64), ("dcgan32_r1", 64), ("mlp_gan", 64), ("r3gan", 64), ("stylegan2", 64),
     ("sngan", 64), ("biggan", 64), ("r3gan", 1024), ("stylegan2", 1024), ("flag_gan", 64), ("sngan", 1024),
-    ("biggan", 1024), ("wgan_gp", 64), ("sagan", 64), ("conv_gan", 64), ("dcgan32_r1", 1024), ("mlp_gan", 1024),
-    ("flag_gan", 1024), ("wgan_gp", 1024), ("sagan", 1024), ("conv_gan", 1024), ("dcgan32", 64), ("dcgan32", 1024),
-    ("smooth_gan", 64), ("smooth_gan", 1024), ("vanilla_gan", 64), ("vanilla_gan", 1024),
+    ("biggan", 1024), ("gat", 64), ("wgan_gp", 64), ("sagan", 64), ("conv_gan", 64), ("dcgan32_r1", 1024),
+    ("mlp_gan", 1024), ("flag_gan", 1024), ("wgan_gp", 1024), ("sagan", 1024), ("conv_gan", 1024), ("dcgan32", 64),
+    ("dcgan32", 1024), ("gat", 1024), ("smooth_gan", 64), ("smooth_gan", 1024), ("vanilla_gan", 64),
+    ("vanilla_gan", 1024),
 )  # fmt: skip
 """Systems and batches, the most informative first."""
 
