@@ -37,7 +37,6 @@ class Recipe(NamedTuple):
     every: int = 1  # of so many examples one is used for R1 and R2
     compute_dtype: str = "float32"
     remat: bool = False
-    modulation_gain: float = 0.1  # of G's initial kernels
 
 
 # An EMA of 0.999 at each step of 512 images: 512 log(1 / 2) / log(0.999) images.
@@ -94,6 +93,6 @@ def get_config(preset: str = "small"):
             clip_norm=1.0,
         )
     config.discriminator.label_width = recipe.label_width
-    config.generator.modulation_gain = recipe.modulation_gain
+    config.generator.modulation_gain = 0.1  # of initial kernels
     config.sample_every = config.checkpoint_every = 1000
     return config

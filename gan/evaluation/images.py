@@ -138,7 +138,8 @@ class ImageEvaluator:
                 probabilities.append(self._extractor.probabilities(batch))
         samples = Gathered(*(np.concatenate(p) if p else None for p in (all_features, all_labels, probabilities)))
         found, pairs = None, None
-        if self._metrics & OF_TRAINING_IMAGES and samples.features is not None and not are_training:
+        if self._metrics & OF_TRAINING_IMAGES and not are_training:
+            assert samples.features is not None  # these metrics need them
             found = self._training_images.search(samples.features)
             is_decided = "authenticity" in self._metrics
             samples = samples._replace(
@@ -166,7 +167,8 @@ class ImageEvaluator:
             real = self._reference.features
             expected = self._training_images.held_out_share
             yield from warnings.of_copies(metrics["near_copies"], moments.count, expected, len(real))
-        if "intra_class" in self._metrics and samples.labels is not None:
+        if "intra_class" in self._metrics:
+            assert samples.labels is not None  # this metric needs them
             yield from warnings.of_classes(samples.labels, self._extractor.dimension)
         if num_classes and "inception_score" in self._metrics:
             yield from warnings.of_score(moments.count, num_classes)

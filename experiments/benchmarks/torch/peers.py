@@ -26,6 +26,7 @@ from experiments.benchmarks.torch import variants as torch_variants
 from experiments.benchmarks.torch.device import DEVICE, THREADS, allow_tf32, synchronize
 from gan.config import specs
 from gan.errors import UserError, lookup
+from gan.estimators import GRADIENT_ESTIMATORS, Exact
 
 WARM_UP = {"reduce_overhead": 4}
 """Steps before a variant is timed; 2 for others. CUDA graphs are recorded in the third step."""
@@ -90,20 +91,6 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
         lambda r, f: F.softplus(f - r).mean(), lambda r, f: F.softplus(r - f).mean(), compares=True
     ),
 }
-
-
-class Estimator(NamedTuple):
-    """How |grad D|^2 of R1 and R2 is computed: exactly where sigma is 0, else by finite differences."""
-
-    sigma: float = 0.0
-    every: int = 1
-    """Of so many consecutive examples the first is used."""
-
-
-ESTIMATORS: Mapping[str, Callable[..., Estimator]] = {
-    "exact": lambda: Estimator(),
-    "finite_difference": lambda sigma=0.01, every=1: Estimator(sigma, every),
-}
 PENALTIES = ("r1", "r2", "wgan_gp", "ortho")
 """The penalties that are implemented here."""
 
@@ -159,7 +146,7 @@ class Program:
         self._discriminator_optimizer = _adam(self._discriminator, config.discriminator, adam)
         self._draw = specs.call(PRIORS, config.latent.prior, "config.latent.prior")
         self._loss = specs.call(LOSSES, config.loss, "config.loss")
-        self._estimator = specs.call(ESTIMATORS, config.gradient_estimator, "config.gradient_estimator")
+        self._estimator = specs.call(GRADIENT_ESTIMATORS, config.gradient_estimator, "config.gradient_estimator")
         self._ema = [tensor.clone() for tensor in self._generator_tensors()]
         images_in_step = config.batch_size * config.discriminator_steps
         self._update_ema = (
@@ -211,7 +198,7 @@ class Program:
             return self._generate(self._latents() if latent is None else latent)
 
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> None:
-        weights, is_exact = self._weights("discriminator"), not self._estimator.sigma
+        weights, is_exact = self._weights("discriminator"), isinstance(self._estimator, Exact)
         draws = self._draws(real), self._draws(fake)
         with self._normalized_once():
             with self._autocast():  # one around both casts D's weights once
@@ -251,9 +238,9 @@ class Program:
 
     def _squared_gradient_norms(self, image: Tensor, logits: Tensor, drawn: Sequence[Tensor]) -> Tensor:
         """|d logit / d image|^2 by the config's estimator: [B], or [B / every]."""
-        sigma, every = self._estimator
-        if not sigma:
+        if isinstance(self._estimator, Exact):
             return _squared_gradient_norms(image, logits)
+        sigma, every = self._estimator.sigma, self._estimator.rows.every
         rows = image[::every]
         noisy = self._logits(rows + sigma * torch.randn_like(rows), [draw[::every] for draw in drawn])
         return ((noisy - logits[::every]) / sigma).square()

@@ -10,6 +10,9 @@ from jax import Array, lax
 from gan.networks.layers.initializers import Initializer
 from gan.networks.layers.row_sums import row_sums, spread
 
+EPSILON = 1e-5
+"""What is added to the variance."""
+
 
 class BatchNorm(nn.Module):
     """Batch normalization over all axes but the last, with the statistics of the whole batch on every device.
@@ -90,7 +93,6 @@ class Standardized(nn.Module):
     uses_running_stats: bool
     momentum: float
     axis_name: str | None = None
-    epsilon: float = 1e-5
     has_affine: bool = True
     scale_init: Initializer = nn.initializers.ones
 
@@ -105,7 +107,7 @@ class Standardized(nn.Module):
             if not self.is_initializing():
                 running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
-        mul = lax.rsqrt(var + self.epsilon)
+        mul = lax.rsqrt(var + EPSILON)
         if self.has_affine:
             given.append(self.param("scale", self.scale_init, size, jnp.float32))
             mul *= given[-1]
