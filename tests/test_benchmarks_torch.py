@@ -55,7 +55,7 @@ def flattened_first(array, image_shape):
 KINDS = {
     "Linear": "Dense", "Conv2d": "Conv", "Same": "Conv", "ConvTranspose2d": "ConvTranspose", "Enlarge": "ConvTranspose",
     "BatchNorm1d": "BatchNorm", "BatchNorm2d": "BatchNorm", "SynthesisLayer": "StyledConv", "ToRGB": "StyledImage",
-    "MappingNetwork": "LatentMapping", "GeneratorBlock": "blocks", "ToImage": "to_image",
+    "MappingNetwork": "LatentMapping", "StyledBlock": "blocks", "ToImage": "to_image",
 }  # fmt: skip
 NAMES = {"weight": ("kernel", "scale"), "running_mean": ("mean",), "running_var": ("var",)}
 

@@ -61,7 +61,7 @@ class SwiGLU(nn.Module):
         return self.output(F.silu(gates) * values)
 
 
-class GeneratorBlock(nn.Module):
+class StyledBlock(nn.Module):
     """A transformer block whose inputs are scaled, and whose branches are gated, by a style."""
 
     def __init__(self, width: int, heads: int, size: tuple[int, int], modulation_gain: float):
@@ -125,9 +125,7 @@ class Generator(nn.Module):
         width, features = settings.width, channels * settings.patch_size**2
         gain = settings.modulation_gain
         self.mapping_network = MappingNetwork(latent_size, width)
-        self.blocks = nn.ModuleList(
-            GeneratorBlock(width, settings.heads, self._size, gain) for _ in range(settings.depth)
-        )
+        self.blocks = nn.ModuleList(StyledBlock(width, settings.heads, self._size, gain) for _ in range(settings.depth))
         self.images = nn.ModuleList(ToImage(width, features, gain) for _ in range(settings.levels))
         self.register_buffer("positions", torch.from_numpy(positions(self._size, width)), persistent=False)
         self.register_buffer("style_mean", torch.zeros(width))
