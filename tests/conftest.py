@@ -1,6 +1,7 @@
 """What holds for every test: runs on four virtual CPU devices, strict shapes, no writes outside a test's own folder."""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -48,6 +49,19 @@ def four_devices():
 def at_the_root(monkeypatch):
     """Configs are named from the repository's root."""
     monkeypatch.chdir(Path(__file__).parent.parent)
+
+
+@pytest.fixture
+def hide_package(monkeypatch):
+    """A function after which one package looks as if it were not installed, to those who ask before importing it."""
+
+    def hide(package):
+        found = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *given: None if name == package else found(name, *given)
+        )
+
+    return hide
 
 
 @pytest.hookimpl(wrapper=True)

@@ -73,7 +73,8 @@ def test_the_gradient_is_divided_by_the_running_mean_of_its_square():
     np.testing.assert_array_equal(normalized(0.0, NEW, images)[2], 0.0)
 
 
-@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False])
 def test_an_update_of_the_generator_does_not_depend_on_the_scale_of_the_critic(shared):
     def moved(scale, normalizes):
         game = point_game(

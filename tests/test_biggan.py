@@ -40,9 +40,10 @@ def made(config, side, classes):
         # BigGAN-PyTorch's own classes, at a latent of 140.
         pytest.param("imagenet128", 256, 1000, {"latent.size": 140}, 82_235_844, 99_225_890, marks=pytest.mark.slow),
         # The same, with width 64 instead of 96 and attention over 32x32.
-        ("imagenet128", 64, 1000, {"latent.size": 100, "generator.width": 64, "discriminator.width": 64,
-                                   "generator.attention": (32,), "discriminator.attention": (32,)},
-         31_866_116, 20_571_842),
+        pytest.param("imagenet128", 64, 1000,
+                     {"latent.size": 100, "generator.width": 64, "discriminator.width": 64,
+                      "generator.attention": (32,), "discriminator.attention": (32,)},
+                     31_866_116, 20_571_842, marks=pytest.mark.slow),
         # StudioGAN's log of CIFAR-10: V = 128 + 80/4 = 148, 384 channels; its discriminator has 192.
         ("imagenet128", 32, 10, {"latent.size": 80, "generator.attention": (16,), "discriminator.attention": (16,),
                                  "discriminator.widths": (192,) * 4, "discriminator.halvings": 2},

@@ -112,6 +112,7 @@ def test_fingerprints_tell_datasets_apart_and_stay(digits, tmp_path):
     int(digits.fingerprint, 16)
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_the_same_data(tmp_path):
     program = f"from gan import data; print(data.load(name='digits', cache_dir={str(tmp_path)!r}).fingerprint)"
     processes = [
@@ -353,9 +354,8 @@ def test_a_missing_network_is_reported_immediately(tmp_path, monkeypatch):
     assert f"data.load(name='mnist', data_dir='{tmp_path}')" in message
 
 
-def test_missing_tensorflow_is_reported_before_any_download(tmp_path, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorflow" else found(name))
+def test_missing_tensorflow_is_reported_before_any_download(tmp_path, hide_package):
+    hide_package("tensorflow")
     with pytest.raises(UserError) as error:
         data.load(name="cats_vs_dogs", data_dir=tmp_path)
     message = one_line(error)

@@ -134,6 +134,7 @@ def test_logits_of_a_part_of_the_rows_are_those_within_the_whole_batch(network):
         assert np.abs(logits(rows.of(image), rows.of(label), ALL) - together).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_dropout_and_augmentation_are_the_same_in_both_passes():
     # Other draws would change a logit by 1e-2 or more, much more than a step of 1e-3 does: a penalty of 100.
     game = noisy_game(
@@ -175,6 +176,7 @@ def test_an_estimate_costs_one_pass_of_the_discriminator_and_no_second_derivativ
     assert operations(Exact()) > operations(finite_difference(0.01))
 
 
+@pytest.mark.slow
 def test_a_population_of_estimated_games_equals_separate_runs():
     game = point_game(discriminator={"penalties": ("r1",)}, gradient_estimator=finite_difference(0.1, every=2))
     settings, update = hyperparams(r1=1.0), functools.partial(steps.discriminator_step, game=game)

@@ -81,6 +81,7 @@ def test_an_interpolation_is_a_strip_and_a_closed_animation(trained):
         shown(trained, "interpolation", count=1)
 
 
+@pytest.mark.slow
 def test_styles_are_mixed_and_moved_and_truncated(styled, tmp_path):
     names, image = written(grids.mixing(Options(tmp_path, "mixing", count=2), styled), tmp_path)
     assert names == ["mixing_coarse.png", "mixing_middle.png", "mixing_fine.png"]

@@ -138,6 +138,7 @@ def test_what_the_source_has_alone_is_listed(source):
     assert outcomes == {"taken", "initialized: not in the source", "left out: in the source alone"}
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_of_n_and_n_steps_is_one_of_2n_and_needs_no_source(source, tmp_path):
     shutil.copytree(source, tmp_path / "source")
     given = {"freeze": "discriminator:1", "seed": 3, **WIDE}

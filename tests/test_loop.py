@@ -91,6 +91,7 @@ def test_streamed_and_resident_batches_give_the_same_run(whole, tmp_path, decode
     assert all(0 <= line["share_waiting_for_data"] < 1 for line in runs.logged(tmp_path))
 
 
+@pytest.mark.slow
 def test_mirrored_images_are_the_same_in_a_run_that_is_resumed_and_streamed(whole, tmp_path):
     mirrored = {"data__mirror": True}
     assert runs.train(tmp_path / "run", **mirrored) == 0
@@ -169,6 +170,7 @@ def test_pmap_gives_the_same_run_to_rounding(tmp_path):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_begun_on_four_devices_goes_on_with_eight_in_parts_and_with_one(whole, tmp_path, caplog):
     runs.begin(tmp_path)
     with meshes.on(8):

@@ -1,6 +1,5 @@
 """experiments.on_gpu: failing stages do not affect others, and each stage works at tiny sizes."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -192,8 +191,8 @@ def test_the_compared_quantities_of_a_step_are_its_gradients():
 
 
 @pytest.mark.slow
-def test_rows_of_the_speed_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PyTorch's side is tested elsewhere
+def test_rows_of_the_speed_table(tmp_path, monkeypatch, hide_package):
+    hide_package("torch")  # PyTorch's side is tested elsewhere
     monkeypatch.setattr(speed, "TINY_ORDER", (("conv_gan", 4), ("mlp_gan", 4), ("dcgan32", 3)))
     monkeypatch.setattr(speed, "DTYPES", ("bfloat16",))
     monkeypatch.setattr(speed, "TINY_OVERRIDES", ("generator.width=8", "discriminator.width=8", "microbatches=2"))

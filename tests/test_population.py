@@ -84,7 +84,7 @@ def together(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
 def test_a_member_is_the_run_that_it_would_have_been_alone(alone, together, number):
     check_same_run(folders(together)[number], alone(number))
 

@@ -25,12 +25,6 @@ FIELDS = {
     "gat": ({"width": 8, "depth": 2, "heads": 2, "patch_size": 4, "levels": 2},) * 2,
 }
 PLAYERS = ("generator", "discriminator")
-QUICK = (("resnet", "generator"),)
-CASES = [
-    pytest.param(network, player, marks=() if (network, player) in QUICK else pytest.mark.slow)
-    for network in FIELDS
-    for player in PLAYERS
-]
 
 
 def test_every_network_with_the_field_is_tested():
@@ -52,7 +46,9 @@ def initial(module, player):
     return jit(lambda: module.init(jax.random.key(0), *given(player), False))()
 
 
-@pytest.mark.parametrize("network, player", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize("network", FIELDS)
 def test_a_network_of_rematerialized_blocks_is_the_same_network(network, player):
     """Paths and initial values are bitwise equal; outputs, draws, statistics and gradients are equal up to rounding."""
     plain, again = (built(network, player, remat) for remat in (False, True))

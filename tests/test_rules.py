@@ -39,7 +39,7 @@ def assert_close(a, b, **tolerance):
     [
         pytest.param("discriminator", discriminator_step, Exact(), marks=pytest.mark.slow),
         pytest.param("discriminator", discriminator_step, finite_difference(0.1), marks=pytest.mark.slow),
-        ("discriminator", discriminator_step, finite_difference(0.1, every=2)),
+        pytest.param("discriminator", discriminator_step, finite_difference(0.1, every=2), marks=pytest.mark.slow),
         ("generator", generator_step, Exact()),
     ],
 )

@@ -44,6 +44,7 @@ def scored(path, *, of=None, **given):
     return json.loads((path.parent / "found.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_images_of_a_run_have_the_metrics_of_its_own_evaluation(tmp_path):
     folder = tmp_path / "run"
     runs.save(folder, config(), image_shape=(8, 8, 1))

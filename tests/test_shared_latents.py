@@ -113,7 +113,8 @@ def shared(case):
     return train(game, hyperparams(0.05, **numbers))
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case != "noise")) for case in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_shared_fakes_change_nothing_but_the_work(case, monkeypatch):
     # Against a G that is differentiated through a forward pass of its own, on the same latents with the same draws.
     game, numbers = CASES[case]

@@ -237,11 +237,10 @@ def trained_on_one():
 @pytest.mark.parametrize(
     "devices, sharded",
     [
-        (4, False),
         (8, True),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((2, False), (8, False), (1, True), (2, True), (4, True))
+            for case in ((2, False), (4, False), (8, False), (1, True), (2, True), (4, True))
         ),
     ],
 )
@@ -269,7 +268,7 @@ def test_pmap_changes_nothing_but_the_order_of_a_sum(devices):
     assert_close(jax.device_get(train_on(devices, "pmap", noisy_game())), trained_on_one(), atol=2e-4)
 
 
-@pytest.mark.parametrize("wrapper", ["jit", "pmap"])
+@pytest.mark.parametrize("wrapper", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_a_part_of_the_batch_is_the_same_examples_on_every_number_of_devices(wrapper):
     rules = {"module": DropoutDiscriminator(), "penalties": ("r1", "r2")}
     game = noisy_game(discriminator=rules, gradient_estimator=finite_difference(0.1, every=2))
@@ -302,6 +301,7 @@ def test_without_the_axis_name_devices_would_disagree():
     assert np.abs(weights[0] - weights[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_turn_can_be_scanned_and_vmapped():
     game = point_game()
     settings = hyperparams()

@@ -162,6 +162,7 @@ def test_training_tracks_the_mean_style_and_evaluation_truncates_toward_it(param
     np.testing.assert_array_equal(free, generate(params, LATENT, LABEL, mean=9 * styles[0], truncation=1.0))
 
 
+@pytest.mark.slow
 def test_synthesis_of_mapped_styles_is_the_generator():
     """Bit for bit in evaluation mode, one compiled function for each, with truncation and without."""
     generator = Generator(SHAPE, 3, **OF_G)

@@ -202,6 +202,7 @@ def test_the_population_size_is_chosen_in_a_process_of_its_own(tmp_path):
     assert trial.best_population([*command, "--config.loss=none"]) == 1
 
 
+@pytest.mark.slow
 def test_members_end_as_runs_do(tmp_path):
     """Two runs in one process: one is stopped at once, one diverges."""
     changes = [{}, {"seed": 1, "discriminator.learning_rate": 1e38}]
