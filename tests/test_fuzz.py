@@ -76,7 +76,7 @@ def fields_of():
     return {name: list(flatten(parsed(runs.ROOT / f"configs/{name}.py"))) for name in CONFIGS}
 
 
-@fuzzed(20, 3000)
+@fuzzed(20, 600)
 def test_overrides(examples, run_main, fields_of, tmp_path):
     reached = itertools.count()
 
