@@ -14,8 +14,8 @@ from experiments.faults.compare import check_same_result, checkpoint_steps, comp
 GRACE_SECONDS = 10
 """Seconds between SIGTERM and SIGKILL that a container is given."""
 
-EARLY_SECONDS = 0.05
-"""Seconds between the moments after a launch at which a signal is tried."""
+MIN_EARLY_SIGNALS = 20
+"""Moments between the start and the tenth step at which a signal is tried, at least."""
 
 
 def sigkill(bench: Bench) -> Iterator[Case]:
@@ -57,11 +57,11 @@ def sigterm(bench: Bench) -> Iterator[Case]:
 
 
 def early_signals(bench: Bench) -> Attempts:
-    """Ctrl-C or SIGTERM at every 50 ms from the start of gan.main to the tenth step"""
-    for index in range(int(seconds_to_step_ten(bench) / EARLY_SECONDS)):
-        number = (signal.SIGINT, signal.SIGTERM)[index % 2]
-        name = f"{number.name} after {index * EARLY_SECONDS:.2f} s"
-        yield name, functools.partial(signal_after, bench, number, index * EARLY_SECONDS)
+    """Ctrl-C or SIGTERM at moments from the start of gan.main to the tenth step"""
+    count, end = max(MIN_EARLY_SIGNALS, 2 * bench.kills), seconds_to_step_ten(bench)
+    for index in range(count):
+        number, seconds = (signal.SIGINT, signal.SIGTERM)[index % 2], end * index / count
+        yield f"{number.name} after {seconds:.2f} s", functools.partial(signal_after, bench, number, seconds)
 
 
 def seconds_to_step_ten(bench: Bench) -> float:

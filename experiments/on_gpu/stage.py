@@ -11,6 +11,7 @@ import time
 
 STARTED = time.monotonic()  # before slow imports, which count as time of the stage
 
+import functools  # noqa: E402
 import importlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
@@ -36,10 +37,20 @@ class Stage:
     """The inputs of a stage, and its record `OUT/NAME.json`. Rows may be added by several threads."""
 
     def __init__(
-        self, name: str, out: Path, seconds: float, *, tiny: bool = False, flags: str = "", systems: Sequence[str] = ()
+        self,
+        name: str,
+        out: Path,
+        seconds: float,
+        *,
+        started: float | None = None,
+        tiny: bool = False,
+        flags: str = "",
+        systems: Sequence[str] = (),
     ):
+        """`seconds` count from `started`, a time of `time.monotonic()`, or from now."""
         self.name, self.out, self.tiny, self.flags, self.systems = name, out, tiny, flags, tuple(systems)
-        self._end = STARTED + seconds
+        self._started = time.monotonic() if started is None else started
+        self._end = self._started + seconds
         self._lock = threading.Lock()
         self.record: dict[str, Any] = {
             "stage": name, "status": "running", "failure": "", "seconds": 0.0, "seconds_given": round(seconds, 1),
@@ -94,7 +105,7 @@ class Stage:
             self._write()
 
     def _write(self) -> None:
-        self.record["seconds"] = round(time.monotonic() - STARTED, 1)
+        self.record["seconds"] = round(time.monotonic() - self._started, 1)
         write_json(self.out / f"{self.name}.json", self.record)
 
 
@@ -125,8 +136,8 @@ def run(stage: Stage, module: str) -> int:
     return 0
 
 
-def main() -> int:
-    """Parses the flags of the driver, and runs the stage."""
+def main(started: float) -> int:
+    """Parses the flags of the driver, and runs the stage, whose seconds count from `started`."""
     parser = cli.Parser(description=__doc__)
     for flag in ("--name", "--module", "--out"):
         parser.add_argument(flag, required=True)
@@ -136,12 +147,19 @@ def main() -> int:
     parser.add_argument("--systems", default="")
     given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own start-up lines
-    systems = tuple(filter(None, given.systems.split(",")))
-    stage = Stage(given.name, Path(given.out), given.seconds, tiny=given.tiny, flags=given.flags, systems=systems)
+    stage = Stage(
+        given.name,
+        Path(given.out),
+        given.seconds,
+        started=started,
+        tiny=given.tiny,
+        flags=given.flags,
+        systems=tuple(filter(None, given.systems.split(","))),
+    )
     return run(stage, given.module)
 
 
 if __name__ == "__main__":
     from experiments.on_gpu import stage as imported  # the module that stages import, not a copy of it
 
-    cli.run(imported.main)
+    cli.run(functools.partial(imported.main, STARTED))
