@@ -9,8 +9,10 @@ import subprocess
 from experiments.faults.bench import RUN, TIMEOUT_SECONDS, Attempts, Bench, Lost, expect_exit, wait_for_exit
 from experiments.faults.compare import check_same_result, logged_metrics, resume_and_compare, wait_for_metrics
 
-TAKE_TERMINAL = "import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0)"
-"""Makes stderr the controlling terminal, as it is in a session of a shell."""
+TAKE_TERMINAL = (
+    "import fcntl, signal, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); fcntl.ioctl(2, termios.TIOCSCTTY, 0)"
+)
+"""Makes stderr the controlling terminal, as it is in a session of a shell, also where `nohup` started this script."""
 
 
 def pipes(bench: Bench) -> Attempts:
