@@ -131,7 +131,7 @@ OBJECTS = st.one_of(
 )  # fmt: skip
 
 
-@fuzzed(40, 3000)
+@fuzzed(40, 1000)
 def test_configs_made_by_a_file(examples, run_main, fields_of, tmp_path):
     """The code in a config file can set any field to any object, after which `train` is called."""
 
