@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from safetensors import numpy as safetensors_numpy
@@ -161,6 +162,7 @@ def test_positions_are_interpolated_as_by_the_public_code():
 # ------------------------------------------------------------------------------------------------- images and features
 
 
+@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) > 12, reason="Pillow 13 makes images smaller with other values")
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (300, 250, 3), (224, 224, 3)], ids=str)
 def test_images_are_prepared_as_by_pil(shape):
     """PIL rounds to 8 bits, and dgm-eval scales to [0, 1] and normalizes what it gives."""
