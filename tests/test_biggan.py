@@ -269,8 +269,7 @@ def test_the_ema_copies_first_and_then_averages():
 
 
 @pytest.mark.slow  # tests/test_combinations.py trains these networks too
-@pytest.mark.parametrize("preset", ["small", "small_deep"])
-@pytest.mark.parametrize("is_conditional", [True, False])
+@pytest.mark.parametrize("preset, is_conditional", [("small", False), ("small_deep", True)])
 def test_the_first_step_is_finite_and_changes_both_players(preset, is_conditional):
     config = biggan.get_config(preset)
     config.latent.size = 6

@@ -14,6 +14,9 @@ from experiments.faults.compare import check_same_result, checkpoint_steps, comp
 GRACE_SECONDS = 10
 """Seconds between SIGTERM and SIGKILL that a container is given."""
 
+DONE = f"step {RUN['steps']} of {RUN['steps']} done."
+"""What a run logs after its last step."""
+
 MIN_EARLY_SIGNALS = 20
 """Moments between the start and the tenth step at which a signal is tried, at least."""
 
@@ -43,7 +46,7 @@ def sigterm(bench: Bench) -> Iterator[Case]:
     def terminate(process: subprocess.Popen) -> str:
         process.terminate()
         end = wait_for_exit(process, GRACE_SECONDS)
-        is_complete = " done. In " in end.stderr
+        is_complete = DONE in end.stderr
         if end.status == 0 and is_complete:
             return ""  # the signal came after the last step
         if "SIGTERM: ended at once" in end.stderr and ("images/s" not in end.stderr or is_complete):
