@@ -38,7 +38,7 @@ def digits(tmp_path_factory):
     return root
 
 
-@fuzzed(20, 800)
+@fuzzed(20, 500)
 def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
     """A damaged copy gives the original data or an error."""
     images, labels = map(np.array, data.load(name="digits", split="train[:64]", cache_dir=digits).arrays())
@@ -59,7 +59,7 @@ def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
             shutil.rmtree(copy)
 
 
-@fuzzed(300, 3000)
+@fuzzed(300, 2000)
 def test_cached_arrays(examples, tmp_path):
     folder = tmp_path / "arrays"
     arrays = {"images": np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3), "labels": np.arange(2, dtype=np.int32)}
@@ -79,7 +79,7 @@ def test_cached_arrays(examples, tmp_path):
                 np.testing.assert_array_equal(found[key], array)
 
 
-@fuzzed(300, 3000)
+@fuzzed(300, 2000)
 def test_a_saved_classifier(examples, tmp_path):
     rng = np.random.default_rng(0)
     variables = classifier._initial_variables(rng, (8, 8, 1), 3)
@@ -121,7 +121,7 @@ def weights(legacy):
     return content.getvalue()
 
 
-@fuzzed(300, 6000)
+@fuzzed(300, 3000)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "stream"])
 def test_weights(examples, legacy, tmp_path):
     """A damaged file may contain other values (its SHA-256 is verified elsewhere), but nothing else than tensors."""
@@ -188,7 +188,7 @@ def run_folder(tmp_path_factory):
     return folder, digests, dataset
 
 
-@fuzzed(4, 300)
+@fuzzed(4, 120)
 def test_a_run_on_the_disk(examples, run_folder, tmp_path):
     """A damaged run resumes from an intact checkpoint or is rejected; it never restarts, nor uses part of one."""
     folder, digests, dataset = run_folder
@@ -231,7 +231,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
             shutil.rmtree(copy)
 
 
-@fuzzed(150, 3000)
+@fuzzed(150, 1000)
 def test_the_record_of_a_run(examples, run_folder, tmp_path):
     """`config.json` may have been edited: any value at any position."""
     record = json.loads((run_folder[0] / "config.json").read_text())
@@ -274,7 +274,7 @@ def test_the_record_of_a_run(examples, run_folder, tmp_path):
         rejected_or(resumed)
 
 
-@fuzzed(30, 1500)
+@fuzzed(30, 1000)
 def test_flags_of_sampling(examples, run_folder, monkeypatch, tmp_path):
     """Flags of --mode=sample; no samples are drawn."""
 
