@@ -26,8 +26,8 @@ run: setup ## Train a DCGAN on bundled digits (minutes) and evaluate it, or ARGS
 test: setup ## Run the tests (minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-test-all: setup ## Run the tests, the long ones too, and print what part of the code they cover
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '' --cov=gan --cov-report=term:skip-covered $(ARGS)
+test-all: setup ## Run the tests, the long ones too
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '' $(ARGS)
 
 lint: setup ## Check style, formatting and types
 	$(BIN)/ruff check .
