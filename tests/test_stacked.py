@@ -62,7 +62,7 @@ def test_the_config_builds_with_both_penalties():
 def test_a_reduced_run_counts_its_modes(tmp_path):
     config = stacked_mnist.get_config()
     config.generator.width = config.discriminator.width = 8
-    config.steps, config.sample_every, config.log_every, config.evaluation.num_samples = 100, 0, 100, 2600
+    config.steps, config.sample_every, config.log_every, config.evaluation.num_samples = 300, 0, 100, 2600
     assert loop.train(config, tmp_path, 0.0) == 0
     command.evaluate(tmp_path, count=None, seed=0)
     record = json.loads((tmp_path / "evaluation.json").read_text())
