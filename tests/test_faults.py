@@ -73,7 +73,12 @@ def test_the_training_steps_are_compiled_under_the_name_that_the_memory_fault_ex
     assert memory.COMPILED_STEPS in lowered.as_text()
 
 
-def test_the_line_after_the_last_step_is_the_one_that_the_signals_expect(tmp_path, caplog):
+def test_the_lines_of_a_run_are_those_that_the_signals_expect(tmp_path, caplog, capsys):
+    fields = ("discriminator_loss", "generator_loss", "seconds_per_step", "images_per_second", "share_waiting_for_data")
+    lines = writer.RunWriter(tmp_path, step=0, total=RUN["steps"])
+    lines.metrics(RUN["log_every"], dict.fromkeys(fields, 1.0))
+    lines.close()
+    assert early.LOGGED in capsys.readouterr().err
     with caplog.at_level(logging.INFO):
         summary.log_end(RUN["steps"], tmp_path)
     assert early.DONE in caplog.text

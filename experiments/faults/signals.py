@@ -14,6 +14,9 @@ from experiments.faults.compare import check_same_result, checkpoint_steps, comp
 GRACE_SECONDS = 10
 """Seconds between SIGTERM and SIGKILL that a container is given."""
 
+LOGGED = "images/s"
+"""What a run logs with the metrics of a step."""
+
 DONE = f"step {RUN['steps']} of {RUN['steps']} done."
 """What a run logs after its last step."""
 
@@ -49,7 +52,7 @@ def sigterm(bench: Bench) -> Iterator[Case]:
         is_complete = DONE in end.stderr
         if end.status == 0 and is_complete:
             return ""  # the signal came after the last step
-        if "SIGTERM: ended at once" in end.stderr and ("images/s" not in end.stderr or is_complete):
+        if "SIGTERM: ended at once" in end.stderr and (LOGGED not in end.stderr or is_complete):
             # Before the first step there is nothing to save, after the last one all is saved.
             return expect_exit(end, 128 + signal.SIGTERM)
         if end.status == -signal.SIGTERM and (not end.stderr or is_complete):
