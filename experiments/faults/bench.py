@@ -21,7 +21,7 @@ RUN = {
     "steps": 240,
     "log_every": 8,
     "sample_every": 40,
-    "checkpoint_every": 8,
+    "checkpoint_every": 16,
 }
 """A DCGAN on the bundled digits. Start-up takes half of a launch, and saving a third of the rest."""
 
