@@ -212,7 +212,7 @@ def test_every_network_on_four_devices(tried):
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSS_TEXTS)
 def test_every_loss_with_every_penalty(loss):
-    """On MLPs and one device, operation by operation, whose programs most pairs share: each choice is compiled above."""
+    """On MLPs, operation by operation: most pairs share these programs. Above, each choice is compiled as a whole."""
     for i, penalty in enumerate(PENALTIES, start=LOSS_TEXTS.index(loss)):
         config, shape = legal_or_refused(case(i, loss=loss, penalty=penalty, networks=("mlp",)))
         with jax.disable_jit():
