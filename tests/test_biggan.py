@@ -52,7 +52,7 @@ def made(config, side, classes):
         ("cifar10", 32, 10, {}, 4_304_387, 4_207_361),
         # BigGAN-PyTorch's own classes. The paper says 50.4 and 34.6: a last convolution to 128 channels has
         # 9*128*125 + 125 = 144,125 more.
-        ("deep", 128, 1000, {}, 50_244_484, 34_590_210),
+        pytest.param("deep", 128, 1000, {}, 50_244_484, 34_590_210, marks=pytest.mark.slow),
         pytest.param("deep", 256, 1000, {}, 55_736_708, 38_247_426, marks=pytest.mark.slow),
     ],
 )  # fmt: skip

@@ -121,7 +121,7 @@ def weights(legacy):
     return content.getvalue()
 
 
-@fuzzed(300, 3000)
+@fuzzed(150, 3000)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "stream"])
 def test_weights(examples, legacy, tmp_path):
     """A damaged file may contain other values (its SHA-256 is verified elsewhere), but nothing else than tensors."""
@@ -231,7 +231,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
             shutil.rmtree(copy)
 
 
-@fuzzed(150, 1000)
+@fuzzed(80, 1000)
 def test_the_record_of_a_run(examples, run_folder, tmp_path):
     """`config.json` may have been edited: any value at any position."""
     record = json.loads((run_folder[0] / "config.json").read_text())

@@ -72,7 +72,7 @@ def test_experiments(examples):
                 config_flags(base, made)
 
 
-@fuzzed(300, 1500)
+@fuzzed(150, 1500)
 def test_overrides_of_a_sweep(examples):
     base, _ = load_configs(Experiment(base=BASE, minimize="fd", num_reports=5))
     names = sorted(flatten(base))

@@ -39,7 +39,7 @@ LATENT, LABEL = jax.random.normal(jax.random.key(0), (4, 6)), jnp.array([2, 0, 2
         # 1152 that the authors' code multiplies by 0.
         # D: 28 blocks, 64*1152 + 1152 of the patches of 4 levels, 1152 the class token, 1152 the norm, 1152*2048 + 2048
         # the logit, 1000*2048 + 2 (2048^2 + 2048) of the labels.
-        ("XL", (32, 32, 4), 1000, 601_936_640, 459_252_544),
+        pytest.param("XL", (32, 32, 4), 1000, 601_936_640, 459_252_544, marks=pytest.mark.slow),
         # 12 blocks of width 384, 128*384 + 384^2 + 2*384, 10*64, and 4 times 384^2 + 384 + 384*12 + 12.
         # D: 12 blocks, 48*384 + 3*384, 384*2048 + 2048, 10*2048 + 2 (2048^2 + 2048).
         ("cifar10", (32, 32, 3), 10, 29_186_992, 30_522_496),

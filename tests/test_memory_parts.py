@@ -66,7 +66,7 @@ class Styled(nn.Module):
         return nn.Dense(4)(jnp.tanh(styles[:, 0]) * styles[:, 1]).reshape(-1, 2, 2, 1)
 
 
-QUICK = ("penalties", "batch normalization", "averages", "groups", "normalized")
+QUICK = ("penalties", "batch normalization", "averages")
 CASES = {
     "penalties": (
         "discriminator",

@@ -33,7 +33,7 @@ FIELDS = {"widths": (8, 8, 4), "blocks": 1, "group_width": 4}
         # 2 B(384) more, 768*384 between the widths, and an image of 3*384.
         ("ffhq64", 22_429_824, 22_381_440),
         # G: 8 B(1536) + 16*1536 + 128*1536 + 1000*64 + 3*1536. D: 8 B(1536) + 3*1536 + 16*1536 + 1536^2 + 1000*1536.
-        ("imagenet32", 82_914_304, 86_548_992),
+        pytest.param("imagenet32", 82_914_304, 86_548_992, marks=pytest.mark.slow),
         # Ours: 2 (B(96) + B(64) + B(16) + B(8)) = 216,512, and 96*64 + 64*16 + 16*8 between the widths; 16*96 + 64*96
         # and an image of 8 for G, 8 + 16*96 + 96 for D.
         ("small", 231_496, 225_448),

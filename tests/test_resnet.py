@@ -32,11 +32,11 @@ SHAPE = (8, 4, 3)
         # Six of the normalizations have 2*10*256 instead of 2*256; an embedding of 10*128. As in another codebase.
         (sngan.get_config("conditional"), 32, 10, 4_304_387, 1_055_105),
         # 129*18432 + U(512, 256) + U(256, 128) + U(128, 64) + 128 + 1731. D: 38,976 + V(64, 128) + ... + V(512, 1024).
-        (sngan.get_config(), 48, 0, 4_878_083, 10_141_441),
+        pytest.param(sngan.get_config(), 48, 0, 4_878_083, 10_141_441, marks=pytest.mark.slow),
         # 129*16384 + U(1024, 512) + ... + U(128, 64) + 128 + 1731. D as for 48: the last block halves, or widens only.
         (sngan.get_config(), 64, 0, 12_220_675, 10_141_441),
         # U(1024, 1024) = 19,930,112 more, and 2 (9*1024^2 + 1024) = 18,876,416.
-        (sngan.get_config(), 128, 0, 32_150_787, 29_017_857),
+        pytest.param(sngan.get_config(), 128, 0, 32_150_787, 29_017_857, marks=pytest.mark.slow),
         # G: 129*2048 + 3 U(128, 128) + 256 + 3459.
         (wgan_gp.get_config(), 32, 10, 1_204_483, 1_053_825),
         # Six times 2*9*128 more; ten more logits of 129.

@@ -30,11 +30,11 @@ SHAPE = (8, 8, 3)
         # SNGAN's 4,304,387 and 1,055,105 with A(256) and A(128). StudioGAN's log of CIFAR-10 says the same.
         ("cifar10", 32, 10, 16, 4_386_308, 1_075_586),
         # StudioGAN's log of Tiny ImageNet.
-        ("cifar10", 64, 200, 32, 13_387_396, 19_752_642),
+        pytest.param("cifar10", 64, 200, 32, 13_387_396, 19_752_642, marks=pytest.mark.slow),
         # StudioGAN's log of ImageNet, whose attention is over 64x64: A(128) and A(64).
         ("imagenet128", 128, 1000, 64, 42_017_412, 39_448_258),
         # The authors' is over 32x32: A(256) - A(128) = 61,440 and A(128) - A(64) = 15,360 more.
-        ("imagenet128", 128, 1000, 32, 42_078_852, 39_463_618),
+        pytest.param("imagenet128", 128, 1000, 32, 42_078_852, 39_463_618, marks=pytest.mark.slow),
     ],
 )
 def test_the_parameter_counts(preset, side, classes, attention, generator, discriminator):

@@ -39,7 +39,7 @@ CLASSES = {"small": 10, "cifar": 10, "cifar_conditional": 10, "ffhq256": 0}
         # G: 8 mapping layers, 7 S(512, 512), at 64, 128 and 256 pixels S(512, 256) + S(256, 256) = 2,163,970, 639,618
         # and 209,218; images 4 I(512) + 132,099 + 66,051 + 33,027; 16*512. D: 3*64 + 64; a stage of m to o channels has
         # 9 m m + m + 9 m o + o + m o, 118,976 of 64 to 128, 475,520, 1,901,312, three times 4,981,760; then as above.
-        ("ffhq256", 24_767_458, 24_001_089),
+        pytest.param("ffhq256", 24_767_458, 24_001_089, marks=pytest.mark.slow),
         # Ours, style width 64, widths 64, 64, 32, 16. G: 2 * 64*65; S of i to o channels is 65 i + 9 i o + o + 1: three
         # times 41,089 of 64 to 64, 22,625 + 11,329, 6,705 + 3,361; I is 66 i + 1: twice 4,225, 2,113 + 1,057; 16*64. D:
         # 2*16; 2,320 + 4,640 + 512 of 16 to 32, 9,248 + 18,496 + 2,048, twice 36,928 and 4,096; 9*65*64 + 64,
