@@ -109,14 +109,18 @@ def start(folder, **overrides):
 
 def start_together(folder, processes, *, devices=1, **overrides):
     """Starts the small run as several processes that each have so many devices."""
-    with socket.socket() as place:
-        place.bind(("localhost", 0))
-        coordinator = f"localhost:{place.getsockname()[1]}"
-    meet = [f"--coordinator={coordinator}", f"--num_processes={processes}"]
+    meet = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
     return [
         command(*flags(folder, overrides), *meet, f"--process_id={index}", devices=devices)
         for index in range(processes)
     ]
+
+
+def free_port():
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as place:
+        place.bind(("localhost", 0))
+        return place.getsockname()[1]
 
 
 def flags(folder, overrides):

@@ -81,8 +81,9 @@ def test_auto_microbatches_are_chosen_together(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "devices"), [(2, 1), (2, 2), (4, 1)])
-@pytest.mark.parametrize("resident", ["always", "never"])
+@pytest.mark.parametrize(
+    ("processes", "devices", "resident"), [(2, 1, "always"), (2, 2, "never"), (4, 1, "always"), (4, 1, "never")]
+)
 def test_many_processes_train_as_one(tmp_path, alone, processes, devices, resident):
     started = runs.start_together(
         tmp_path, processes, devices=devices, log_every=1, steps=16, sample_every=8, data__on_device=resident
@@ -98,10 +99,10 @@ def test_many_processes_train_as_one(tmp_path, alone, processes, devices, reside
 @pytest.mark.slow
 def test_dispatches_of_many_steps_do_not_mix_with_collectives(tmp_path):
     """Many steps in flight, and a collective after each 0.2 seconds of them: their bytes must not be mixed up."""
-    started = runs.start_together(tmp_path, 4, steps=200, log_every=50, checkpoint_every=0, data__image_size=(16, 16))
+    started = runs.start_together(tmp_path, 4, steps=100, log_every=50, checkpoint_every=0, data__image_size=(16, 16))
     for output, status in ends(started, timeout=400):
         assert status == 0, output
-    assert runs.logged(tmp_path)[-1]["step"] == 200
+    assert runs.logged(tmp_path)[-1]["step"] == 100
 
 
 @pytest.mark.slow
@@ -149,6 +150,40 @@ def test_a_lost_process_is_reported_and_the_run_resumes(tmp_path, lost, how):
     for output, status in ends(runs.start_together(tmp_path, 4, steps=last + 8, checkpoint_every=4)):  # more of them
         assert status == 0, output
     assert runs.logged(tmp_path)[-1]["step"] == last + 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then, status", [("signal.raise_signal(signal.SIGKILL)", LOST), ("", -signal.SIGABRT)])
+def test_an_abort_of_the_runtime_is_the_loss_of_the_coordinator_or_itself(then, status):
+    """Outside a collective, the C++ runtime notices first that process 0 is lost, and aborts."""
+    code = f"""
+import os, signal, sys, time
+from gan.parallel import processes
+processes.POLL_SECONDS = 1000  # the runtime alone may notice
+processes.initialize("localhost:" + sys.argv[1], 2, int(sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.readline()
+if not processes.is_primary():
+    {"time.sleep(60)" if then else "os.abort()"}
+{then or "time.sleep(60)"}
+"""
+    port = str(runs.free_port())
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, port, str(index)], cwd=runs.ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    for process in pair:
+        assert process.stdout.readline() == "ready\n"
+    for process in reversed(pair):
+        print(file=process.stdin, flush=True)
+    output = pair[1].communicate(timeout=60)[1]
+    pair[0].kill()
+    pair[0].communicate()
+    assert pair[1].returncode == status, output
+    assert ("to resume from the last checkpoint" in output) is bool(then)
 
 
 @pytest.mark.slow

@@ -7,8 +7,11 @@ Each collective is a compiled function of its own. None may be called while a tr
 functions that communicate at the same time receive each other's bytes.
 """
 
+import ctypes
 import json
 import os
+import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from gan.errors import Reported, UserError, report
@@ -86,6 +90,8 @@ def initialize(coordinator: str | None = None, processes: int | None = None, ind
     finally:
         absent.cancel()
     if jax.process_count() > 1:
+        if not is_primary():
+            ctypes.pythonapi.PyOS_setsig(signal.SIGABRT, _on_abort)
         _watch.start()
 
 
@@ -178,6 +184,21 @@ def report_loss(reason: str) -> None:
         file=sys.stderr,
     )
     abort(LOST)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _on_abort(number: int) -> None:
+    """Handles SIGABRT, by which the C++ runtime ends this process where it finds before us that process 0 is lost.
+
+    A handler of Python's would be called by the main thread, to which an abort does not return; this one is C's. While
+    process 0 can be reached the abort has another cause, and goes on.
+    """
+    host, _, port = str(distributed.global_state.coordinator_address).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError as error:
+        if not _shutting_down.is_set():
+            report_loss(f"process 0: {_first_line(error)}")
 
 
 def _is_loopback(address: str | None) -> bool:
