@@ -74,12 +74,14 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def pytest_runtest_teardown(item):
-    """Unloads programs after a long test that leaves many: each has memory maps of its own.
+def pytest_runtest_teardown(item, nextitem):
+    """Unloads the programs of a module's long tests, which share many of them.
 
-    Linux gives a process 65,530 maps, and XLA aborts where it has no more.
+    Python looks through all that is kept again and again. And each program has memory maps of its own: Linux gives a
+    process 65,530, and XLA aborts where it has no more.
     """
-    if item.get_closest_marker("slow") and _memory_maps() > 20_000:
+    is_last = nextitem is None or nextitem.module is not item.module
+    if item.get_closest_marker("slow") and (is_last or _memory_maps() > 20_000):
         jax.clear_caches()
 
 

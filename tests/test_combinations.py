@@ -210,7 +210,7 @@ def test_every_network_on_four_devices(tried):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSS_TEXTS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_with_every_penalty(loss):
     """On MLPs, operation by operation: most pairs share these programs. Above, each choice is compiled as a whole."""
     for i, penalty in enumerate(PENALTIES, start=LOSS_TEXTS.index(loss)):

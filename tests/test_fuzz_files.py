@@ -38,7 +38,7 @@ def digits(tmp_path_factory):
     return root
 
 
-@fuzzed(20, 500)
+@fuzzed(20, 250)
 def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
     """A damaged copy gives the original data or an error."""
     images, labels = map(np.array, data.load(name="digits", split="train[:64]", cache_dir=digits).arrays())
@@ -121,7 +121,7 @@ def weights(legacy):
     return content.getvalue()
 
 
-@fuzzed(150, 3000)
+@fuzzed(150, 1500)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "stream"])
 def test_weights(examples, legacy, tmp_path):
     """A damaged file may contain other values (its SHA-256 is verified elsewhere), but nothing else than tensors."""
@@ -188,7 +188,7 @@ def run_folder(tmp_path_factory):
     return folder, digests, dataset
 
 
-@fuzzed(4, 120)
+@fuzzed(4, 60)
 def test_a_run_on_the_disk(examples, run_folder, tmp_path):
     """A damaged run resumes from an intact checkpoint or is rejected; it never restarts, nor uses part of one."""
     folder, digests, dataset = run_folder
@@ -231,7 +231,7 @@ def test_a_run_on_the_disk(examples, run_folder, tmp_path):
             shutil.rmtree(copy)
 
 
-@fuzzed(80, 1000)
+@fuzzed(80, 500)
 def test_the_record_of_a_run(examples, run_folder, tmp_path):
     """`config.json` may have been edited: any value at any position."""
     record = json.loads((run_folder[0] / "config.json").read_text())
@@ -274,7 +274,7 @@ def test_the_record_of_a_run(examples, run_folder, tmp_path):
         rejected_or(resumed)
 
 
-@fuzzed(30, 1000)
+@fuzzed(30, 500)
 def test_flags_of_sampling(examples, run_folder, monkeypatch, tmp_path):
     """Flags of --mode=sample; no samples are drawn."""
 

@@ -76,7 +76,7 @@ NOT_IMAGES = [
 ]
 
 
-@fuzzed(400, 4000)
+@fuzzed(400, 2000)
 def test_image_files(examples):
     """A decoded image has a size within bounds; everything else raises an exception."""
     before = dict(IMAGES)
@@ -112,7 +112,7 @@ ODD_NAMES = ["a.png", "b.JPG", "c d.webp", "é.png", "\u202e.gif", b"\xff\xfe.pn
 THINGS = [*IMAGES, "text", "empty", "folder", "pipe", "loop", "away", "zeros", "unreadable"]
 
 
-@fuzzed(30, 600)
+@fuzzed(30, 300)
 def test_folders_of_images(examples, tmp_path, monkeypatch):
     number = itertools.count()
 

@@ -72,7 +72,7 @@ def test_experiments(examples):
                 config_flags(base, made)
 
 
-@fuzzed(150, 1500)
+@fuzzed(150, 800)
 def test_overrides_of_a_sweep(examples):
     base, _ = load_configs(Experiment(base=BASE, minimize="fd", num_reports=5))
     names = sorted(flatten(base))
@@ -132,7 +132,7 @@ def study_folder(tmp_path_factory):
     return folder, plan
 
 
-@fuzzed(80, 1500)
+@fuzzed(80, 800)
 def test_a_study_on_the_disk(examples, study_folder, tmp_path):
     """A damaged study is rejected, or returns for each trial its value, or no value if it is to be trained again."""
     folder, plan = study_folder
@@ -189,7 +189,7 @@ def test_an_unfinished_line_of_a_killed_worker_damages_no_other(study_folder, tm
         assert {1.0, 2.0, 3.0} <= values <= {1.0, 2.0, 3.0, 4.0}
 
 
-@fuzzed(300, 4000)
+@fuzzed(300, 2000)
 def test_the_reports_of_a_trial(examples, tmp_path):
     """All reports, or a prefix of them; never some with others missing in between."""
     lines = [

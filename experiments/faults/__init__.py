@@ -22,14 +22,17 @@ The first line of a function's docstring is its row in the table of docs/fault_t
 """
 
 
-def cases(bench: Bench, name: str, only: str = "") -> Iterator[Case]:
-    """Tries the fault `name` in all its cases, or in the `only` one. Raises `Skipped` where it cannot be produced."""
-    for case in FAULTS[name](bench):
+def cases(bench: Bench, name: str, only: str = "", every: int = 1) -> Iterator[Case]:
+    """Tries the fault `name` in all its cases, in the `only` one, or in the first and each n-th after it for `every` n.
+
+    Raises `Skipped` where it cannot be produced.
+    """
+    for index, case in enumerate(FAULTS[name](bench)):
         if isinstance(case, Case):
             yield case
             continue
         case_name, attempt = case
-        if only in ("", case_name):
+        if only in ("", case_name) and index % every == 0:
             try:
                 yield Case(case_name, message=attempt() or "")
             except Lost as error:
