@@ -37,7 +37,7 @@ def bench(tmp_path_factory):
     return faults.Bench(tmp_path_factory.mktemp("faults"), kills=2)
 
 
-EVERY = {"early_signals": 2, "damaged_folder": 2, "disk_full": 2, "pipes": 2, "data_under_a_run": 3}
+EVERY = {"early_signals": 2, "damaged_folder": 3, "disk_full": 2, "pipes": 3, "two_launches": 2, "data_under_a_run": 3}
 """Of the cases of a fault that has many, each so many-th is tried here, and all by `python -m experiments.faults`.
 
 With 3, data that change under a run are cut, overwritten, replaced and deleted, and are of each kind of source."""

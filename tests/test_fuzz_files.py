@@ -188,7 +188,7 @@ def run_folder(tmp_path_factory):
     return folder, digests, dataset
 
 
-@fuzzed(4, 60)
+@fuzzed(4, 40)
 def test_a_run_on_the_disk(examples, run_folder, tmp_path):
     """A damaged run resumes from an intact checkpoint or is rejected; it never restarts, nor uses part of one."""
     folder, digests, dataset = run_folder
