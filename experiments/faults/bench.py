@@ -18,10 +18,10 @@ RUN = {
     "generator.width": 4,
     "discriminator.width": 4,
     "batch_size": 8,
-    "steps": 128,
+    "steps": 240,
     "log_every": 8,
-    "sample_every": 32,
-    "checkpoint_every": 16,
+    "sample_every": 40,
+    "checkpoint_every": 8,
 }
 """A DCGAN on the bundled digits. Start-up takes half of a launch, and saving a third of the rest."""
 

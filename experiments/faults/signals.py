@@ -33,7 +33,7 @@ def sigkill_in_a_save(bench: Bench) -> Iterator[Case]:
     """SIGKILL while a checkpoint is written"""
 
     def wait(process: subprocess.Popen, workdir: Path) -> None:
-        known, saves = unfinished_checkpoints(workdir), bench.rng.randint(1, 4)
+        known, saves = unfinished_checkpoints(workdir), bench.rng.randint(1, 8)
         while process.poll() is None and saves:
             new = unfinished_checkpoints(workdir) - known
             known |= new
