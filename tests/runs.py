@@ -119,7 +119,7 @@ def start_together(folder, processes, *, devices=1, **overrides):
 def free_port():
     """A port of this machine that nothing listens on."""
     with socket.socket() as place:
-        place.bind(("localhost", 0))
+        place.bind(("127.0.0.1", 0))
         return place.getsockname()[1]
 
 

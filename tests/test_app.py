@@ -35,12 +35,6 @@ def split_config():
     return config
 
 
-def free_port():
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def conditional():
     return editor.of(models.made("dcgan", class_names=DIGITS, width=4, conditioning="embedding"))
@@ -133,7 +127,7 @@ def test_the_page_is_served_to_this_machine_alone_and_shows_the_samples(conditio
     client_of = pytest.importorskip("gradio_client").Client
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "temporary"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nothing listens
-    port, connected = free_port(), []
+    port, connected = runs.free_port(), []
     sys.addaudithook(lambda event, given: connected.append(given[1]) if event == "socket.connect" else None)
     application = app.launch(conditional.model, port=port)
     try:
@@ -169,7 +163,7 @@ def upload(url):
 def test_the_command_serves_until_it_is_interrupted(tmp_path):
     pytest.importorskip("gradio")
     runs.save(tmp_path / "run", split_config(), image_shape=(32, 32, 3), class_names=DIGITS)
-    port = free_port()
+    port = runs.free_port()
     process = runs.command("--mode=explore", "--view=app", f"--workdir={tmp_path / 'run'}", f"--port={port}")
     for line in process.stderr:
         if "The app of" in line:

@@ -145,8 +145,6 @@ def test_a_lost_process_is_reported_and_the_run_resumes(tmp_path, lost, how):
     assert "to resume from the last checkpoint" in output
     processes[lost].kill()
     processes[lost].communicate()
-    if how == signal.SIGSTOP:  # after which a run is resumed as after a SIGKILL
-        return
     with checkpoint.open_manager(tmp_path / "checkpoints", read_only=True) as manager:
         last = manager.latest_step()
     for output, status in ends(runs.start_together(tmp_path, 4, steps=last + 8, checkpoint_every=4)):  # more of them
@@ -181,10 +179,10 @@ if not processes.is_primary():
         assert process.stdout.readline() == "ready\n"
     for process in reversed(pair):
         print(file=process.stdin, flush=True)
-    output = pair[1].communicate(timeout=60)[1]
+    output, ended = ends(pair[1:], timeout=60)[0]
     pair[0].kill()
     pair[0].communicate()
-    assert pair[1].returncode == status, output
+    assert ended == status, output
     assert ("to resume from the last checkpoint" in output) is bool(then)
 
 

@@ -23,7 +23,7 @@ The first line of a function's docstring is its row in the table of docs/fault_t
 
 
 def cases(bench: Bench, name: str, only: str = "", every: int = 1) -> Iterator[Case]:
-    """Tries the fault `name` in all its cases, in the `only` one, or in the first and each n-th after it for `every` n.
+    """Tries the fault `name` in all its cases, in the `only` one, or in one of `every` so many.
 
     Raises `Skipped` where it cannot be produced.
     """

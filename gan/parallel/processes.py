@@ -55,7 +55,8 @@ def initialize(coordinator: str | None = None, processes: int | None = None, ind
     Raises `UserError` where there is no such environment. Where the others do not connect within
     INITIALIZATION_SECONDS, the process ends with exit status 2.
     """
-    # Without this, the loss of a process ends all others in the C++ runtime with a stack trace and no message.
+    # Without this, the loss of any process ends all others in the C++ runtime with a stack trace and no message. With
+    # it, that of process 0 still can: see `_on_abort`.
     jax.config.update("jax_enable_recoverability", True)
     # JAX's preemption service handles SIGTERM and agrees on a step. But Orbax also asks it, about other steps and from
     # a thread of its own, and the agreement can then be missed.
