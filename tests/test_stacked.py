@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import runs
 
 from configs import stacked_mnist
 from gan import data
 from gan.build import make_game
 from gan.errors import UserError
-from gan.evaluation import command
-from gan.train import loop
 
 pytestmark = pytest.mark.needs_mnist
 
@@ -60,11 +59,13 @@ def test_the_config_builds_with_both_penalties():
 
 @pytest.mark.slow
 def test_a_reduced_run_counts_its_modes(tmp_path):
-    config = stacked_mnist.get_config()
-    config.generator.width = config.discriminator.width = 8
-    config.steps, config.sample_every, config.log_every, config.evaluation.num_samples = 300, 0, 100, 2600
-    assert loop.train(config, tmp_path, 0.0) == 0
-    command.evaluate(tmp_path, count=None, seed=0)
+    fields = {"generator.width": 8, "discriminator.width": 8, "steps": 300, "log_every": 100, "sample_every": 0}
+    changes = [f"--config.{name}={value}" for name, value in fields.items()]
+    train = ["--config=configs/stacked_mnist.py", *changes, "--config.evaluation.num_samples=2600"]
+    for arguments in (train, ["--mode=evaluate"]):
+        process = runs.command(*arguments, f"--workdir={tmp_path}", XLA_FLAGS="")  # optimized: it computes for long
+        errors = process.communicate()[1]
+        assert process.returncode == 0, errors
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert record["protocol"]["classifier_test_accuracy"] > 0.985
     real, drawn = record["real_training_images"], record["checkpoints"]["last"]["metrics"]

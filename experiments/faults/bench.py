@@ -60,11 +60,15 @@ Attempts = Iterator[tuple[str, Callable[[], str | None]]]
 
 @dataclasses.dataclass
 class Bench:
-    """Where faults are tried: a folder, a filled data cache, and undisturbed reference runs."""
+    """Where faults are tried: a folder, a filled data cache, and undisturbed reference runs.
+
+    `run` are the fields of the config of the run into which faults are injected.
+    """
 
     folder: Path
     kills: int = 50
     seed: int = 0
+    run: dict[str, object] = dataclasses.field(default_factory=lambda: RUN)
 
     def __post_init__(self):
         self.rng = random.Random(self.seed)
@@ -76,6 +80,16 @@ class Bench:
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "--xla_backend_optimization_level=0",
         }
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the undisturbed run."""
+        return self.run["steps"]
+
+    @property
+    def num_saves(self) -> int:
+        """Checkpoints that the undisturbed run saves."""
+        return self.num_steps // self.run["checkpoint_every"]
 
     def new_folder(self, name: str) -> Path:
         """A path that does not exist yet."""
@@ -107,7 +121,7 @@ class Bench:
     @functools.cached_property
     def _half_trained(self) -> Path:
         folder = self.folder / "half"
-        expect_exit(wait_for_exit(self.launch(folder, steps=RUN["steps"] // 2)), 0)
+        expect_exit(wait_for_exit(self.launch(folder, steps=self.num_steps // 2)), 0)
         return folder
 
     def half_trained(self, name: str) -> Path:
@@ -137,7 +151,7 @@ class Bench:
         `fields` are fields of the config, with `__` for a dot.
         """
         fields = {name.replace("__", "."): value for name, value in fields.items()}
-        fields = (RUN if config == "dcgan" else {}) | fields
+        fields = (self.run if config == "dcgan" else {}) | fields
         variant = ":digits" if config == "dcgan" else ""
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         start = ["-c", f"{fault}\n{START}"] if fault else ["-m", "gan.main"]

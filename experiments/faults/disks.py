@@ -8,20 +8,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.faults.bench import RUN, Attempts, Bench, Skipped, expect_exit, wait_for_exit
+from experiments.faults.bench import Attempts, Bench, Skipped, expect_exit, wait_for_exit
 from experiments.faults.compare import check_same_result, resume_and_compare, wait_for_metrics
 
 DISK_MEGABYTES = 16
 
+LAST = -1
+
 MOMENTS = {
     "saving": ("gan.io.checkpoint", "save", 3),
-    "saving the last": ("gan.io.checkpoint", "save", RUN["steps"] // RUN["checkpoint_every"]),
+    "saving the last": ("gan.io.checkpoint", "save", LAST),
     "logging": ("gan.io.writer", "RunWriter.metrics", 5),
     "writing samples": ("gan.io.plots", "save_png", 3),
     "plotting the losses": ("gan.io.plots", "draw_losses", 1),
     "stopped by a signal": ("gan.train.recorder", "Recorder.stop", 1),
 }
-"""When the disk fills: before the n-th call of a function of a module, which is patched in the process of the run."""
+"""When the disk fills: before the n-th or the LAST call of a function of a module, patched in the run's process."""
 
 
 class SmallDisk:
@@ -104,8 +106,9 @@ def disk_full(bench: Bench) -> Attempts:
     """The disk full at the launch, while saving, logging, plotting"""
     with SmallDisk(bench) as disk:
         yield "at the launch", functools.partial(_full_at_launch, bench, disk)
-        for name, moment in MOMENTS.items():
-            yield (name, functools.partial(_full_before_call, bench, disk, *moment))
+        for name, (module, function, call) in MOMENTS.items():
+            call = bench.num_saves if call == LAST else call
+            yield (name, functools.partial(_full_before_call, bench, disk, module, function, call))
 
 
 def _full_at_launch(bench: Bench, disk: SmallDisk) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from experiments.faults.bench import RUN, Attempts, Bench, Case, Lost, expect_exit, wait_for_exit
+from experiments.faults.bench import Attempts, Bench, Case, Lost, expect_exit, wait_for_exit
 from experiments.faults.compare import check_same_result, checkpoint_steps, complete_lines, unfinished_checkpoints
 
 GRACE_SECONDS = 10
@@ -17,7 +17,7 @@ GRACE_SECONDS = 10
 LOGGED = "images/s"
 """What a run logs with the metrics of a step."""
 
-DONE = f"step {RUN['steps']} of {RUN['steps']} done."
+DONE = "step {steps} of {steps} done."
 """What a run logs after its last step."""
 
 MIN_EARLY_SIGNALS = 20
@@ -33,7 +33,7 @@ def sigkill_in_a_save(bench: Bench) -> Iterator[Case]:
     """SIGKILL while a checkpoint is written"""
 
     def wait(process: subprocess.Popen, workdir: Path) -> None:
-        known, saves = unfinished_checkpoints(workdir), bench.rng.randint(1, 8)
+        known, saves = unfinished_checkpoints(workdir), bench.rng.randint(1, min(8, bench.num_saves // 2))
         while process.poll() is None and saves:
             new = unfinished_checkpoints(workdir) - known
             known |= new
@@ -49,7 +49,7 @@ def sigterm(bench: Bench) -> Iterator[Case]:
     def terminate(process: subprocess.Popen) -> str:
         process.terminate()
         end = wait_for_exit(process, GRACE_SECONDS)
-        is_complete = DONE in end.stderr
+        is_complete = DONE.format(steps=bench.num_steps) in end.stderr
         if end.status == 0 and is_complete:
             return ""  # the signal came after the last step
         if "SIGTERM: ended at once" in end.stderr and (LOGGED not in end.stderr or is_complete):
@@ -146,7 +146,7 @@ def _interrupted_runs(
         try:
             while True:
                 before, start = unfinished_checkpoints(workdir), time.monotonic()
-                is_last = not count or RUN["steps"] in checkpoint_steps(workdir)  # a complete run has nothing to lose
+                is_last = not count or bench.num_steps in checkpoint_steps(workdir)  # a complete run loses nothing
                 process = bench.launch(workdir)
                 if not is_last:
                     wait(process, workdir)

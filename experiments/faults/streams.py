@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 
-from experiments.faults.bench import RUN, TIMEOUT_SECONDS, Attempts, Bench, Lost, expect_exit, wait_for_exit
+from experiments.faults.bench import TIMEOUT_SECONDS, Attempts, Bench, Lost, expect_exit, wait_for_exit
 from experiments.faults.compare import check_same_result, logged_metrics, resume_and_compare, wait_for_metrics
 
 TAKE_TERMINAL = (
@@ -99,7 +99,7 @@ def _terminal_closed(bench: Bench) -> None:
     os.close(theirs)
     wait_for_metrics(process, workdir)
     process.send_signal(signal.SIGSTOP)  # it could end before the terminal is closed
-    is_complete = logged_metrics(workdir)[-1]["step"] == RUN["steps"]
+    is_complete = logged_metrics(workdir)[-1]["step"] == bench.num_steps
     os.close(ours)
     process.send_signal(signal.SIGCONT)
     status = process.wait(TIMEOUT_SECONDS)
