@@ -40,7 +40,10 @@ def bench(tmp_path_factory):
     return faults.Bench(tmp_path_factory.mktemp("faults"), kills=2, run=SHORT_RUN)
 
 
-EVERY = {"early_signals": 2, "damaged_folder": 3, "disk_full": 2, "pipes": 3, "two_launches": 2, "data_under_a_run": 3}
+EVERY = {
+    "early_signals": 2, "damaged_folder": 3, "disk_full": 2, "pipes": 3, "two_launches": 2, "data_under_a_run": 3,
+    "memory": 2,
+}  # fmt: skip
 """Of the cases of a fault that has many, each so many-th is tried here, and all by `python -m experiments.faults`.
 
 With 3, data that change under a run are cut, overwritten, replaced and deleted, and are of each kind of source."""

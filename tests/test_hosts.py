@@ -81,9 +81,7 @@ def test_auto_microbatches_are_chosen_together(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("processes", "devices", "resident"), [(2, 1, "always"), (2, 2, "never"), (4, 1, "always"), (4, 1, "never")]
-)
+@pytest.mark.parametrize(("processes", "devices", "resident"), [(2, 1, "always"), (2, 2, "never"), (4, 1, "always")])
 def test_many_processes_train_as_one(tmp_path, alone, processes, devices, resident):
     started = runs.start_together(
         tmp_path, processes, devices=devices, log_every=1, steps=16, sample_every=8, data__on_device=resident

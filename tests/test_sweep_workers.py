@@ -315,11 +315,14 @@ def test_a_stopped_worker_resumes_and_failed_trials_are_reported(tmp_path, popul
     assert "resumed from step" in (folder / "trials/000-seed0/output.txt").read_text()
     assert re.search(r"\| 0 \| 0.001 \| [0-9.]+ \| 1 \|", (folder / "table.md").read_text())
     assert "1 diverged" in (folder / "table.md").read_text()
-    # Another space is rejected. An objective that no trial reports is an error, and the trials are kept.
     path.write_text(text.replace("1e30", "1e-4"))
     assert "holds another study" in rejection(sweep(path, f"--workdir={folder}", "--override", "sample_every=1"))
-    path.write_text(text.replace("generator_loss", "generator_los"))
-    worker = sweep(path, f"--workdir={tmp_path / 'other'}")
+
+
+@pytest.mark.slow
+def test_an_objective_that_no_trial_reports_is_an_error(tmp_path):
+    path = written(tmp_path, FILE.replace("generator_loss", "generator_los"))
+    worker = sweep(path, f"--workdir={tmp_path / 'study'}")
     _, errors = worker.communicate(timeout=120)
     assert worker.returncode == 2
     assert "nearest: 'generator_loss'" in errors.splitlines()[-1]
