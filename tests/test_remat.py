@@ -11,17 +11,17 @@ from gan.networks import NETWORKS
 SHAPE, CLASSES = (16, 16, 3), 3
 FIELDS = {
     "r3gan": ({"widths": (8, 8, 4), "blocks": 2, "group_width": 4},) * 2,
-    "resnet": ({"widths": (8, 8, 4)}, {"widths": (4, 8, 8), "halvings": 2, "layer_norm": True}),
-    "sagan": ({"widths": (8, 8, 8), "attention": (8,)}, {"widths": (8, 8, 8), "halvings": 2, "attention": (8,)}),
+    "resnet": ({"widths": (8, 4)}, {"widths": (4, 8), "halvings": 1, "layer_norm": True}),
+    "sagan": ({"widths": (8, 8), "attention": (16,)}, {"widths": (8, 8), "halvings": 1, "attention": (8,)}),
     "biggan": (
-        {"widths": (8, 8, 8), "attention": (8,), "conditioning": "shared_embedding"},
-        {"widths": (8, 8, 8), "halvings": 2, "attention": (8,)},
+        {"widths": (8, 8), "attention": (16,), "conditioning": "shared_embedding"},
+        {"widths": (8, 8), "halvings": 1, "attention": (8,)},
     ),
     "stylegan2": (
-        {"widths": (8, 8, 4), "style_width": 8, "mapping_layers": 2},
-        {"widths": (8, 8, 4), "mapping_layers": 2, "group_size": 2},
+        {"widths": (8, 4), "style_width": 8, "mapping_layers": 2},
+        {"widths": (8, 4), "mapping_layers": 2, "group_size": 2},
     ),
-    "biggan_deep": ({"widths": (8, 8, 8)}, {"widths": (8, 8, 8), "halvings": 2}),
+    "biggan_deep": ({"widths": (8, 8)}, {"widths": (8, 8), "halvings": 1}),
     "gat": ({"width": 8, "depth": 2, "heads": 2, "patch_size": 4, "levels": 2},) * 2,
 }
 PLAYERS = ("generator", "discriminator")
