@@ -37,11 +37,11 @@ SHORT_RUN = RUN | {"steps": 128, "sample_every": 32, "checkpoint_every": 16}
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return faults.Bench(tmp_path_factory.mktemp("faults"), kills=2, run=SHORT_RUN)
+    return faults.Bench(tmp_path_factory.mktemp("faults"), kills=1, run=SHORT_RUN)
 
 
 EVERY = {
-    "early_signals": 2, "damaged_folder": 3, "disk_full": 2, "pipes": 3, "two_launches": 2, "data_under_a_run": 3,
+    "early_signals": 5, "damaged_folder": 3, "disk_full": 3, "pipes": 3, "two_launches": 2, "data_under_a_run": 3,
     "memory": 2,
 }  # fmt: skip
 """Of the cases of a fault that has many, each so many-th is tried here, and all by `python -m experiments.faults`.

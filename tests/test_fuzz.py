@@ -76,7 +76,7 @@ def fields_of():
     return {name: list(flatten(parsed(runs.ROOT / f"configs/{name}.py"))) for name in CONFIGS}
 
 
-@fuzzed(12, 200)
+@fuzzed(12, 140)
 def test_overrides(examples, run_main, fields_of, tmp_path):
     reached = itertools.count()
 
@@ -100,7 +100,7 @@ def test_overrides(examples, run_main, fields_of, tmp_path):
     assert next(reached) > 0
 
 
-@fuzzed(150, 3000)
+@fuzzed(150, 2000)
 def test_flags(examples, run_main, tmp_path):
     words = st.sampled_from([
         "--config", "--workdir", "--mode", "--num_samples", "--seed", "--extractor", "--classes",
@@ -131,7 +131,7 @@ OBJECTS = st.one_of(
 )  # fmt: skip
 
 
-@fuzzed(20, 200)
+@fuzzed(20, 140)
 def test_configs_made_by_a_file(examples, run_main, fields_of, tmp_path):
     """The code in a config file can set any field to any object, after which `train` is called."""
 
@@ -202,7 +202,7 @@ def test_config_files(examples, run_main, tmp_path):
         assert output.count("\n") == 1 and "Traceback" not in output, output
 
 
-@fuzzed(500, 3000)
+@fuzzed(500, 2000)
 def test_names(examples):
     def entry(number: float, count: int = 1, word: str = "", flag: bool = False):
         return number, count, word, flag

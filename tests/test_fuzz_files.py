@@ -38,7 +38,7 @@ def digits(tmp_path_factory):
     return root
 
 
-@fuzzed(20, 250)
+@fuzzed(20, 160)
 def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
     """A damaged copy gives the original data or an error."""
     images, labels = map(np.array, data.load(name="digits", split="train[:64]", cache_dir=digits).arrays())
@@ -59,7 +59,7 @@ def test_prepared_data_and_decoded_arrays(examples, digits, tmp_path):
             shutil.rmtree(copy)
 
 
-@fuzzed(300, 2000)
+@fuzzed(300, 1400)
 def test_cached_arrays(examples, tmp_path):
     folder = tmp_path / "arrays"
     arrays = {"images": np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3), "labels": np.arange(2, dtype=np.int32)}
@@ -79,7 +79,7 @@ def test_cached_arrays(examples, tmp_path):
                 np.testing.assert_array_equal(found[key], array)
 
 
-@fuzzed(300, 2000)
+@fuzzed(300, 1400)
 def test_a_saved_classifier(examples, tmp_path):
     rng = np.random.default_rng(0)
     variables = classifier._initial_variables(rng, (8, 8, 1), 3)
@@ -188,7 +188,7 @@ def run_folder(tmp_path_factory):
     return folder, digests, dataset
 
 
-@fuzzed(4, 40)
+@fuzzed(4, 28)
 def test_a_run_on_the_disk(examples, run_folder, tmp_path):
     """A damaged run resumes from an intact checkpoint or is rejected; it never restarts, nor uses part of one."""
     folder, digests, dataset = run_folder

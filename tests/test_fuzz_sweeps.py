@@ -36,7 +36,7 @@ SPACES = st.one_of(
 pytestmark = pytest.mark.usefixtures("at_the_root")
 
 
-@fuzzed(150, 2000)
+@fuzzed(150, 1400)
 def test_experiments(examples):
     """What an experiment file may contain, up to the configs of its trials."""
     _, known = load_configs(Experiment(base=BASE, minimize="fd", num_reports=5))
@@ -189,7 +189,7 @@ def test_an_unfinished_line_of_a_killed_worker_damages_no_other(study_folder, tm
         assert {1.0, 2.0, 3.0} <= values <= {1.0, 2.0, 3.0, 4.0}
 
 
-@fuzzed(300, 2000)
+@fuzzed(300, 1400)
 def test_the_reports_of_a_trial(examples, tmp_path):
     """All reports, or a prefix of them; never some with others missing in between."""
     lines = [

@@ -59,7 +59,7 @@ def test_the_config_builds_with_both_penalties():
 
 @pytest.mark.slow
 def test_a_reduced_run_counts_its_modes(tmp_path):
-    fields = {"generator.width": 8, "discriminator.width": 8, "steps": 300, "log_every": 100, "sample_every": 0}
+    fields = {"generator.width": 8, "discriminator.width": 8, "steps": 200, "log_every": 100, "sample_every": 0}
     changes = [f"--config.{name}={value}" for name, value in fields.items()]
     train = ["--config=configs/stacked_mnist.py", *changes, "--config.evaluation.num_samples=2600"]
     for arguments in (train, ["--mode=evaluate"]):
