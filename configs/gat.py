@@ -35,6 +35,8 @@ class Recipe(NamedTuple):
     learning_rate: float  # at a width of 768
     gamma: float  # of R1 and R2
     every: int = 1  # of so many examples one is used for R1 and R2
+    levels: int = 4
+    modulation_gain: float = 0.1  # of G's initial kernels
     compute_dtype: str = "float32"
     remat: bool = False
 
@@ -46,8 +48,8 @@ PUBLISHED = {
 }  # fmt: skip
 RECIPES = {
     "small": Recipe(
-        data="mnist", image_size=28, patch_size=7, width=96, depth=4, heads=4, label_width=96, batch_size=32,
-        steps=8000, ema_halflife=10e3, learning_rate=1e-4, gamma=0.1, every=4,
+        data="mnist", image_size=28, patch_size=7, width=96, depth=4, heads=4, label_width=512, batch_size=32,
+        steps=8000, ema_halflife=10e3, learning_rate=1e-4, gamma=0.1, every=4, levels=1, modulation_gain=1.0,
     ),
     "cifar10": Recipe(data="cifar10", image_size=32, patch_size=2, width=384, depth=12, heads=6, **PUBLISHED),
     "imagenet64": Recipe(
@@ -85,7 +87,7 @@ def get_config(preset: str = "small"):
             depth=recipe.depth,
             heads=recipe.heads,
             patch_size=recipe.patch_size,
-            levels=4,
+            levels=recipe.levels,
             remat=recipe.remat,
             learning_rate=recipe.learning_rate * 768 / recipe.width,
             beta1=0.0,
@@ -93,6 +95,6 @@ def get_config(preset: str = "small"):
             clip_norm=1.0,
         )
     config.discriminator.label_width = recipe.label_width
-    config.generator.modulation_gain = 0.1  # of initial kernels
+    config.generator.modulation_gain = recipe.modulation_gain
     config.sample_every = config.checkpoint_every = 1000
     return config

@@ -27,6 +27,13 @@ OF_D = FIELDS | {"conditioning": "projection", "label_width": 5}
 LATENT, LABEL = jax.random.normal(jax.random.key(0), (4, 6)), jnp.array([2, 0, 2, 1])
 
 
+def with_four_levels():
+    """The small preset with as many levels as the paper's."""
+    config = configs.get_config("small")
+    config.generator.levels = config.discriminator.levels = 4
+    return config
+
+
 # With C features and heads of d, a branch of attention has A(C) = 4 C^2 + 4 C + 2 d numbers, one of SwiGLU with h = 8 C
 # / 3 has S(C) = 3 C h + 2 h + C. A block of G: A + S + 4 C^2 + 4 C of the modulation. A block of D: A + S + 4 C.
 # At 1152: A = 5,313,168, S = 10,624,128, so 21,250,320 of G and 15,941,904 of D (d = 72). At 768 (d = 64):
@@ -45,9 +52,9 @@ LATENT, LABEL = jax.random.normal(jax.random.key(0), (4, 6)), jnp.array([2, 0, 2
         ("cifar10", (32, 32, 3), 10, 29_186_992, 30_522_496),
         # 12 blocks of width 768, patches of 16 pixels: 4 times 768^2 + 768 + 768*48 + 48; 192*768 for D.
         pytest.param("imagenet64", (64, 64, 3), 1000, 116_643_520, 97_233_664, marks=pytest.mark.slow),
-        # Ours: 4 blocks of width 96, 128*96 + 96^2 + 2*96, 10*64, 4 times 96^2 + 96 + 96*49 + 49.
-        # D: 4 blocks, 196*96 + 3*96, 96*96 + 96, 10*96 + 2 (96^2 + 96).
-        ("small", (28, 28, 1), 10, 674_116, 496_064),
+        # Ours: 4 blocks of width 96, 128*96 + 96^2 + 2*96, 10*64, and 96^2 + 96 + 96*49 + 49.
+        # D: 4 blocks, 49*96 + 3*96, 96*512 + 512, 10*512 + 2 (512^2 + 512).
+        ("small", (28, 28, 1), 10, 631_921, 1_033_152),
     ],
 )
 def test_the_parameter_counts_of_the_paper_and_of_the_presets(preset, shape, classes, generator, discriminator):
@@ -253,7 +260,7 @@ def test_the_last_level_is_the_image_of_evaluation_and_training_adds_noise():
 
 
 def test_levels_are_augmented_with_the_same_draws():
-    config = configs.get_config("small")
+    config = with_four_levels()
     config.augment.policy, config.augment.p = "diff_augment('color,translation,cutout,flip')", 1.0
     game = make_game(config, image_shape=(28, 28, 1), num_classes=10)
     image = jax.random.uniform(jax.random.key(0), (3, 28, 28, 1), minval=-1.0)
@@ -331,7 +338,7 @@ def test_initial_values_are_those_of_the_authors():
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_reported_in_one_line(changes, line):
-    config = configs.get_config("small")
+    config = with_four_levels()
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=line) as caught:
         make_game(config, image_shape=(28, 28, 1), num_classes=10)
@@ -339,7 +346,7 @@ def test_what_does_not_fit_is_reported_in_one_line(changes, line):
 
 
 def test_one_level_of_the_generator_fits_any_discriminator():
-    config = configs.get_config("small")
+    config = with_four_levels()
     config.generator.levels, config.penalties.wgan_gp = 1, 1.0
     make_game(config, image_shape=(28, 28, 1), num_classes=10)
 
