@@ -20,9 +20,10 @@ def record(seed=0, **changes):
     """A record of mnist/dcgan."""
     entry = records.find("mnist", "dcgan")
     made = records.Record(
-        section="mnist", entry="dcgan", config=entry.config, overrides=records._as_json(entry.overrides), seed=seed,
-        status="done", failure="", steps=1000, images=64_000, seconds=90.0, cpu_seconds=60.0, together=3,
-        hardware="2 cores", versions={"jax": "0.10.2", "git_commit": "0123456789"}, image_shape=[32, 32, 1],
+        section="mnist", entry="dcgan", config=entry.config, overrides=records._as_json(entry.overrides),
+        settings=records.settings(entry.configured(seed)), seed=seed, status="done", failure="", steps=1000,
+        images=64_000, seconds=90.0, cpu_seconds=60.0, together=3, hardware="2 cores",
+        versions={"jax": "0.10.2", "git_commit": "0123456789"}, image_shape=[32, 32, 1],
         metrics={"fd_classifier": 10.0, "recall": 0.5}, real={"fd_classifier": 1.39}, warnings=[], protocol=PROTOCOL,
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
@@ -90,7 +91,7 @@ def test_a_stale_page_is_an_error(folder):
 @pytest.mark.parametrize(
     "changes, line",
     [
-        ({"format": 2}, "has format 2; expected: 1"),
+        ({"format": 1}, "has format 1; expected: 2"),
         ({"seed": "0"}, "seed='0' is not of the type int"),
         ({"metrics": {"fd_classifier": float("nan")}}, "metrics.fd_classifier=nan is not a finite number"),
         ({"status": "good"}, "status='good'; expected: done, diverged"),
@@ -100,6 +101,7 @@ def test_a_stale_page_is_an_error(folder):
         ({"steps": 999}, "is of another recipe than its entry in experiments/results/entries.py: 999 steps, not 1000"),
         ({"overrides": {"data.name": "mnist"}}, "data.channels=None, not 1"),
         ({"config": "sngan"}, "config='sngan', not 'dcgan:mnist'"),
+        ({"settings": {"generator.width": 65}}, "generator.width was 65 in the run and is 32 now"),
     ],
 )
 def test_a_record_of_another_form_or_recipe_is_one_line(folder, changes, line):
@@ -115,7 +117,7 @@ def test_a_record_of_another_form_or_recipe_is_one_line(folder, changes, line):
 
 def test_a_file_that_is_no_record_is_one_line(folder):
     path = records.write(record(), folder)
-    for text in ("", "[]", "{}", '{"format": 1}'):
+    for text in ("", "[]", "{}", '{"format": 2}'):
         path.write_text(text)
         with pytest.raises(UserError) as error:
             records.read_all(folder)
@@ -177,7 +179,9 @@ def test_runs_without_a_record_are_trained_and_recorded(ring, tmp_path):
 def test_a_run_that_diverges_is_recorded_and_one_that_is_stopped_is_not(ring, tmp_path, monkeypatch):
     def diverge(config, folder, launched):
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text('{"versions": {"jax": "0"}, "dataset": {"image_shape": [1, 1, 2]}}')
+        (folder / "config.json").write_text(
+            '{"config": {}, "versions": {"jax": "0"}, "dataset": {"image_shape": [1, 1, 2]}}'
+        )
         (folder / "metrics.jsonl").write_text('{"step": 4, "images": 32, "seconds": 1.0}\n')
         raise Diverged("step 5: generator_loss is nan")
 
@@ -197,7 +201,9 @@ def test_a_run_that_diverges_is_recorded_and_one_that_is_stopped_is_not(ring, tm
 def test_a_stage_on_a_gpu_writes_a_record(tmp_path, monkeypatch):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.json").write_text('{"versions": {"jax": "0"}, "dataset": {"image_shape": [28, 28, 3]}}')
+    (run / "config.json").write_text(
+        '{"config": {}, "versions": {"jax": "0"}, "dataset": {"image_shape": [28, 28, 3]}}'
+    )
     (run / "metrics.jsonl").write_text('{"step": 100000, "images": 6400000, "seconds": 300.5}\n')
     evaluated = {"metrics": {"modes": 1000.0, "reverse_kl": 0.0501234567}, "warnings": []}
     evaluation = {"checkpoints": {"last": evaluated}, "real_training_images": {"modes": 1000.0}, "protocol": PROTOCOL}

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
+from ml_collections import ConfigDict
+
 from experiments.results.entries import SECTIONS, Entry, Section
+from gan.config.flattening import flatten
 from gan.errors import UserError, nearest
 from gan.io.atomic import write_json
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
 STATUSES = ("done", "diverged")
 PROTOCOL = (
@@ -29,6 +32,11 @@ PROTOCOL = (
     "standing_batches",
 )
 """What every evaluation records of its protocol."""
+NOT_THE_RECIPE = {
+    "seed", "loggers", "log_every", "sample_every", "checkpoint_every", "keep_every", "evaluate_every", "data.dir",
+    "data.on_device", "parallel", "shard_state",
+}  # fmt: skip
+"""Fields of a config that change where and how a run is executed and what it writes, and not what is trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Record:
     entry: str
     config: str
     overrides: dict[str, Any]
+    settings: dict[str, Any]
+    """The fields of the config that was trained, but for NOT_THE_RECIPE: a preset may change after the run."""
     seed: int
     status: str
     failure: str
@@ -89,12 +99,12 @@ def of_run(
     evaluated = evaluation.get("checkpoints", {}).get("last", {"metrics": {}, "warnings": []})
     protocol = {name: value for name, value in evaluation.get("protocol", {}).items() if name != "versions"}
     return Record(
-        section=section, entry=entry.name, config=entry.config, overrides=_as_json(entry.overrides), seed=seed,
-        status="diverged" if failure else "done", failure=failure, steps=last["step"], images=last["images"],
-        seconds=round(float(last["seconds"]), 1), cpu_seconds=round(cpu_seconds, 1), together=together,
-        hardware=hardware, versions=run["versions"], image_shape=run["dataset"]["image_shape"],
-        metrics=_rounded(evaluated["metrics"]), real=_rounded(evaluation.get("real_training_images", {})),
-        warnings=evaluated["warnings"], protocol=protocol,
+        section=section, entry=entry.name, config=entry.config, overrides=_as_json(entry.overrides),
+        settings=settings(run["config"]), seed=seed, status="diverged" if failure else "done", failure=failure,
+        steps=last["step"], images=last["images"], seconds=round(float(last["seconds"]), 1),
+        cpu_seconds=round(cpu_seconds, 1), together=together, hardware=hardware, versions=run["versions"],
+        image_shape=run["dataset"]["image_shape"], metrics=_rounded(evaluated["metrics"]),
+        real=_rounded(evaluation.get("real_training_images", {})), warnings=evaluated["warnings"], protocol=protocol,
     )  # fmt: skip
 
 
@@ -182,7 +192,17 @@ def _difference(record: Record) -> str:
     config = entry.configured(record.seed)
     if record.status == "done" and record.steps != config.steps:
         return f"{record.steps} steps, not {config.steps}"
+    today = settings(config)
+    changed = [name for name in sorted(record.settings.keys() & today.keys()) if record.settings[name] != today[name]]
+    if changed:
+        return f"{changed[0]} was {record.settings[changed[0]]!r} in the run and is {today[changed[0]]!r} now"
     return ""
+
+
+def settings(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
+    """The fields of a config that are its recipe, {"generator.width": 64, ...}, as JSON gives them back."""
+    fields = flatten(config)
+    return _as_json({name: fields[name] for name in sorted(fields) if name not in NOT_THE_RECIPE})
 
 
 def _as_json(overrides: Mapping[str, Any]) -> dict[str, Any]:
