@@ -4,14 +4,15 @@ python -m gan.main --config=configs/gat.py
 python -m gan.main --config=configs/gat.py:cifar10
 python -m gan.main --config=configs/gat.py:imagenet64
 
-`small` (the default) is a small version on MNIST for two CPU cores. It is not a published recipe, and it is not tuned:
-after 64,000 images its digits can be read, those of a class have one shape, and dcgan's are far better (docs/log.md,
-docs/results.md). `cifar10` has the networks of size S (14.3 GiB on a GPU at its batch of 512) and `imagenet64` those
-of size B, both with 256 patches as the paper's with patches of 2, and all numbers of the paper and of the authors'
-code: 150,000 steps are its 60 epochs. In a step both players see the same latents and real images.
+`small` (the default) is a small version on MNIST for two CPU cores, and no published recipe. It has one level and a
+gain of 1 where the paper has four and 0.1, without which each class kept one shape (docs/log.md). After 64,000 images
+its digits can be read, and dcgan's are far better (docs/results.md). `cifar10` has the networks of size S (14.3 GiB on
+a GPU at its batch of 512) and `imagenet64` those of size B, both with 256 patches as the paper's with patches of 2, and
+all numbers of the paper and of the authors' code: 150,000 steps are its 60 epochs. In a step both players see the same
+latents and real images.
 Differences from the originals: the images are pixels, not latents of an autoencoder; D has no loss of alignment with
 DINOv2; DiffAugment's saturation and contrast are about each image's own mean, where the authors' levels share that of
-the last one. With `levels=1` for both players there is no supervision of intermediate images.
+the last one.
 """
 
 from typing import NamedTuple
