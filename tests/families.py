@@ -30,7 +30,7 @@ WIDTHS = {"widths": (8, 12, 8)}
 EQUAL = {"widths": (8, 8, 8)}
 ATTENTIVE = {"attention": (8,)}
 HALVED = {"halvings": 1}
-TRANSFORMER = {"width": 16, "depth": 4, "heads": 2, "patch_size": 4}
+TRANSFORMER = {"width": 16, "depth": 4, "heads": 2, "patch_size": 4, "levels": 4}
 FAMILIES = {
     "dcgan": Family(
         dcgan.get_config("digits"), {"width": 4, "depth": 2, "conditioning": "concat"}, {"width": 4, "depth": 2},
