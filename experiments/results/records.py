@@ -18,6 +18,7 @@ from experiments.results.entries import SECTIONS, Entry, Section
 from gan.config.flattening import flatten
 from gan.errors import UserError, nearest
 from gan.io.atomic import write_json
+from gan.io.workdir import FREE_FIELDS, KEEP_EVERY
 
 FORMAT = 2
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
@@ -32,10 +33,7 @@ PROTOCOL = (
     "standing_batches",
 )
 """What every evaluation records of its protocol."""
-NOT_THE_RECIPE = {
-    "seed", "loggers", "log_every", "sample_every", "checkpoint_every", "keep_every", "evaluate_every", "data.dir",
-    "data.on_device", "parallel", "shard_state",
-}  # fmt: skip
+NOT_THE_RECIPE = {*FREE_FIELDS, KEEP_EVERY, "seed"} - {"steps"}
 """Fields of a config that change where and how a run is executed and what it writes, and not what is trained."""
 
 
